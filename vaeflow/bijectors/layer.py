@@ -1,0 +1,171 @@
+"""Layer: an invertible layer with parameters, and the three ways to combine layers: chain, repeat, inverse.
+
+A Layer is a pair of pure functions and an optional third:
+
+    init      (key, x, context=None) -> params     x [B, *event] at the DATA end: data-dependent initialisation
+    bijector  (params, context=None, key=None, train=False, **_) -> distrax.Bijector
+    update    (params, x, context=None) -> params, or None      sets "stats" leaves from a batch at the data end
+
+`forward` goes from the latent z to the data x; a density needs `inverse_and_log_det`. The bijector has the event rank that
+is natural to it (0 elementwise, 1 vectors, 3 images); `chain` and the models promote it (`at_rank`). Context [B, C]
+broadcasts against leading axes. A bijector is built inside the function that uses it, never passed through jit or scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import distrax
+import jax
+import jax.numpy as jnp
+
+from vaeflow.errors import UserError
+from vaeflow.model import Array, Params
+
+
+class Layer(NamedTuple):
+    """An invertible layer; see the module's docstring."""
+
+    init: Callable[..., Params]
+    bijector: Callable[..., distrax.Bijector]
+    update: Callable[..., Params] | None = None
+
+
+def at_rank(bijector: distrax.Bijector, event_ndims_out: int) -> distrax.Bijector:
+    """The bijector with its data-side event rank raised to `event_ndims_out`: log_det is summed over the new axes."""
+    extra = event_ndims_out - bijector.event_ndims_out
+    if extra < 0:
+        raise UserError(f"a layer on events of rank {bijector.event_ndims_out} cannot act on events of rank {event_ndims_out}")
+    return distrax.Block(bijector, extra) if extra else bijector
+
+
+def chain(*layers: Layer) -> Layer:
+    """Layers listed from the data to the latent, as in distrax.Chain: x = f_1(f_2(... f_n(z)))."""
+    names = [f"{i:02d}" for i in range(len(layers))]
+
+    def init(key, x, context=None):
+        params = {}
+        for name, layer, k in zip(names, layers, jax.random.split(key, max(len(layers), 1)), strict=False):
+            params[name] = layer.init(k, x, context)
+            x = layer.bijector(params[name], context=context).inverse(x)
+        return params
+
+    def bijector(params, context=None, key=None, train=False, **_):
+        keys = [None] * len(layers) if key is None else list(jax.random.split(key, len(layers)))
+        built = [
+            layer.bijector(params.get(name, {}), context=context, key=k, train=train)
+            for name, layer, k in zip(names, layers, keys, strict=True)
+        ]
+        return _Chain(built)
+
+    def update(params, x, context=None):
+        params = dict(params)
+        for name, layer in zip(names, layers, strict=True):
+            before = params.get(name, {})
+            if layer.update is not None:
+                params[name] = layer.update(before, x, context)
+            # The next layer's statistics are those of its input in training, so this layer runs in training mode.
+            x = layer.bijector(before, context=context, train=True).inverse(x)
+        return params
+
+    return Layer(init, bijector, update if any(layer.update for layer in layers) else None)
+
+
+class _Chain(distrax.Bijector):
+    """Composition that promotes every bijector to the rank that the widest of them needs."""
+
+    def __init__(self, bijectors: list[distrax.Bijector]):
+        shifts, rank, shift = [], 0, 0  # rank at the data end such that every layer sees at least its own
+        for b in bijectors:
+            shifts.append(shift)
+            rank = max(rank, b.event_ndims_out - shift)
+            shift += b.event_ndims_in - b.event_ndims_out
+        self._bijectors = [at_rank(b, rank + s) for b, s in zip(bijectors, shifts, strict=True)]
+        super().__init__(event_ndims_in=rank + shift, event_ndims_out=rank)
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        total = jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], x.dtype)
+        for b in reversed(self._bijectors):
+            x, log_det = b.forward_and_log_det(x)
+            total += log_det
+        return x, total
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        total = jnp.zeros(y.shape[: y.ndim - self.event_ndims_out], y.dtype)
+        for b in self._bijectors:
+            y, log_det = b.inverse_and_log_det(y)
+            total += log_det
+        return y, total
+
+
+def repeat(layer: Layer, n: int) -> Layer:
+    """n copies of a shape-preserving layer with stacked parameters [n, ...]: ONE lax.scan in each direction, and in init,
+    so compile time does not grow with n. Put the flip or the linear layer that alternates into the repeated unit."""
+
+    def init(key, x, context=None):
+        def step(h, k):
+            params = layer.init(k, h, context)
+            out = layer.bijector(params, context=context).inverse(h)
+            if out.shape != h.shape:
+                raise UserError(f"repeat needs a layer that keeps the shape; this one maps {h.shape[1:]} to {out.shape[1:]}")
+            return out, params
+
+        return jax.lax.scan(step, x, jax.random.split(key, n))[1]
+
+    def bijector(params, context=None, key=None, train=False, **_):
+        return _Scan(layer, n, params, None if key is None else jax.random.split(key, n), context=context, train=train)
+
+    def update(params, x, context=None):
+        def step(h, p):
+            new = layer.update(p, h, context)  # type: ignore[misc]
+            return layer.bijector(p, context=context, train=True).inverse(h), new
+
+        return jax.lax.scan(step, x, params, length=n)[1]
+
+    return Layer(init, bijector, update if layer.update else None)
+
+
+class _Scan(distrax.Bijector):
+    """The same bijector n times, over stacked parameters, the first copy at the data end."""
+
+    def __init__(self, layer: Layer, n: int, params: Params, keys: Array | None, **options: Any):
+        self._n = n
+        self._build = lambda p, key: layer.bijector(p, key=key, **options)
+        self._stacked = (params, keys)
+        first = jax.tree.map(lambda a: a[0], self._stacked)  # only its rank is read: XLA drops the slices
+        rank = self._build(*first).event_ndims_out
+        super().__init__(event_ndims_in=rank, event_ndims_out=rank)
+
+    def _run(self, x: Array, method: str, reverse: bool) -> tuple[Array, Array]:
+        def step(carry, p):
+            h, total = carry
+            h, log_det = getattr(self._build(*p), method)(h)
+            return (h, total + log_det), None
+
+        start = (x, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], x.dtype))
+        return jax.lax.scan(step, start, self._stacked, length=self._n, reverse=reverse)[0]
+
+    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+        return self._run(x, "forward_and_log_det", reverse=True)
+
+    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+        return self._run(y, "inverse_and_log_det", reverse=False)
+
+
+def inverse(layer: Layer) -> Layer:
+    """The layer with its directions exchanged: MAF <-> IAF. It is initialised on noise, so only for layers that keep the
+    shape; its statistics are those of its own latent end."""
+
+    def init(key, x, context=None):
+        key, noise = jax.random.split(key)
+        return layer.init(key, jax.random.normal(noise, x.shape, x.dtype), context)
+
+    def bijector(params, context=None, key=None, train=False, **_):
+        return distrax.Inverse(layer.bijector(params, context=context, key=key, train=train))
+
+    def update(params, x, context=None):
+        z = layer.bijector(params, context=context, train=True).forward(x)
+        return layer.update(params, z, context)  # type: ignore[misc]
+
+    return Layer(init, bijector, update if layer.update else None)

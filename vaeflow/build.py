@@ -1,0 +1,156 @@
+"""From plain values to checked ones: every config section and every part goes through `call`.
+
+A maker is a function with keyword-only arguments (or a NamedTuple class); its annotations are the schema:
+
+    int, float, str, bool            the type; floats must be finite
+    Annotated[float, Range(...)]     a number in a closed or half-open interval (see Count, Positive, Fraction, ...)
+    Literal["a", "b"]                a closed set of names
+    tuple[int, ...]                  a list or tuple of such
+    Layer, Net                       the NAME of another entry of `config.parts`, which is built in turn
+    Layer | None                     the same, or "" for none
+
+`call` demands exactly the maker's arguments, so a mistyped key, a missing one and an impossible value are each one line
+that names the key, the value and the known choices. Nothing is compiled before that.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+from vaeflow.errors import UserError, unknown
+
+
+class Range(NamedTuple):
+    """low <= value <= high; `open_low` makes it low < value, `open_high` value < high."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        words = []
+        if self.low > -math.inf:
+            words.append(f"{'>' if self.open_low else '>='} {self.low:g}")
+        if self.high < math.inf:
+            words.append(f"{'<' if self.open_high else '<='} {self.high:g}")
+        return " and ".join(words)
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, open_low=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, 1, open_high=True)]
+
+# Types whose values are given by the name of a part, each with its registry: filled by `part_kind`.
+_PART_KINDS: dict[type, tuple[str, Mapping[str, Any]]] = {}
+
+
+def part_kind(kind: type, title: str, registry: Mapping[str, Any]) -> None:
+    """Say that arguments annotated `kind` are part names, looked up in `registry` (name -> maker or entry with `.make`)."""
+    _PART_KINDS[kind] = (title, registry)
+
+
+def call(make: Callable[..., Any], values: Mapping[str, Any], where: str, parts: Mapping[str, Any] | None = None) -> Any:
+    """make(**values) after checking names and types. `where` is the config key of `values`, for the errors."""
+    return make(**check(make, values, where, parts or {}))
+
+
+def build(parts: Mapping[str, Any], name: str, want: type, _open: tuple[str, ...] = ()) -> Any:
+    """The part `parts[name]`, which must be of the type `want`, with all parts that it names."""
+    title, registry = _PART_KINDS[want]
+    where = f"parts.{name}"
+    if name not in parts:
+        raise unknown("a part's name", name, parts)
+    if name in _open:
+        raise UserError(f"{where} contains itself: {' -> '.join((*_open, name))}")
+    values = dict(parts[name])
+    kind = values.pop("kind", None)
+    if kind is None:
+        raise UserError(f"{where}.kind is missing; known {title} kinds: {', '.join(sorted(registry))}")
+    if kind not in registry:
+        for other, (other_title, other_registry) in _PART_KINDS.items():
+            if other is not want and kind in other_registry:
+                raise UserError(f"{where}.kind={kind!r} is a {other_title}, where a {title} is needed; known: {', '.join(sorted(registry))}")
+        raise unknown(f"{where}.kind", kind, registry)
+    make = getattr(registry[kind], "make", registry[kind])
+    return make(**check(make, values, where, parts, (*_open, name)))
+
+
+def signature(make: Callable[..., Any]) -> dict[str, Any]:
+    """{keyword: annotation} of a maker or of a NamedTuple class."""
+    hints = typing.get_type_hints(make, include_extras=True)
+    return {key: hints[key] for key in inspect.signature(make).parameters}
+
+
+def check(make, values: Mapping[str, Any], where: str, parts: Mapping[str, Any], _open: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The checked keyword arguments of `make`, parts built."""
+    schema = signature(make)
+    for key in values:
+        if key not in schema:
+            raise unknown(f"{where}: the key", key, schema)
+    missing = [key for key in schema if key not in values]
+    if missing:
+        raise UserError(f"{where}: missing {', '.join(f'{where}.{key} ({describe(schema[key])})' for key in missing)}")
+    return {key: _value(schema[key], values[key], f"{where}.{key}", parts, _open) for key in schema}
+
+
+def describe(hint: Any) -> str:
+    """A type as the user reads it: `int >= 1`, `one of a, b`, `the name of a layer part`."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return f"{describe(args[0])} {args[1]}"
+    if origin is Literal:
+        return f"one of {', '.join(str(a) for a in args)}"
+    if origin is tuple:
+        return f"a list of {describe(args[0])}"
+    if origin in (types.UnionType, typing.Union):
+        return f"{describe(next(a for a in args if a is not type(None)))} or ''"
+    if hint in _PART_KINDS:
+        return f"the name of a {_PART_KINDS[hint][0]} in config.parts"
+    return getattr(hint, "__name__", str(hint))
+
+
+def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tuple[str, ...]) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        value = _value(args[0], value, key, parts, _open)
+        if value not in args[1]:
+            raise UserError(f"{key}={value!r} is impossible; it must be {args[1]}")
+        return value
+    if origin is Literal:
+        if value not in args or isinstance(value, bool):
+            raise unknown(key, value, args)
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
+        return tuple(_value(args[0], v, f"{key}[{i}]", parts, _open) for i, v in enumerate(value))
+    if origin in (types.UnionType, typing.Union):
+        inner = next(a for a in args if a is not type(None))
+        return None if value == "" else _value(inner, value, key, parts, _open)
+    if hint in _PART_KINDS:
+        if not isinstance(value, str):
+            raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
+        if value not in parts:
+            raise unknown(key, value, parts)
+        return build(parts, value, hint, _open)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise UserError(f"{key}={value!r} is impossible; it must be a finite number")
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
+    return value

@@ -1,0 +1,18 @@
+"""The one exception that a user sees: one line that names the key, the value and what is known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A wrong command, configuration or file. `experiments/` prints its message alone, without a stack trace."""
+
+
+def unknown(key: str, value: object, known: Iterable[object]) -> UserError:
+    """The error for a name outside a closed set: `key=value is unknown; did you mean ...; known: ...`."""
+    names = [str(k) for k in known]
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return UserError(f"{key}={value!r} is unknown{hint}; known: {', '.join(sorted(names)) or 'none'}")

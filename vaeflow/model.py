@@ -1,0 +1,81 @@
+"""The Model protocol: pure functions in a NamedTuple, like optax.GradientTransformation.
+
+Shapes: B examples, *event the shape of one example as loaded. A `batch` is a mapping: `x` [B, *event]; where there is one,
+`context` [B, C] (labels as one-hot, features) and, in evaluation, `mask` [B].
+
+Units: nats per example, with respect to the data as loaded (uint8 images: dequantisation and scaling are part of the
+density). Keys are arguments and used once.
+
+Parameters are nested dictionaries. Three kinds of leaves, told apart by a key on their path:
+    trained    everything else: gradients, optimiser, EMA
+    "stats"    set by `update` after the optimiser's step (batch-norm statistics); Optax never sees them
+    "fixed"    never changed (permutations, LU signs, a teacher): an argument of the step, saved once per workdir
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+from flax import traverse_util
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+Params = dict[str, Any]
+
+
+class Latent(NamedTuple):
+    """Distributions over the latent z as functions of params; each is a distrax distribution.
+
+    prior       (params, context=None) -> p(z), batch shape [] or [B]
+    posterior   (params, x, context=None) -> q(z|x), batch shape [B]
+    likelihood  (params, z, context=None) -> p(x|z), batch shape of z's leading axes; its `mean()` is what a
+                reconstruction shows, on the scale of the data as loaded
+    """
+
+    prior: Callable[..., Any]
+    posterior: Callable[..., Any]
+    likelihood: Callable[..., Any]
+
+
+class Model(NamedTuple):
+    """One model family, built from its config by a maker in MODELS.
+
+    init      (key, batch) -> params                          sees a batch: data-dependent initialisation
+    loss      (params, key, batch, step) -> (scalar, metrics)  mean nats per example; training mode
+    sample    (params, key, n, context=None) -> [n, *event]
+    log_prob  (params, key, batch) -> [B] nats, or None       ONE draw of the estimator; evaluation mode
+    density   what log_prob is. exact: log p(x). weight: exp of it has mean p(x) (so its own mean is a lower bound, the
+              ELBO). bound: a lower bound in expectation only. none: no density
+    latent    for models with a latent variable: what reconstructions, active units and AIS need
+    update    (params, key, batch, step) -> params, or None   sets the "stats" leaves after the optimiser's step
+    note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
+    """
+
+    init: Callable[..., Params]
+    loss: Callable[..., tuple[Array, dict[str, Array]]]
+    sample: Callable[..., Array]
+    log_prob: Callable[..., Array] | None
+    density: Literal["exact", "weight", "bound", "none"]
+    latent: Latent | None = None
+    update: Callable[..., Params] | None = None
+    note: str = ""
+
+
+def split_params(params: Params, frozen: frozenset[tuple[str, ...]] = frozenset()) -> tuple[Params, Params, Params]:
+    """(trained, stats, fixed) of a parameter tree; `frozen` paths count as fixed. `merge_params` is its inverse."""
+    groups: tuple[dict, dict, dict] = ({}, {}, {})
+    for path, leaf in traverse_util.flatten_dict(params).items():
+        which = 2 if "fixed" in path or path in frozen else 1 if "stats" in path else 0
+        groups[which][path] = leaf
+    trained, stats, fixed = (traverse_util.unflatten_dict(g) for g in groups)
+    return trained, stats, fixed
+
+
+def merge_params(*trees: Params) -> Params:
+    """The union of parameter trees with disjoint leaves."""
+    flat: dict = {}
+    for tree in trees:
+        flat.update(traverse_util.flatten_dict(tree))
+    return traverse_util.unflatten_dict(flat)
