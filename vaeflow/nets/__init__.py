@@ -1,0 +1,19 @@
+"""Networks: one architecture a file, one line here. A network's output shape stays open until a layer asks (net.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vaeflow.build import part_kind
+from vaeflow.nets.conv import conv, convnet, deconv
+from vaeflow.nets.mlp import mlp
+from vaeflow.nets.net import Net
+
+NETS: dict[str, Callable[..., Net]] = {
+    "mlp": mlp,
+    "conv": conv,
+    "deconv": deconv,
+    "convnet": convnet,
+}
+
+part_kind(Net, "net", NETS)

@@ -1,0 +1,159 @@
+"""Convolutional networks: image -> vector (`conv`), vector -> image (`deconv`), image -> image (`convnet`).
+
+Images are [..., H, W, C]. Padding is SAME, so a stride s maps H to ceil(H/s); `deconv` starts from ceil(H / s^n) and crops.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vaeflow.build import Count
+from vaeflow.errors import UserError
+from vaeflow.model import Array
+from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, flatten, inits
+
+
+def conv(
+    *, channels: tuple[Count, ...], kernel: Count, stride: Count, hidden: tuple[Count, ...], activation: Activation, dtype: Dtype
+) -> Net:
+    """Encoder: for each of `channels` a strided convolution, then Dense layers `hidden`, then a Dense head of any shape."""
+
+    def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:
+        _needs_image("conv", event_ndims)
+        common = (tuple(channels), kernel, activation, tuple(out), zero_head, compute_dtype(dtype))
+        return Conv(*common, stride, tuple(hidden))
+
+    return Net(module)
+
+
+def deconv(
+    *, channels: tuple[Count, ...], kernel: Count, stride: Count, hidden: tuple[Count, ...], activation: Activation, dtype: Dtype
+) -> Net:
+    """Decoder: Dense layers `hidden`, a Dense layer to a small image of `channels[0]`, then one transposed convolution for
+    each of `channels` (the last is the head), each growing the image `stride`-fold; mirrors `conv` with channels reversed."""
+
+    def module(out: tuple[int, ...], event_ndims: int = 1, zero_head: bool = False) -> nn.Module:
+        _image_out("deconv", out)
+        if not channels:
+            raise UserError("deconv: channels=() is impossible; it must name at least one number of channels")
+        common = (tuple(channels), kernel, activation, tuple(out), zero_head, compute_dtype(dtype))
+        return Deconv(*common, stride, tuple(hidden), event_ndims)
+
+    return Net(module)
+
+
+def convnet(*, channels: tuple[Count, ...], kernel: Count, activation: Activation, dtype: Dtype) -> Net:
+    """Same-size network (a coupling's conditioner): a convolution of stride 1 for each of `channels`, then one as the head."""
+
+    def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:
+        _needs_image("convnet", event_ndims)
+        _image_out("convnet", out)
+        return ConvNet(tuple(channels), kernel, activation, tuple(out), zero_head, compute_dtype(dtype))
+
+    return Net(module)
+
+
+def _needs_image(kind: str, event_ndims: int) -> None:
+    if event_ndims != 3:
+        raise UserError(f"a {kind} network reads images [H, W, C], here it is given events of rank {event_ndims}; use an mlp or a deconv")
+
+
+def _image_out(kind: str, out: tuple[int, ...]) -> None:
+    if len(out) not in (3, 4):
+        raise UserError(f"a {kind} network gives images [H, W, C], here the shape {tuple(out)} is asked; use an mlp or a conv")
+
+
+class _Convolutional(nn.Module):
+    """What the three share: sizes, and layers of the class given, the first of which adds the context's term."""
+
+    channels: tuple[int, ...]
+    kernel: int
+    activation: str
+    out: tuple[int, ...]
+    zero_head: bool
+    dtype: Any
+
+    def options(self, head: bool = False) -> dict[str, Any]:
+        return dict(dtype=self.dtype, **inits(zero=head and self.zero_head))
+
+    def context(self, h: Array, context: Array | None, pixels: bool, head: bool = False) -> Array:
+        """h + V c, the same at every pixel of an image."""
+        if context is None:
+            return h
+        term = nn.Dense(h.shape[-1], use_bias=False, name="context", **self.options(head))(context)
+        return h + (term[..., None, None, :] if pixels else term)
+
+    def maps(self, h: Array) -> Array:
+        """[..., H, W, P*C] -> [..., *out], out [H, W, C] or, for P parameters of every pixel, [P, H, W, C]."""
+        if len(self.out) == 3:
+            return h
+        p, _, _, c = self.out
+        return jnp.moveaxis(h.reshape(*h.shape[:-1], p, c), -2, -4)
+
+    def map_channels(self) -> int:
+        return self.out[-1] * (self.out[0] if len(self.out) == 4 else 1)
+
+
+class Conv(_Convolutional):
+    """See `conv`."""
+
+    stride: int
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        f, size, h = getattr(nn, self.activation), (self.kernel,) * 2, x
+        for i, n in enumerate(self.channels):
+            h = nn.Conv(n, size, self.stride, name=f"conv_{i}", **self.options())(h)
+            h = f(self.context(h, context, pixels=True) if i == 0 else h)
+        h = flatten(h, 3)
+        for i, n in enumerate((*self.hidden, math.prod(self.out))):
+            head = i == len(self.hidden)
+            h = nn.Dense(n, name="head" if head else f"dense_{i}", **self.options(head))(h)
+            if i == 0 and not self.channels:
+                h = self.context(h, context, pixels=False, head=head)
+            h = h if head else f(h)
+        return h.reshape(*h.shape[:-1], *self.out).astype(jnp.result_type(x))
+
+
+class Deconv(_Convolutional):
+    """See `deconv`."""
+
+    stride: int
+    hidden: tuple[int, ...]
+    event_ndims: int
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        f, size, h = getattr(nn, self.activation), (self.kernel,) * 2, flatten(x, self.event_ndims)
+        height, width = self.out[-3:-1]
+        shrink = self.stride ** len(self.channels)
+        small = (math.ceil(height / shrink), math.ceil(width / shrink), self.channels[0])
+        for i, n in enumerate((*self.hidden, math.prod(small))):
+            h = nn.Dense(n, name=f"dense_{i}", **self.options())(h)
+            h = f(self.context(h, context, pixels=False) if i == 0 else h)
+        h = h.reshape(*h.shape[:-1], *small)
+        for i, n in enumerate((*self.channels[1:], self.map_channels())):
+            head = i == len(self.channels) - 1
+            name = "head" if head else f"conv_{i}"
+            h = nn.ConvTranspose(n, size, (self.stride,) * 2, name=name, **self.options(head))(h)
+            h = h if head else f(h)
+        return self.maps(h[..., :height, :width, :]).astype(jnp.result_type(x))
+
+
+class ConvNet(_Convolutional):
+    """See `convnet`."""
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        f, size, h = getattr(nn, self.activation), (self.kernel,) * 2, x
+        for i, n in enumerate((*self.channels, self.map_channels())):
+            head = i == len(self.channels)
+            h = nn.Conv(n, size, name="head" if head else f"conv_{i}", **self.options(head))(h)
+            h = self.context(h, context, pixels=True, head=head) if i == 0 else h
+            h = h if head else f(h)
+        return self.maps(h).astype(jnp.result_type(x))

@@ -1,0 +1,47 @@
+"""Multi-layer perceptron on flattened events."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vaeflow.build import Count
+from vaeflow.model import Array
+from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, flatten, inits
+
+
+def mlp(*, hidden: tuple[Count, ...], activation: Activation, dtype: Dtype) -> Net:
+    """x [..., *event] -> flat -> Dense + activation for each of `hidden` -> Dense -> [..., *out]. No `hidden`: linear."""
+
+    def module(out: tuple[int, ...], event_ndims: int = 1, zero_head: bool = False) -> nn.Module:
+        return Mlp(tuple(hidden), activation, tuple(out), event_ndims, zero_head, compute_dtype(dtype))
+
+    return Net(module)
+
+
+class Mlp(nn.Module):
+    """h_1 = f(W_1 x + V c + b_1), h_i = f(W_i h_(i-1) + b_i), output W h + b reshaped to `out`; c the context."""
+
+    hidden: tuple[int, ...]
+    activation: str
+    out: tuple[int, ...]
+    event_ndims: int
+    zero_head: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        h = flatten(x, self.event_ndims)
+        f = getattr(nn, self.activation)
+        sizes = (*self.hidden, math.prod(self.out))
+        for i, size in enumerate(sizes):
+            head = i == len(self.hidden)
+            options = dict(dtype=self.dtype, **inits(zero=head and self.zero_head))
+            h = nn.Dense(size, name="head" if head else f"dense_{i}", **options)(h)
+            if i == 0 and context is not None:
+                h += nn.Dense(size, use_bias=False, name="context", **options)(context)
+            h = h if head else f(h)
+        return h.reshape(*h.shape[:-1], *self.out).astype(jnp.result_type(x))
