@@ -16,3 +16,15 @@ def unknown(key: str, value: object, known: Iterable[object]) -> UserError:
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return UserError(f"{key}={value!r} is unknown{hint}; known: {', '.join(sorted(names)) or 'none'}")
+
+
+class RunFailed(UserError):
+    """A run that began and could not go on: a non-finite loss, a full disk."""
+
+
+class Stopped(UserError):
+    """A run that a signal ended after it was saved; the exit code is 128 + signal."""
+
+    def __init__(self, signal: int, message: str):
+        super().__init__(message)
+        self.signal = signal

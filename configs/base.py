@@ -1,0 +1,76 @@
+"""Every section that all experiments share, every value named. An experiment's config changes what it needs.
+
+`python -m experiments.train --config=... --dry_run` prints the resolved result. 0 and "" stand for "off" or "none".
+"""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # of the run: parameters, batches, noise
+    c.init_from = ""  # workdir whose parameters this run starts from, wherever path and shape agree
+    c.fixed_from = ""  # workdir whose parameters this run keeps fixed, wherever paths agree
+    c.model = ConfigDict()  # kind, event, and the keyword arguments of its maker in vaeflow/models
+    c.parts = ConfigDict()  # name: kind and keyword arguments; vaeflow/bijectors and vaeflow/nets
+    c.data = ConfigDict(
+        dict(
+            kind="digits",  # digits, density, tfds, npz, image_folder, csv
+            name="",  # density: which one; tfds: the dataset
+            dir="",  # tfds: data_dir
+            path="",  # npz, csv: the file; image_folder: the folder
+            label="",  # csv: the label's column
+            train="",  # tfds: split expressions such as train[:50000]
+            val="",
+            test="",
+            val_fraction=0.1,  # npz, image_folder, csv without splits of their own
+            test_fraction=0.1,
+            size=0,  # density: training examples
+            context="none",  # none, label: what the model is conditioned on
+            binarize="none",  # none, threshold, static, dynamic
+            batch=128,  # of all devices together
+            place="auto",  # auto, device (resident, one dispatch for many steps), stream (grain)
+            workers=2,  # stream: reading threads
+            prefetch=16,  # stream: batches ahead
+            cache_dir="",  # tfds: where decoded sets are kept; "": the user's cache folder
+        )
+    )
+    c.optim = ConfigDict(
+        dict(
+            name="adam",  # adam, adamw, adamax, nadam, radam, lamb, lion, rmsprop, sgd
+            learning_rate=1e-3,
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            weight_decay=0.0,
+            clip=0.0,  # global gradient norm; 0: off
+            schedule="constant",  # constant, cosine, step, exponential
+            warmup=0,  # steps
+            decay_every=1000,  # steps; step and exponential
+            decay_rate=0.5,
+            final_fraction=0.0,  # cosine
+            ema=0.999,  # 0: off
+        )
+    )
+    c.train = ConfigDict(
+        dict(
+            steps=1000,
+            log_every=50,  # steps a row of metrics.jsonl is the mean of
+            eval_every=500,  # steps between evaluations of the whole validation split
+            checkpoint_every=500,
+            patience=0,  # evaluations without improvement before stopping; 0: off
+            dispatch_seconds=0.5,  # what one dispatch of many steps lasts
+            max_dispatch=1024,  # steps in a dispatch at the most
+        )
+    )
+    c.eval = ConfigDict(
+        dict(
+            params="auto",  # auto (best where there is one), best, last
+            batch=200,
+            k=100,  # draws of IWAE-k
+            chunk=10,  # draws at a time: memory
+        )
+    )
+    c.sample = ConfigDict(dict(n=64, temperature=1.0))
+    c.devices = ConfigDict(dict(mapping="auto"))  # auto, jit, pmap, shard_map
+    return c

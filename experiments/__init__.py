@@ -1,0 +1,1 @@
+"""Commands: flags -> one library call."""

@@ -1,0 +1,27 @@
+"""Put several finished runs into one table and their training curves into one figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.main import parser, run
+
+EXAMPLES = """\
+  python -m experiments.compare runs/digits_vae runs/digits_vae_flow_prior
+  python -m experiments.compare runs/* --output=comparison.png
+  python -m experiments.compare runs/a runs/b --markdown"""
+
+
+def main(argv: list[str]) -> None:
+    p = parser(__doc__, EXAMPLES)
+    p.add_argument("workdirs", nargs="+", help="the runs' folders")
+    p.add_argument("--output", default="comparison.png", help="the figure")
+    p.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    flags = p.parse_args(argv)
+    from vaeflow import compare
+
+    compare.compare([Path(w) for w in flags.workdirs], Path(flags.output), flags.markdown)
+
+
+if __name__ == "__main__":
+    run(main)

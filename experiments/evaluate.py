@@ -1,0 +1,28 @@
+"""Evaluate a run from its workdir alone: the table, results.json and the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.main import compilation_cache, parse_config, parser, run
+
+EXAMPLES = """\
+  python -m experiments.evaluate --workdir=runs/digits_vae
+  python -m experiments.evaluate --workdir=runs/digits_vae --config.eval.k=5000 --config.eval.chunk=50
+  python -m experiments.evaluate --workdir=runs/digits_vae --split=val
+Only values under config.eval may be overridden; what was trained stays as it was."""
+
+
+def main(argv: list[str]) -> None:
+    p = parser(__doc__, EXAMPLES)
+    p.add_argument("--workdir", required=True, help="a run's folder")
+    p.add_argument("--split", default="test", choices=("train", "val", "test"))
+    flags, overrides = parse_config(p, argv)
+    from vaeflow import launch
+
+    compilation_cache()
+    launch.conclude(Path(flags.workdir), split=flags.split, overrides=overrides)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,29 @@
+"""Draw samples from a run: a figure and an npz file in its workdir."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.main import compilation_cache, parse_config, parser, run
+
+EXAMPLES = """\
+  python -m experiments.sample --workdir=runs/digits_vae
+  python -m experiments.sample --workdir=runs/digits_vae --config.sample.n=100 --config.sample.temperature=0.8
+  python -m experiments.sample --workdir=runs/digits_vae --seed=1 --label=3
+Only values under config.sample may be overridden; what was trained stays as it was."""
+
+
+def main(argv: list[str]) -> None:
+    p = parser(__doc__, EXAMPLES)
+    p.add_argument("--workdir", required=True, help="a run's folder")
+    p.add_argument("--seed", type=int, default=0, help="of the samples")
+    p.add_argument("--label", type=int, default=-1, help="conditional models: the class to draw (default: all in turn)")
+    flags, overrides = parse_config(p, argv)
+    from vaeflow import launch
+
+    compilation_cache()
+    launch.draw_samples(Path(flags.workdir), flags.seed, flags.label, overrides)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,45 @@
+"""Train an experiment, or go on with it: the same command with the same workdir resumes, or shows what it reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.main import compilation_cache, load_config, parse_config, parser, run
+from vaeflow.config import rows
+from vaeflow.errors import UserError
+
+EXAMPLES = """\
+  python -m experiments.train --config=configs/digits_vae.py --workdir=runs/digits_vae
+  python -m experiments.train --config=configs/moons_realnvp.py:rings --workdir=runs/rings --config.train.steps=2000
+  python -m experiments.train --config=configs/mnist_vae.py:16 --config.data.dir=~/tensorflow_datasets --dry_run
+A config FILE is Python and is executed. --config.KEY=VALUE overrides any value that --dry_run shows."""
+
+
+def main(argv: list[str]) -> None:
+    p = parser(__doc__, EXAMPLES)
+    p.add_argument("--config", help="configs/NAME.py or configs/NAME.py:ROW")
+    p.add_argument("--workdir", help="where everything of the run goes (default: runs/NAME or runs/NAME_ROW)")
+    p.add_argument("--list", action="store_true", help="every config and row with its first line, and exit")
+    p.add_argument("--dry_run", action="store_true", help="the resolved config, parameters, FLOPs per step and memory, and exit")
+    p.add_argument("--distributed", action="store_true", help="several processes; found by themselves on SLURM and TPU pods")
+    p.add_argument("--coordinator", default="", help="host:port of process 0, with --processes and --process, where they are not")
+    p.add_argument("--processes", type=int, default=0)
+    p.add_argument("--process", type=int, default=-1)
+    flags, overrides = parse_config(p, argv)
+    if flags.list:
+        for name, line in rows():
+            print(f"{name:<44} {line}")
+        return
+    if not flags.config:
+        raise UserError("--config is missing; --list shows every config, --help three commands")
+    config = load_config(flags.config, overrides)
+    path, _, row = flags.config.partition(":")
+    workdir = Path(flags.workdir or f"runs/{Path(path).stem}{'_' if row else ''}{row}")
+    from vaeflow import launch  # jax is imported here: a mistyped flag answers at once
+
+    compilation_cache()
+    launch.launch(config, workdir, flags.dry_run, (flags.coordinator, flags.processes, flags.process) if flags.distributed or flags.coordinator else None)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,102 @@
+"""Configs: a Python file with plain values, overridden key by key from the command line.
+
+A config module has a docstring (first line: what it is), `ROWS = {row: one line}` and `get_config(row="") -> ConfigDict`.
+`load("configs/mnist_vae.py:16")` runs it; `override(config, "optim.learning_rate", "3e-4")` sets a value of the type that is
+there. A config FILE is code and is executed; a workdir's config.json is data.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vaeflow.errors import UserError, unknown
+
+
+def module(path: str | Path) -> ModuleType:
+    """The config module in the file `path`."""
+    path = Path(path)
+    if not path.is_file():
+        known = sorted(str(p) for p in path.parent.glob("*.py") if p.name not in ("__init__.py", "base.py"))
+        raise unknown("--config", str(path), known)
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    for name in ("ROWS", "get_config"):
+        if not hasattr(loaded, name):
+            raise UserError(f"--config={path} has no {name}; see configs/digits_vae.py for what a config module exports")
+    return loaded
+
+
+def load(path_and_row: str) -> ConfigDict:
+    """The locked config of `path.py` or `path.py:row`."""
+    path, _, row = path_and_row.partition(":")
+    loaded = module(path)
+    if row not in loaded.ROWS:
+        raise unknown(f"the row of {path}", row, (name or "(none)" for name in loaded.ROWS))
+    return loaded.get_config(row).lock()
+
+
+def rows(directory: str | Path = "configs") -> Iterator[tuple[str, str]]:
+    """("configs/x.py:row", its first line) of every config and row."""
+    for path in sorted(Path(directory).glob("*.py")):
+        if path.name in ("__init__.py", "base.py"):
+            continue
+        for row, line in module(path).ROWS.items():
+            yield f"{path}:{row}" if row else str(path), line
+
+
+def override(config: ConfigDict, key: str, text: str) -> None:
+    """config.<key> = text, read as the type of the value that is there."""
+    *parents, last = key.split(".")
+    node: Any = config
+    done = "config"
+    for name in [*parents, last]:
+        if not isinstance(node, ConfigDict) or name not in node:
+            known = list(node) if isinstance(node, ConfigDict) else ()
+            raise unknown(f"{done}: the key", name, known)
+        done = f"{done}.{name}"
+        parent, node = node, node[name]
+    if isinstance(node, ConfigDict):
+        raise UserError(f"{done} is a group of values ({', '.join(node)}); name one of them")
+    parent[last] = _parse(text, node, done)
+
+
+def _parse(text: str, old: Any, key: str) -> Any:
+    if isinstance(old, bool):
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise UserError(f"{key}={text!r} has the wrong type; it must be true or false")
+        return text.lower() in ("true", "1")
+    if isinstance(old, (int, float)):
+        kind = type(old)
+        try:
+            return kind(text)
+        except ValueError:
+            raise UserError(f"{key}={text!r} has the wrong type; it must be {kind.__name__} (now {old!r})") from None
+    if isinstance(old, (tuple, list)):
+        items = [t.strip() for t in text.strip().strip("()[]").split(",") if t.strip()]
+        return tuple(_literal(item) for item in items)
+    return text
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def plain(value: Any) -> Any:
+    """A ConfigDict as JSON has it: nested dicts and lists, so that two configs compare equal after a round trip."""
+    if isinstance(value, (ConfigDict, Mapping)):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(v) for v in value]
+    return value

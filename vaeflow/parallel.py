@@ -1,0 +1,138 @@
+"""The only file that knows devices: how the per-device step is mapped, how batches are divided, how processes meet.
+
+The step is written once, for one device's share of the batch. One device: jit. Several: pmap (the default) or
+jit(shard_map), both over a one-axis mesh of all devices of all processes. State, parameters and resident data are
+replicated global arrays without a device axis (pmap with in_axes=None, out_axes=None), so nothing is replicated or
+unreplicated by hand and a checkpoint does not know how many devices wrote it. Losses and gradients are means over devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vaeflow.errors import UserError
+
+AXIS = "devices"
+
+
+class Config(NamedTuple):
+    """The section `config.devices`. auto: jit on one device, pmap on several."""
+
+    mapping: Literal["auto", "jit", "pmap", "shard_map"]
+
+
+class Devices(NamedTuple):
+    """A mesh of all devices and the way the step is mapped over it."""
+
+    mesh: Mesh
+    mapping: str
+
+    @property
+    def count(self) -> int:
+        return self.mesh.size
+
+    @property
+    def primary(self) -> bool:
+        """Whether this process speaks, writes logs and figures."""
+        return jax.process_index() == 0
+
+    def slots(self, batch: int) -> np.ndarray:
+        """The slots of the global batch that this process holds, [local devices, batch / devices]."""
+        if batch % self.count:
+            raise UserError(f"data.batch={batch} is not divisible by the {self.count} devices; use a multiple of {self.count}")
+        mine = [i for i, d in enumerate(self.mesh.devices.flat) if d.process_index == jax.process_index()]
+        return np.arange(batch).reshape(self.count, -1)[mine]
+
+    def replicate(self, tree: Any) -> Any:
+        """Host arrays, or this process's copies, as replicated global arrays."""
+        sharding = NamedSharding(self.mesh, PartitionSpec())
+        return jax.tree.map(lambda a: self._put(a, sharding), tree)
+
+    def spread(self, tree: Any, axis: int) -> Any:
+        """Whole host arrays (the same in every process) as global arrays divided along `axis`."""
+        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+        return jax.tree.map(lambda a: jax.make_array_from_callback(np.shape(a), sharding, lambda index, a=a: np.asarray(a)[index]), tree)
+
+    def _put(self, a: Any, sharding: NamedSharding) -> jax.Array:
+        if isinstance(a, jax.Array) and a.sharding == sharding:
+            return a
+        if jax.process_count() == 1:
+            return jax.device_put(a, sharding)
+        return jax.make_array_from_process_local_data(sharding, np.asarray(a))
+
+    def mean(self, tree: Any) -> Any:
+        """Mean over devices of what each computed on its share; inside the mapped step."""
+        return tree if self.mapping == "jit" else jax.lax.pmean(tree, AXIS)
+
+    def index(self) -> Any:
+        """This device's index in the mesh; inside the mapped step."""
+        return jnp.zeros((), jnp.int32) if self.mapping == "jit" else jax.lax.axis_index(AXIS)
+
+    def map(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """step(state, shared, chunk) -> (state, log) over devices: `state` and `shared` replicated, `chunk` a tree of this
+        process's [local devices, ...]; the outputs are replicated. The state is donated, in one process (pmap with
+        in_axes=None loses donated arrays in two)."""
+        donate = (0,) if jax.process_count() == 1 else ()
+        if self.mapping == "jit":
+            # One device: the leading axis of length 1 goes away on the host side, not in the program.
+            jitted = jax.jit(step, donate_argnums=donate)
+            return lambda state, shared, chunk: jitted(state, shared, jax.tree.map(lambda a: a[0], chunk))
+        if self.mapping == "pmap":
+            return jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=donate, devices=list(self.mesh.devices.flat))
+        whole, divided = PartitionSpec(), PartitionSpec(AXIS)
+
+        def share(state, shared, chunk):
+            return step(state, shared, jax.tree.map(lambda a: a[0], chunk))
+
+        mapped = jax.shard_map(share, mesh=self.mesh, in_specs=(whole, whole, divided), out_specs=whole, check_vma=False)
+        jitted = jax.jit(mapped, donate_argnums=donate)
+        sharding = NamedSharding(self.mesh, divided)
+        return lambda state, shared, chunk: jitted(
+            state, shared, jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), chunk)
+        )
+
+    def agree(self, stop: bool, count: int) -> tuple[bool, int]:
+        """(any process wants to stop, the smallest count): what all processes do next must be the same."""
+        if jax.process_count() == 1:
+            return stop, count
+        all_ = np.asarray(multihost_utils.process_allgather(np.array([int(stop), count])))
+        return bool(all_[:, 0].any()), int(all_[:, 1].min())
+
+
+def make(config: Config) -> Devices:
+    """All devices of all processes. The process set-up (`distributed`) must have run before."""
+    found = np.array(jax.devices())
+    mapping = config.mapping
+    if mapping == "auto":
+        mapping = "jit" if found.size == 1 else "pmap"
+    if mapping == "jit":
+        if jax.process_count() > 1:
+            raise UserError(f"devices.mapping='jit' runs on one device, but {jax.process_count()} processes have joined; known: pmap, shard_map")
+        found = found[:1]
+    return Devices(Mesh(found, (AXIS,)), mapping)
+
+
+def distributed(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+    """Join several processes (jax.distributed). Without arguments the cluster is detected (SLURM, TPU pods, MPI)."""
+    if jax.config.jax_platforms == "cpu" or not jax.config.jax_platforms:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    given = dict(coordinator_address=coordinator, num_processes=processes, process_id=process) if coordinator else {}
+    if coordinator and (processes < 1 or not 0 <= process < processes):
+        raise UserError(f"--processes={processes} --process={process} is impossible; processes >= 1 and 0 <= process < processes")
+    try:
+        jax.distributed.initialize(**given)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the processes could not meet (--coordinator={coordinator!r}): {str(error).splitlines()[0]}") from error
+
+
+def barrier(name: str) -> None:
+    """Wait until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,128 @@
+"""State (arrays only), the pure training step, and the program that runs many steps in one dispatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vaeflow import optim
+from vaeflow.build import Count, Natural, Positive
+from vaeflow.model import Array, Batch, Model, Params, merge_params, split_params
+from vaeflow.parallel import Devices
+
+
+class Train(NamedTuple):
+    """The section `config.train`."""
+
+    steps: Count
+    log_every: Count
+    eval_every: Count
+    checkpoint_every: Count
+    patience: Natural
+    dispatch_seconds: Positive
+    max_dispatch: Count
+
+
+class State(NamedTuple):
+    """All that a run carries from step to step. `ema` is empty when the moving average is off."""
+
+    step: Array  # int32, steps done
+    trained: Params
+    stats: Params
+    opt_state: Any
+    ema: Params
+
+
+class Shared(NamedTuple):
+    """What the step reads and never changes: an argument of the program, never a constant in it."""
+
+    fixed: Params
+    arrays: Any  # the resident training split, or None
+    key: Array  # of the model's noise
+    data_key: Array  # of dynamic binarization
+    count: Array  # int32, steps in this dispatch
+
+
+def init_state(params: Params, tx: optax.GradientTransformation, ema: float, frozen: frozenset = frozenset()) -> tuple[State, Params]:
+    """(the state at step 0, the fixed leaves)."""
+    trained, stats, fixed = split_params(params, frozen)
+    average = jax.tree.map(jnp.copy, trained) if ema else {}  # a copy: both are donated
+    return State(jnp.zeros((), jnp.int32), trained, stats, tx.init(trained), average), fixed
+
+
+def eval_params(state: State, fixed: Params) -> Params:
+    """The parameters that evaluation uses: the moving average where there is one."""
+    return merge_params(state.ema or state.trained, state.stats, fixed)
+
+
+def make_step(model: Model, tx: optax.GradientTransformation, ema: float, mean: Callable[[Any], Any] = lambda t: t) -> Callable:
+    """step(state, fixed, batch, key) -> (state, metrics) on one device's share of the batch; `mean` averages over devices."""
+
+    def step(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[State, dict[str, Array]]:
+        def loss_fn(trained):
+            return model.loss(merge_params(trained, state.stats, fixed), key, batch, state.step)
+
+        (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.trained)
+        grads, metrics = mean((grads, {**metrics, "loss": loss}))
+        updates, opt_state = tx.update(grads, state.opt_state, state.trained)
+        trained = optax.apply_updates(state.trained, updates)
+        stats = state.stats
+        if model.update is not None:
+            updated = model.update(merge_params(trained, stats, fixed), key, batch, state.step)
+            stats = mean(split_params(updated)[1])
+        average = optim.ema_update(state.ema, trained, state.step, ema) if ema else {}  # type: ignore[arg-type]
+        metrics["grad_norm"] = optax.global_norm(grads)
+        return State(state.step + 1, trained, stats, opt_state, average), metrics  # type: ignore[arg-type]
+
+    return step
+
+
+def make_dispatch(
+    model: Model,
+    tx: optax.GradientTransformation,
+    ema: float,
+    devices: Devices,
+    take: Callable[[Any, Any, Array, Array, Array], Batch],
+    capacity: int,
+) -> Callable[[State, Shared, Any], tuple[State, dict[str, Array]]]:
+    """run(state, shared, chunk) -> (state, log): `shared.count` <= capacity steps in one program.
+
+    `take(arrays, chunk, i, key, step)` is the batch of the dispatch's i-th step. log[name] is [capacity], one value a step; steps
+    after a non-finite loss or gradient are not taken, so log["done"] < count tells where it was. The number of steps is a
+    value, not a shape: any dispatch length runs the same program, and a run's numbers do not depend on it.
+    """
+    step = make_step(model, tx, ema, devices.mean)
+
+    def one(state: State, shared: Shared, chunk: Any, i: Array) -> tuple[State, dict[str, Array]]:
+        batch = take(shared.arrays, chunk, i, shared.data_key, state.step)
+        key = jax.random.fold_in(jax.random.fold_in(shared.key, state.step), devices.index())
+        return step(state, shared.fixed, batch, key)
+
+    def dispatch(state: State, shared: Shared, chunk: Any) -> tuple[State, dict[str, Array]]:
+        shapes = jax.eval_shape(one, state, shared, chunk, jnp.zeros((), jnp.int32))[1]
+        log = {name: jnp.zeros((capacity,), s.dtype) for name, s in shapes.items()}
+
+        def go_on(carry):
+            i, _, _, finite = carry
+            return (i < shared.count) & finite
+
+        def body(carry):
+            i, state, log, _ = carry
+            state, metrics = one(state, shared, chunk, i)
+            log = {name: log[name].at[i].set(value) for name, value in metrics.items()}
+            return i + 1, state, log, jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+
+        done, state, log, finite = jax.lax.while_loop(go_on, body, (jnp.zeros((), jnp.int32), state, log, jnp.array(True)))
+        return state, {**log, "done": done, "finite": finite & all_finite(state)}
+
+    return devices.map(dispatch)
+
+
+def all_finite(tree: Any) -> Array:
+    """Whether every floating-point leaf is finite: asked of every state before it may be saved."""
+    leaves = [jnp.isfinite(a).all() for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    return jnp.stack(leaves).all() if leaves else jnp.array(True)
