@@ -11,26 +11,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from vaeflow.bijectors.actnorm import actnorm
+from vaeflow.bijectors.additive import additive_coupling, nice_scaling
+from vaeflow.bijectors.affine import affine_coupling
+from vaeflow.bijectors.batch_norm import batch_norm
+from vaeflow.bijectors.elementwise import logit, scale
 from vaeflow.bijectors.layer import Layer, chain, inverse, repeat
+from vaeflow.bijectors.lu_linear import lu_linear
+from vaeflow.bijectors.permutation import permutation
+from vaeflow.bijectors.spline import spline_coupling
 from vaeflow.build import Count, part_kind
+
+VECTORS = ((2,), (5,))
+CHECKERBOARDS = ((1, 2, 1), (4, 4, 1))
+CHANNELS = ((1, 1, 2), (4, 4, 2))
+
+
+class Example(NamedTuple):
+    """Arguments of a maker and the data's event shapes at which the laws try them; as parts there are the nets `mlp` and `convnet`
+    and the layers `coupling`, `norm` (with statistics) and `step` (a chain)."""
+
+    arguments: dict[str, Any]
+    shapes: tuple[tuple[int, ...], ...] = VECTORS
 
 
 class Entry(NamedTuple):
     """A registered bijector and how the laws try it.
 
     make      keyword-only arguments -> Layer
-    examples  arguments at which the laws try it; parts named "net", "conv" and "layer" exist there
-    shapes    event shapes of the data end
+    examples  what the laws try
     domain    the data: "real", or "unit" for the open interval (0, 1)
     log_det   "exact", or "stochastic" (then the laws use a deterministic mode)
     inverse_atol  float32 tolerance of inverse(forward(z)) = z, relative to 1 + |z|
     context   whether the bijector depends on the context
-    identity  whether it starts as the identity (up to its data-dependent part)
+    identity  whether it starts as the identity
     """
 
     make: Callable[..., Layer]
-    examples: tuple[dict[str, Any], ...] = ({},)
-    shapes: tuple[tuple[int, ...], ...] = ((2,), (5,))
+    examples: tuple[Example, ...]
     domain: str = "real"
     log_det: str = "exact"
     inverse_atol: float = 1e-5
@@ -50,10 +68,32 @@ def _inverse(*, of: Layer) -> Layer:
     return inverse(of)
 
 
+def _couplings(**arguments: Any) -> tuple[Example, ...]:
+    """A coupling at every mask, flipped and not."""
+    return (
+        Example(dict(net="mlp", mask="half", flip=False, **arguments)),
+        Example(dict(net="mlp", mask="alternating", flip=True, **arguments)),
+        Example(dict(net="convnet", mask="checkerboard", flip=False, **arguments), CHECKERBOARDS),
+        Example(dict(net="convnet", mask="channel", flip=True, **arguments), CHANNELS),
+    )
+
+
+_SPLINE = dict(bins=4, bound=3.0, min_width=1e-3, min_height=1e-3, min_slope=1e-3)
+
 BIJECTORS: dict[str, Entry] = {
-    "chain": Entry(_chain, examples=(dict(of=["layer", "layer"]),), context=True),
-    "repeat": Entry(_repeat, examples=(dict(of="layer", n=3),), context=True),
-    "inverse": Entry(_inverse, examples=(dict(of="layer"),), context=True),
+    "chain": Entry(_chain, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
+    "repeat": Entry(_repeat, (Example(dict(of="step", n=3)),), context=True),
+    "inverse": Entry(_inverse, (Example(dict(of="coupling")),), context=True),
+    "additive_coupling": Entry(additive_coupling, _couplings(), context=True, identity=True),
+    "affine_coupling": Entry(affine_coupling, _couplings(cap=2.0), context=True, identity=True),
+    "spline_coupling": Entry(spline_coupling, _couplings(**_SPLINE), context=True, identity=True),
+    "nice_scaling": Entry(nice_scaling, (Example({}),), identity=True),
+    "actnorm": Entry(actnorm, (Example({}, (*VECTORS, (4, 4, 2))),)),
+    "batch_norm": Entry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*VECTORS, (4, 4, 2))),)),
+    "permutation": Entry(permutation, (Example(dict(order="reverse")), Example(dict(order="random")))),
+    "lu_linear": Entry(lu_linear, (Example(dict(start="identity")), Example(dict(start="rotation"), (*VECTORS, (4, 4, 2))))),
+    "logit": Entry(logit, (Example(dict(alpha=0.0)), Example(dict(alpha=0.05))), domain="unit"),
+    "scale": Entry(scale, (Example(dict(shift=-1.0, factor=17.0)),)),
 }
 
 part_kind(Layer, "layer", BIJECTORS)

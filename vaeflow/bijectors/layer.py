@@ -32,6 +32,25 @@ class Layer(NamedTuple):
     update: Callable[..., Params] | None = None
 
 
+class Bijection(distrax.Bijector):
+    """A distrax bijector made of its two functions, each input -> (output, log_det summed over the event)."""
+
+    def __init__(self, forward: Callable, inverse: Callable, event_ndims_in: int, event_ndims_out: int | None = None):
+        self._functions = (forward, inverse)
+        super().__init__(event_ndims_in=event_ndims_in, event_ndims_out=event_ndims_out)
+
+    def forward_and_log_det(self, x: Any) -> tuple[Any, Any]:
+        return self._functions[0](x)
+
+    def inverse_and_log_det(self, y: Any) -> tuple[Any, Any]:
+        return self._functions[1](y)
+
+
+def sum_event(log_det: Array, event_ndims: int) -> Array:
+    """The sum over the last `event_ndims` axes: from elementwise terms to one log_det per event."""
+    return jnp.sum(log_det, axis=tuple(range(-event_ndims, 0))) if event_ndims else log_det
+
+
 def at_rank(bijector: distrax.Bijector, event_ndims_out: int) -> distrax.Bijector:
     """The bijector with its data-side event rank raised to `event_ndims_out`: log_det is summed over the new axes."""
     extra = event_ndims_out - bijector.event_ndims_out
@@ -57,7 +76,7 @@ def chain(*layers: Layer) -> Layer:
             layer.bijector(params.get(name, {}), context=context, key=k, train=train)
             for name, layer, k in zip(names, layers, keys, strict=True)
         ]
-        return _Chain(built)
+        return _compose(built)
 
     def update(params, x, context=None):
         params = dict(params)
@@ -72,31 +91,28 @@ def chain(*layers: Layer) -> Layer:
     return Layer(init, bijector, update if any(layer.update for layer in layers) else None)
 
 
-class _Chain(distrax.Bijector):
+def _compose(bijectors: list[distrax.Bijector]) -> distrax.Bijector:
     """Composition that promotes every bijector to the rank that the widest of them needs."""
+    shifts, rank, shift = [], 0, 0  # rank at the data end such that every layer sees at least its own
+    for b in bijectors:
+        shifts.append(shift)
+        rank = max(rank, b.event_ndims_out - shift)
+        shift += b.event_ndims_in - b.event_ndims_out
+    promoted = [at_rank(b, rank + s) for b, s in zip(bijectors, shifts, strict=True)]
 
-    def __init__(self, bijectors: list[distrax.Bijector]):
-        shifts, rank, shift = [], 0, 0  # rank at the data end such that every layer sees at least its own
-        for b in bijectors:
-            shifts.append(shift)
-            rank = max(rank, b.event_ndims_out - shift)
-            shift += b.event_ndims_in - b.event_ndims_out
-        self._bijectors = [at_rank(b, rank + s) for b, s in zip(bijectors, shifts, strict=True)]
-        super().__init__(event_ndims_in=rank + shift, event_ndims_out=rank)
-
-    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
-        total = jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], x.dtype)
-        for b in reversed(self._bijectors):
-            x, log_det = b.forward_and_log_det(x)
+    def run(h, method, order, event_ndims):
+        total = jnp.zeros(h.shape[: h.ndim - event_ndims], h.dtype)
+        for b in order:
+            h, log_det = getattr(b, method)(h)
             total += log_det
-        return x, total
+        return h, total
 
-    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
-        total = jnp.zeros(y.shape[: y.ndim - self.event_ndims_out], y.dtype)
-        for b in self._bijectors:
-            y, log_det = b.inverse_and_log_det(y)
-            total += log_det
-        return y, total
+    return Bijection(
+        lambda z: run(z, "forward_and_log_det", promoted[::-1], rank + shift),
+        lambda x: run(x, "inverse_and_log_det", promoted, rank),
+        event_ndims_in=rank + shift,
+        event_ndims_out=rank,
+    )
 
 
 def repeat(layer: Layer, n: int) -> Layer:
@@ -114,7 +130,26 @@ def repeat(layer: Layer, n: int) -> Layer:
         return jax.lax.scan(step, x, jax.random.split(key, n))[1]
 
     def bijector(params, context=None, key=None, train=False, **_):
-        return _Scan(layer, n, params, None if key is None else jax.random.split(key, n), context=context, train=train)
+        stacked = (params, None if key is None else jax.random.split(key, n))
+
+        def build(p):
+            return layer.bijector(p[0], context=context, key=p[1], train=train)
+
+        rank = build(jax.tree.map(lambda a: a[0], stacked)).event_ndims_out  # only the rank is read: XLA drops the slices
+
+        def run(h, method, reverse):
+            def step(carry, p):
+                h, log_det = getattr(build(p), method)(carry[0])
+                return (h, carry[1] + log_det), None
+
+            start = (h, jnp.zeros(h.shape[: h.ndim - rank], h.dtype))
+            return jax.lax.scan(step, start, stacked, length=n, reverse=reverse)[0]
+
+        return Bijection(
+            lambda z: run(z, "forward_and_log_det", reverse=True),
+            lambda x: run(x, "inverse_and_log_det", reverse=False),
+            event_ndims_in=rank,
+        )
 
     def update(params, x, context=None):
         def step(h, p):
@@ -124,33 +159,6 @@ def repeat(layer: Layer, n: int) -> Layer:
         return jax.lax.scan(step, x, params, length=n)[1]
 
     return Layer(init, bijector, update if layer.update else None)
-
-
-class _Scan(distrax.Bijector):
-    """The same bijector n times, over stacked parameters, the first copy at the data end."""
-
-    def __init__(self, layer: Layer, n: int, params: Params, keys: Array | None, **options: Any):
-        self._n = n
-        self._build = lambda p, key: layer.bijector(p, key=key, **options)
-        self._stacked = (params, keys)
-        first = jax.tree.map(lambda a: a[0], self._stacked)  # only its rank is read: XLA drops the slices
-        rank = self._build(*first).event_ndims_out
-        super().__init__(event_ndims_in=rank, event_ndims_out=rank)
-
-    def _run(self, x: Array, method: str, reverse: bool) -> tuple[Array, Array]:
-        def step(carry, p):
-            h, total = carry
-            h, log_det = getattr(self._build(*p), method)(h)
-            return (h, total + log_det), None
-
-        start = (x, jnp.zeros(x.shape[: x.ndim - self.event_ndims_in], x.dtype))
-        return jax.lax.scan(step, start, self._stacked, length=self._n, reverse=reverse)[0]
-
-    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
-        return self._run(x, "forward_and_log_det", reverse=True)
-
-    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
-        return self._run(y, "inverse_and_log_det", reverse=False)
 
 
 def inverse(layer: Layer) -> Layer:

@@ -1,0 +1,37 @@
+"""NICE (Dinh, Krueger, Bengio 2014): additive coupling, whose log_det is zero, and the diagonal scaling that follows it."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from vaeflow.bijectors.coupling import Mask, coupling
+from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.bijectors.transformer import Transformer
+from vaeflow.nets.net import Net
+
+
+def additive() -> Transformer:
+    """x = z + t."""
+    return Transformer(1, lambda theta, z: (z + theta[0], jnp.zeros_like(z)), lambda theta, x: (x - theta[0], jnp.zeros_like(x)))
+
+
+def additive_coupling(*, net: Net, mask: Mask, flip: bool) -> Layer:
+    """x_moved = z_moved + t(z_kept); log_det = 0."""
+    return coupling(additive(), net, mask, flip)
+
+
+def nice_scaling() -> Layer:
+    """x = z * exp(s), s [D] trained, over the last axis; log_det = sum(s). It starts as the identity (event rank 1)."""
+
+    def init(key, x, context=None):
+        del key, context
+        return {"log_scale": jnp.zeros(x.shape[-1])}
+
+    def bijector(params, **_):
+        def run(h, sign):
+            log_scale = sign * params["log_scale"].astype(h.dtype)
+            return h * jnp.exp(log_scale), jnp.broadcast_to(jnp.sum(log_scale), h.shape[:-1])
+
+        return Bijection(lambda z: run(z, 1), lambda x: run(x, -1), 1)
+
+    return Layer(init, bijector)

@@ -1,0 +1,34 @@
+"""RealNVP's affine coupling (Dinh, Sohl-Dickstein, Bengio 2016) with log-scales that are bounded by construction."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from vaeflow.bijectors.coupling import Mask, coupling
+from vaeflow.bijectors.layer import Layer
+from vaeflow.bijectors.transformer import Transformer
+from vaeflow.build import Positive
+from vaeflow.nets.net import Net
+
+
+def affine(cap: float) -> Transformer:
+    """x = z * exp(s) + t with s = cap * tanh(raw / cap), so |s| < cap: neither direction overflows, whatever the net says, and
+    for small raw s = raw. theta = (t, raw)."""
+
+    def log_scale(theta):
+        return cap * jnp.tanh(theta[1] / cap)
+
+    def forward(theta, z):
+        s = log_scale(theta)
+        return z * jnp.exp(s) + theta[0], s
+
+    def inverse(theta, x):
+        s = log_scale(theta)
+        return (x - theta[0]) * jnp.exp(-s), -s
+
+    return Transformer(2, forward, inverse)
+
+
+def affine_coupling(*, net: Net, mask: Mask, flip: bool, cap: Positive) -> Layer:
+    """x_moved = z_moved * exp(s(z_kept)) + t(z_kept), |s| < cap; log_det = sum(s)."""
+    return coupling(affine(cap), net, mask, flip)
