@@ -16,17 +16,17 @@ def base() -> ConfigDict:
     c.data = ConfigDict(
         dict(
             kind="digits",  # digits, density, tfds, npz, image_folder, csv
-            name="",  # density: which one; tfds: the dataset
+            name="",  # density: which one; tfds: the dataset; npz: the array with the examples
             dir="",  # tfds: data_dir
             path="",  # npz, csv: the file; image_folder: the folder
-            label="",  # csv: the label's column
+            label="",  # csv: the label's column; npz: the array with the labels
             train="",  # tfds: split expressions such as train[:50000]
             val="",
             test="",
             val_fraction=0.1,  # npz, image_folder, csv without splits of their own
             test_fraction=0.1,
             size=0,  # density: training examples
-            context="none",  # none, label: what the model is conditioned on
+            context="none",  # none, label (one-hot), array (of an npz): what the model is conditioned on
             binarize="none",  # none, threshold, static, dynamic
             batch=128,  # of all devices together
             place="auto",  # auto, device (resident, one dispatch for many steps), stream (grain)
@@ -74,3 +74,62 @@ def base() -> ConfigDict:
     c.sample = ConfigDict(dict(n=64, temperature=1.0))
     c.devices = ConfigDict(dict(mapping="auto"))  # auto, jit, pmap, shard_map
     return c
+
+
+def vae(event: tuple[int, ...], levels: int, latent: int, **changes) -> ConfigDict:
+    """The model section of a VAE: every key of vaeflow/models/vae.py."""
+    c = dict(
+        kind="vae",
+        event=event,  # shape of one example
+        levels=levels,  # grey values; 2: binary (or binarized); 0: continuous
+        latent=latent,
+        encoder="encoder",  # names of parts
+        decoder="decoder",
+        std="softplus",  # of the posterior: log_variance, softplus, bounded
+        std_bound=10.0,
+        posterior="",  # a layer over the Gaussian posterior
+        posterior_context=0,  # features that the encoder gives this layer
+        prior="",  # a layer over the normal prior
+        likelihood="bernoulli",  # bernoulli, bernoulli_intensities, gaussian, gaussian_learned, discretized_logistic
+        likelihood_std=0.1,  # gaussian
+        kl="auto",  # auto: analytic where it exists; monte_carlo
+        samples=1,  # draws of z per example
+        beta=1.0,
+        beta_schedule="constant",  # constant, linear, cyclical
+        beta_start=0.0,
+        beta_steps=0,
+        beta_ramp=0.5,
+        free_bits=0.0,  # nats per latent dimension
+    )
+    return ConfigDict(c | changes)
+
+
+def flow(event: tuple[int, ...], levels: int = 0, **changes) -> ConfigDict:
+    """The model section of a flow: every key of vaeflow/models/flow.py."""
+    c = dict(
+        kind="flow",
+        event=event,
+        levels=levels,
+        layer="flow",
+        base="normal",
+        dequantize="uniform" if levels else "none",
+        flatten=len(event) > 1,
+    )
+    return ConfigDict(c | changes)
+
+
+def mlp(*hidden: int, activation: str = "relu") -> dict:
+    """A part: a fully connected network."""
+    return dict(kind="mlp", hidden=hidden, activation=activation, dtype="float32")
+
+
+def affine(net: str, mask: str, flip: bool) -> dict:
+    """A part: RealNVP's coupling, log-scales within (-2, 2)."""
+    return dict(kind="affine_coupling", net=net, mask=mask, flip=flip, cap=2.0)
+
+
+def spline(net: str, mask: str, flip: bool, bins: int = 8, bound: float = 4.0) -> dict:
+    """A part: a rational-quadratic spline coupling, the identity outside [-bound, bound]."""
+    return dict(
+        kind="spline_coupling", net=net, mask=mask, flip=flip, bins=bins, bound=bound, min_width=1e-3, min_height=1e-3, min_slope=1e-3
+    )

@@ -18,10 +18,10 @@ def main(argv: list[str]) -> None:
     p.add_argument("--split", default="test", choices=("train", "val", "test"))
     p.add_argument("--output", default="", help="default: encoded_SPLIT.npz in the workdir")
     flags, overrides = parse_config(p, argv)
-    from vaeflow import launch
+    from vaeflow import outputs
 
     compilation_cache()
-    launch.encode(Path(flags.workdir), flags.split, flags.output, overrides)
+    outputs.encode(Path(flags.workdir), flags.split, flags.output, overrides)
 
 
 if __name__ == "__main__":

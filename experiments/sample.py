@@ -19,10 +19,10 @@ def main(argv: list[str]) -> None:
     p.add_argument("--seed", type=int, default=0, help="of the samples")
     p.add_argument("--label", type=int, default=-1, help="conditional models: the class to draw (default: all in turn)")
     flags, overrides = parse_config(p, argv)
-    from vaeflow import launch
+    from vaeflow import outputs
 
     compilation_cache()
-    launch.draw_samples(Path(flags.workdir), flags.seed, flags.label, overrides)
+    outputs.draw_samples(Path(flags.workdir), flags.seed, flags.label, overrides)
 
 
 if __name__ == "__main__":

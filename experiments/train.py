@@ -38,7 +38,12 @@ def main(argv: list[str]) -> None:
     from vaeflow import launch  # jax is imported here: a mistyped flag answers at once
 
     compilation_cache()
-    launch.launch(config, workdir, flags.dry_run, (flags.coordinator, flags.processes, flags.process) if flags.distributed or flags.coordinator else None)
+    launch.launch(
+        config,
+        workdir,
+        flags.dry_run,
+        (flags.coordinator, flags.processes, flags.process) if flags.distributed or flags.coordinator else None,
+    )
 
 
 if __name__ == "__main__":

@@ -83,7 +83,9 @@ def build(parts: Mapping[str, Any], name: str, want: type, _open: tuple[str, ...
     if kind not in registry:
         for other, (other_title, other_registry) in _PART_KINDS.items():
             if other is not want and kind in other_registry:
-                raise UserError(f"{where}.kind={kind!r} is a {other_title}, where a {title} is needed; known: {', '.join(sorted(registry))}")
+                raise UserError(
+                    f"{where}.kind={kind!r} is a {other_title}, where a {title} is needed; known: {', '.join(sorted(registry))}"
+                )
         raise unknown(f"{where}.kind", kind, registry)
     make = getattr(registry[kind], "make", registry[kind])
     return make(**check(make, values, where, parts, (*_open, name)))

@@ -37,6 +37,10 @@ def report(x: Experiment) -> str:
     lines.append(f"one step of {x.batch} examples on one {jax.devices()[0].device_kind}: {flops / 1e6:,.1f} MFLOP (loops counted once)")
     if memory is not None:
         live = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        lines.append(f"memory: {live / 1e6:,.1f} MB in the step, of which {memory.temp_size_in_bytes / 1e6:,.1f} MB temporary; training split {resident / 1e6:,.1f} MB")
-    lines.append(f"devices: {x.devices.count} as {x.devices.mapping}; {x.train.steps} steps of {x.batch // x.devices.count} examples on each")
+        lines.append(
+            f"memory: {live / 1e6:,.1f} MB in the step, of which {memory.temp_size_in_bytes / 1e6:,.1f} MB temporary; training split {resident / 1e6:,.1f} MB"
+        )
+    lines.append(
+        f"devices: {x.devices.count} as {x.devices.mapping}; {x.train.steps} steps of {x.batch // x.devices.count} examples on each"
+    )
     return "\n".join(lines)

@@ -121,7 +121,9 @@ def _overlay(params: Params, workdir: str, key: str) -> tuple[Params, frozenset]
     mine, other = traverse_util.flatten_dict(params), traverse_util.flatten_dict(load_params(workdir))
     common = frozenset(path for path in mine if path in other)
     if not common:
-        raise UserError(f"config.{key}={workdir!r} has no parameters in common with this model: it has {_names(other)}; this model {_names(mine)}")
+        raise UserError(
+            f"config.{key}={workdir!r} has no parameters in common with this model: it has {_names(other)}; this model {_names(mine)}"
+        )
     for path in common:
         if mine[path].shape != other[path].shape:
             raise UserError(f"config.{key}={workdir!r}: {'/'.join(path)} has the shape {other[path].shape}, here {mine[path].shape}")

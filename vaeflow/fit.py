@@ -80,7 +80,10 @@ class _Loop:
                     if stop:
                         self._save(self.last, step, state, book)
                         self._commit(wait=True)
-                        raise Stopped(self.signal or signal.SIGTERM, f"stopped at step {step}, saved in {self.directory}; the same command goes on from there")
+                        raise Stopped(
+                            self.signal or signal.SIGTERM,
+                            f"stopped at step {step}, saved in {self.directory}; the same command goes on from there",
+                        )
                     began = time.perf_counter()
                     state, log = dispatch(state, shared._replace(count=x.devices.replicate(np.int32(count))), feed.chunk(step, count))
                     log = {name: np.asarray(value) for name, value in jax.device_get(log).items()}
@@ -136,7 +139,9 @@ class _Loop:
         x = self.x
         if x.source.val is None:
             return None
-        return evaluate.make_validate(x.model, x.source.val, x.source.levels, x.config.data.binarize, x.config.seed, x.eval.batch, x.devices)
+        return evaluate.make_validate(
+            x.model, x.source.val, x.source.levels, x.config.data.binarize, x.config.seed, x.eval.batch, x.devices
+        )
 
     def _count(self, step: int, rate: float, capacity: int) -> int:
         """Steps of the next dispatch: about train.dispatch_seconds, and never past a boundary. The first one compiles."""

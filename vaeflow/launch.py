@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from ml_collections import ConfigDict
 
 from vaeflow import workdir
 from vaeflow.errors import UserError
+
+Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and their text on the command line
 
 
 def launch(config: ConfigDict, directory: Path, dry_run: bool = False, processes: tuple[str, int, int] | None = None) -> None:
@@ -35,14 +38,12 @@ def launch(config: ConfigDict, directory: Path, dry_run: bool = False, processes
     parallel.barrier("concluded")
 
 
-def conclude(directory: Path, source: Any = None, split: str = "test", overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+def conclude(directory: Path, source: Any = None, split: str = "test", overrides: Overrides = ()) -> None:
     """experiments.evaluate: the table of a split from the run's checkpoint, results.json and the figures."""
     from vaeflow import data, evaluate, figures
     from vaeflow.report import read_metrics
 
-    model, params, config = workdir.load(directory)
-    for key, value in (overrides or {}).items():
-        config.eval[key] = value
+    model, params, config = workdir.load(directory, overrides, allowed=("eval",))
     source = data.load(config.data, config.seed) if source is None else source
     chosen = getattr(source, split)
     if chosen is None:
@@ -52,7 +53,6 @@ def conclude(directory: Path, source: Any = None, split: str = "test", overrides
     results["figures"] = [str(p) for p in figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")]
     workdir.write_json(directory / ("results.json" if split == "test" else f"results_{split}.json"), results)
     show(directory, split)
-    return results
 
 
 def show(directory: Path, split: str = "test") -> None:

@@ -1,8 +1,8 @@
 """The optimiser of a config: clip -> method -> schedule, and the moving average of the parameters.
 
-    schedule(t) = learning_rate * warmup(t) * decay(t),   warmup(t) = min(1, (t + 1) / warmup)
-    decay: constant 1; cosine  final + (1 - final) (1 + cos(pi s / S)) / 2  with s = t - warmup, S = steps - warmup;
-           step  decay_rate^floor(s / decay_every); exponential  decay_rate^(s / decay_every)
+schedule(t) = learning_rate * warmup(t) * decay(t),   warmup(t) = min(1, (t + 1) / warmup)
+decay: constant 1; cosine  final + (1 - final) (1 + cos(pi s / S)) / 2  with s = t - warmup, S = steps - warmup;
+       step  decay_rate^floor(s / decay_every); exponential  decay_rate^(s / decay_every)
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def make(c: Optim, steps: int) -> optax.GradientTransformation:
     """The Optax chain."""
     decoupled = ("adamw", "lamb", "lion")
     if c.weight_decay and c.name not in decoupled:
-        raise UserError(f"optim.weight_decay={c.weight_decay} needs a decoupled method; optim.name is {c.name!r}, known: {', '.join(decoupled)}")
+        raise UserError(
+            f"optim.weight_decay={c.weight_decay} needs a decoupled method; optim.name is {c.name!r}, known: {', '.join(decoupled)}"
+        )
     rate = schedule(c, steps)
     moments = dict(b1=c.b1, b2=c.b2)
     method = {

@@ -85,7 +85,9 @@ class Devices(NamedTuple):
             jitted = jax.jit(step, donate_argnums=donate)
             return lambda state, shared, chunk: jitted(state, shared, jax.tree.map(lambda a: a[0], chunk))
         if self.mapping == "pmap":
-            return jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=donate, devices=list(self.mesh.devices.flat))
+            return jax.pmap(
+                step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=donate, devices=list(self.mesh.devices.flat)
+            )
         whole, divided = PartitionSpec(), PartitionSpec(AXIS)
 
         def share(state, shared, chunk):
@@ -114,7 +116,9 @@ def make(config: Config) -> Devices:
         mapping = "jit" if found.size == 1 else "pmap"
     if mapping == "jit":
         if jax.process_count() > 1:
-            raise UserError(f"devices.mapping='jit' runs on one device, but {jax.process_count()} processes have joined; known: pmap, shard_map")
+            raise UserError(
+                f"devices.mapping='jit' runs on one device, but {jax.process_count()} processes have joined; known: pmap, shard_map"
+            )
         found = found[:1]
     return Devices(Mesh(found, (AXIS,)), mapping)
 
