@@ -1,0 +1,141 @@
+"""Figures are written whole, with the pixels that they should have, and only where they apply."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import distrax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import toys
+from vaeflow import figures
+from vaeflow.figures import curves, images, points
+from vaeflow.figures.canvas import DPI, canvas
+from vaeflow.grid import Density
+
+
+def rows(n: int = 30, latent: bool = True, val: bool = True) -> list[dict]:
+    out = []
+    for i in range(1, n + 1):
+        recon, kl = 20 + 60 / i, 12 * (1 - np.exp(-i / 6))
+        out.append({"step": 100 * i, "split": "train", "loss": recon + kl, **({"recon": recon, "kl": kl} if latent else {})})
+        if val and i % 3 == 0:
+            out.append(
+                {"step": 100 * i, "split": "val", "loss": recon + kl + 1, **({"recon": recon + 0.8, "kl": kl + 0.2} if latent else {})}
+            )
+    return out
+
+
+def size(path) -> tuple[int, int]:
+    """The picture's pixels, after checking that it shows something and that no temporary file is left."""
+    picture = Image.open(path)
+    assert np.asarray(picture.convert("L")).std() > 1, f"{path} is blank"
+    assert not list(path.parent.glob(".*")), "a temporary file is left"
+    return picture.size
+
+
+def near(path, width: float, height: float) -> bool:
+    return np.allclose(size(path), (width * DPI, height * DPI), atol=1)
+
+
+def image_split(n: int = 30):
+    split = toys.split(n, (8, 8, 1))
+    return split._replace(x=np.clip(np.round(4 * split.x + 8), 0, 16).astype(np.uint8))
+
+
+def test_everything_of_an_image_vae(tmp_path):
+    """Curves, plane, samples, reconstructions, scatter and the manifold of a model with two latents."""
+    model, split = toys.linear_gaussian(event=(8, 8, 1)), image_split()
+    found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(), rows(), tmp_path / "figures")
+    names = ["curves", "recon_kl", "samples", "reconstructions", "latents", "manifold"]
+    assert found == [tmp_path / "figures" / f"{name}.png" for name in names]
+    wide, plane, samples, pairs, scatter, manifold = found
+    assert near(wide, 3.6 * 3 + 0.6, 3.2) and near(plane, 5.6, 4.4) and near(scatter, 6.0, 4.8) and near(manifold, 6.0, 6.0)
+    assert size(samples)[0] > 300 and size(pairs)[0] == pytest.approx((12 * 0.5 + 1.1) * DPI, abs=1)
+
+
+def test_everything_of_a_flow_in_the_plane(tmp_path):
+    split = toys.split(400, (2,))
+    found = figures.draw_all(toys.gaussian_flow(), {}, toys.source(split), toys.config(), rows(latent=False), tmp_path)
+    assert [path.name for path in found] == ["curves.png", "density.png"]
+    assert near(found[0], 4.2, 3.2) and near(found[1], 3.7 * 3 + 0.4, 3.7)
+
+
+def test_vectors_and_models_without_a_manifold(tmp_path):
+    """A vector VAE: marginals; three latents: principal components; no rows: no curves."""
+    found = figures.draw_all(toys.linear_gaussian(), {}, toys.source(toys.split(40)), toys.config(), [], tmp_path)
+    assert [path.name for path in found] == ["marginals.png", "latents.png"]
+    z = np.random.default_rng(0).normal(size=(300, 3)) * [3, 1, 0.1]
+    for name, label in (("few", np.arange(300) % 12), ("many", np.arange(300)), ("none", None)):
+        size(points.latent_scatter(z, label, [str(i) for i in range(12)], tmp_path / f"{name}.png"))
+    first, share = points.principal(z)
+    assert abs(abs(np.corrcoef(first[:, 0], z[:, 0])[0, 1]) - 1) < 0.01 and share[0] > 0.8
+    size(points.latent_scatter(z[:, :1], None, None, tmp_path / "one.png"))
+
+
+def test_a_conditional_model_gets_contexts_of_its_data(tmp_path):
+    def sample(params, key, n, context=None):
+        assert context.shape == (n, 2)
+        return jnp.broadcast_to(context[:, :1, None, None] * 16, (n, 8, 8, 1))
+
+    split = image_split()._replace(context=np.eye(2, dtype=np.float32)[np.arange(30) % 2])
+    model = toys.linear_gaussian(event=(8, 8, 1))._replace(sample=sample)
+    found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(), [], tmp_path)
+    assert [path.name for path in found] == ["samples.png", "reconstructions.png", "latents.png"]
+
+
+def test_single_figures(tmp_path):
+    """What experiments.sample and experiments.compare draw."""
+    config = toys.config()
+    config.model = {"levels": 17}
+    x = image_split(9).x
+    for name, samples in (("images", x), ("plane", x.reshape(9, -1)[:, :2]), ("vectors", x.reshape(9, -1))):
+        size(figures.draw_samples(samples, config, tmp_path / f"{name}.png"))
+    runs = {f"run {i}": rows(val=i % 2 == 0) for i in range(9)}
+    assert near(figures.draw_curves(runs, tmp_path / "compare.png"), 6.8, 4.0)
+    size(figures.draw_curves({"empty": []}, tmp_path / "empty.png"))
+    colour = images.image_grid(np.random.default_rng(0).random((5, 4, 6, 3)), tmp_path / "colour.png", "colour", 0)
+    assert size(colour)[0] > size(colour)[1]
+
+
+def test_curves_survive_odd_rows(tmp_path):
+    """One row, non-finite values, a metric that begins late."""
+    bad = [
+        {"step": 1, "split": "train", "loss": float("nan")},
+        *rows(2, val=False),
+        {"step": 300, "split": "train", "loss": float("inf"), "kl": 1.0},
+    ]
+    for i, some in enumerate((bad, rows(1), bad[:1], [{"step": 1, "split": "train", "loss": 2.0}])):
+        assert curves.training_curves(some, tmp_path / f"{i}.png") is not None
+    assert curves.training_curves([{"step": 1, "split": "val", "other": 1.0}], tmp_path / "x.png") is None
+    assert curves.recon_kl_plane(rows(1), tmp_path / "y.png") is None
+
+
+def test_density_lies_where_the_data_lie(tmp_path):
+    """The third panel has the axes of the first: a bump at (1, -1) is drawn right of and below the centre."""
+    xs = ys = np.linspace(-3, 3, 60, dtype=np.float32)
+    log_p = distrax.MultivariateNormalDiag(jnp.array([1.5, -1.5]), 0.2 * jnp.ones(2)).log_prob(np.stack(np.meshgrid(xs, ys), -1))
+    data = np.random.default_rng(0).uniform(-2, 2, size=(500, 2))
+    path = points.density_panels(data, data, Density(xs, ys, np.asarray(log_p)), tmp_path / "density.png")
+    picture = np.asarray(Image.open(path).convert("L")).astype(int)
+    panel = picture[:, int(picture.shape[1] * 0.68) : int(picture.shape[1] * 0.9)]
+    h, w = panel.shape
+    dark = [(panel[i : i + h // 2, j : j + w // 2] > 100).mean() for i in (0, h // 2) for j in (0, w // 2)]
+    assert np.argmax(dark) == 3
+
+
+def test_a_failing_figure_leaves_no_file(tmp_path):
+    path = tmp_path / "x.png"
+    with pytest.raises(ZeroDivisionError), canvas(path, 2, 2):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
+def test_matplotlib_is_imported_late_and_pyplot_never():
+    code = "import sys, vaeflow.figures as f; assert 'matplotlib' not in sys.modules; from pathlib import Path; import tempfile;"
+    code += "f.draw_curves({'a': []}, Path(tempfile.mkdtemp()) / 'x.png'); assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,222 @@
+"""The numbers of a whole split: likelihood estimates with their standard errors, the ELBO's terms, active units.
+
+Every number is per example in nats, an average over the examples of one split, and is stored with what it is: the
+estimator, k, the split, the number of examples. Standard errors are over examples unless they are called `mc`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaeflow import grid
+from vaeflow.data import Source, Split
+from vaeflow.likelihood import average, log_likelihood, mean_se
+from vaeflow.model import Array, Model, Params
+from vaeflow.parallel import Devices
+from vaeflow.passes import Example, gather, make_pass
+
+# Burda, Grosse, Salakhutdinov (2015): a latent unit is active when the variance over x of its posterior mean exceeds this.
+ACTIVE = 0.01
+# Draws per half when a posterior's mean has no formula.
+_MEAN_DRAWS = 32
+
+
+def gaussian(d: Any) -> tuple[Array, Array] | None:
+    """(mean, standard deviation) [*batch, *event] of a distribution that is a diagonal Gaussian, else None."""
+    if isinstance(d, distrax.Independent):
+        d = d.distribution
+    if isinstance(d, distrax.MultivariateNormalDiag | distrax.Normal):
+        mean, std = jnp.asarray(d.mean()), jnp.asarray(d.stddev())
+        shape = jnp.broadcast_shapes(mean.shape, std.shape)
+        return jnp.broadcast_to(mean, shape), jnp.broadcast_to(std, shape)
+    return None
+
+
+def gaussian_kl(q: tuple[Array, Array], p: tuple[Array, Array]) -> Array:
+    """KL(N(m, s^2) || N(n, t^2)) = log t/s + (s^2 + (m - n)^2) / (2 t^2) - 1/2, per dimension."""
+    (m, s), (n, t) = q, p
+    return jnp.log(t / s) + (s**2 + (m - n) ** 2) / (2 * t**2) - 0.5
+
+
+def elbo_terms(model: Model) -> Example:
+    """One example -> recon = -log p(x|z) with z ~ q(z|x), kl = KL(q||p): analytic between diagonal Gaussians (and then also
+    `kl_per_dim` [D]), else log q(z|x) - log p(z) with the same draw."""
+    assert model.latent is not None
+    latent = model.latent
+
+    def fn(params, key, batch):
+        x, context = batch["x"], batch.get("context")
+        q, p = latent.posterior(params, x, context), latent.prior(params, context)
+        z, log_q = q.sample_and_log_prob(seed=key)
+        out = {"recon": -latent.likelihood(params, z, context).log_prob(x)[0]}
+        ours, theirs = gaussian(q), gaussian(p)
+        if ours is None or theirs is None:
+            return out | {"kl": (log_q - p.log_prob(z))[0]}
+        per_dim = gaussian_kl(ours, theirs)[0].ravel()
+        return out | {"kl": per_dim.sum(), "kl_per_dim": per_dim}
+
+    return fn
+
+
+def posterior_means(model: Model) -> Example:
+    """One example -> two estimates a, b [D] of E_q[z] with independent errors, so that Cov_x(a, b) is an unbiased estimate
+    of Var_x(E_q[z]); both are the mean itself where q is Gaussian."""
+    assert model.latent is not None
+    latent = model.latent
+
+    def fn(params, key, batch):
+        q = latent.posterior(params, batch["x"], batch.get("context"))
+        known = gaussian(q)
+        if known is not None:
+            return {"a": known[0][0].ravel(), "b": known[0][0].ravel()}
+        draws = q.sample(seed=key, sample_shape=(2, _MEAN_DRAWS))
+        a, b = draws.mean(1).reshape(2, -1)
+        return {"a": a, "b": b}
+
+    return fn
+
+
+def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> dict[str, Any]:
+    """{neg_elbo, recon, kl, each with `_se`, kl_kind, kl_per_dim, active_units, latent_units} over a split."""
+    totals, per_dim = [], np.zeros(0)
+    for part in make_pass(elbo_terms(model), split, key, batch=batch, **options)(params):
+        if "kl_per_dim" in part:
+            total = part.pop("kl_per_dim").sum(0, dtype=np.float64)
+            per_dim = per_dim + total if per_dim.size else total
+        totals.append(part)
+    terms = gather(iter(totals))
+    terms["neg_elbo"] = terms["recon"] + terms["kl"]
+    out: dict[str, Any] = {}
+    for name in ("neg_elbo", "recon", "kl"):
+        out[name], out[f"{name}_se"] = mean_se(terms[name])
+    out["kl_kind"] = "analytic" if per_dim.size else "Monte Carlo"
+    if per_dim.size:
+        out["kl_per_dim"] = (per_dim / len(terms["kl"])).tolist()
+    variance = posterior_mean_variance(model, params, split, key, batch=batch, **options)
+    return out | {"active_units": int((variance > ACTIVE).sum()), "latent_units": variance.size}
+
+
+def posterior_mean_variance(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> np.ndarray:
+    """Var over the split's x of E_q[z|x], [D]: streamed sums in float64."""
+    count, a, b, ab = 0, 0.0, 0.0, 0.0
+    for part in make_pass(posterior_means(model), split, key, batch=batch, draws=2 * _MEAN_DRAWS, **options)(params):
+        one, two = np.asarray(part["a"], np.float64), np.asarray(part["b"], np.float64)
+        count += len(one)
+        a, b, ab = a + one.sum(0), b + two.sum(0), ab + (one * two).sum(0)
+    return np.asarray(ab - a * b / count) / max(count - 1, 1)
+
+
+def eval_key(seed: int) -> Array:
+    """The key of everything in evaluation; training's are fold_in(key(seed), 1) and (.., 2)."""
+    return jax.random.fold_in(jax.random.key(seed), 3)
+
+
+def make_validate(
+    model: Model, split: Split, levels: int, binarize: str, seed: int, batch: int, devices: Devices | None = None
+) -> Callable[[Params], dict[str, float]]:
+    """params -> {"loss", "recon", "kl"}: what `best` is selected by, as ONE compiled function over data that stay on the device.
+
+    loss = -mean log_prob (one draw at fixed keys, beta 1; absent without a density); recon and kl where there is a latent.
+    The draws of loss and of recon are different ones, so loss = recon + kl only in expectation.
+    """
+    parts: dict[str, Example] = {}
+    if model.log_prob is not None:
+        parts["loss"] = average(model, 1)
+    if model.latent is not None:
+        parts["terms"] = elbo_terms(model)
+
+    def fn(params, key, one):
+        out: dict[str, Array] = {}
+        first, second = jax.random.split(key)
+        if "loss" in parts:
+            out["loss"] = -parts["loss"](params, first, one)["log_prob"]
+        if "terms" in parts:
+            terms = parts["terms"](params, second, one)
+            out |= {"recon": terms["recon"], "kl": terms["kl"]}
+        return out
+
+    levels = levels if binarize == "dynamic" else 0
+    run = make_pass(fn, split, eval_key(seed), batch=batch, levels=levels, devices=devices, resident=True)
+
+    def validate(params: Params) -> dict[str, float]:
+        return {name: float(values.mean(dtype=np.float64)) for name, values in gather(run(params)).items()}
+
+    return validate
+
+
+def encode(
+    model: Model, params: Params, split: Split, source: Source, config: Any, devices: Devices | None = None
+) -> dict[str, np.ndarray]:
+    """Per-example arrays: posterior `mean` and `std` [N, *latent] (or one draw `z` when q is no Gaussian), and `log_prob` [N],
+    one draw of the model's estimator."""
+
+    def fn(params, key, one):
+        out: dict[str, Array] = {}
+        first, second = jax.random.split(key)
+        if model.log_prob is not None:
+            out["log_prob"] = model.log_prob(params, first, one)[0]
+        if model.latent is not None:
+            q = model.latent.posterior(params, one["x"], one.get("context"))
+            known = gaussian(q)
+            out |= {"z": q.sample(seed=second)[0]} if known is None else {"mean": known[0][0], "std": known[1][0]}
+        return out
+
+    return gather(make_pass(fn, split, eval_key(config.seed), **pass_options(source, config, devices))(params))
+
+
+def results(model: Model, params: Params, source: Source, name: str, config: Any, devices: Devices | None = None) -> dict[str, Any]:
+    """Everything that results.json says about the split `name`: plain numbers, strings and lists.
+
+    `config` is the run's: its eval.k, eval.chunk, eval.batch, seed and data.binarize count.
+    """
+    started = time.perf_counter()
+    split, key, k = source.split(name), eval_key(config.seed), config.eval.k
+    options = pass_options(source, config, devices)
+    out: dict[str, Any] = {"split": name, "examples": len(split.x), "units": "nats per example", "binarize": config.data.binarize}
+    out |= {"density": model.density, "note": model.note}
+    if model.latent is not None:
+        out |= latent_terms(model, params, split, key, **options)
+    if model.log_prob is not None:
+        found = log_likelihood(model, params, split, key, k=k, chunk=config.eval.chunk, **options)
+        out |= likelihood_terms(model, found, k)
+        if source.levels and split.x.ndim == 4 and not model.note:
+            scale = math.prod(split.x.shape[1:]) * math.log(2)
+            out |= {"bits_per_dim": out["nll"] / scale, "bits_per_dim_se": out["nll_se"] / scale}
+        if source.density is not None and model.density == "exact":
+            truth = np.asarray(source.density(split.x), np.float64)
+            out["true_nll"] = -float(truth.mean())
+            out["kl_to_truth"], out["kl_to_truth_se"] = mean_se(truth - found["log_prob"])
+    if grid.applies(model, split.x):
+        out["integral"] = grid.density(model, params, split, key, devices=devices).integral
+    device = jax.devices()[0]
+    out |= {"device": device.device_kind, "platform": device.platform, "device_count": 1 if devices is None else devices.count}
+    return out | {"seconds": time.perf_counter() - started}
+
+
+def pass_options(source: Source, config: Any, devices: Devices | None = None) -> dict[str, Any]:
+    """The options of `passes.make_pass` that a run's config gives."""
+    return dict[str, Any](batch=config.eval.batch, levels=source.levels if config.data.binarize == "dynamic" else 0, devices=devices)
+
+
+def likelihood_terms(model: Model, found: dict[str, np.ndarray], k: int) -> dict[str, Any]:
+    """The summary of `log_likelihood`: nll, its standard errors and, for importance weights, their diagnostics."""
+    nll, se = mean_se(-found["log_prob"])
+    out: dict[str, Any] = {"nll": nll, "nll_se": se}
+    if model.density != "weight":
+        return out | {"estimator": "exact" if model.density == "exact" else "bound"}
+    monte_carlo = np.sqrt((np.asarray(found["se"], np.float64) ** 2).sum()) / len(found["se"])
+    out |= {"estimator": f"IWAE-{k}", "k": k, "nll_mc_se": float(monte_carlo)}
+    out["ess"] = float(found["ess"].mean(dtype=np.float64))
+    out["elbo_k"], out["elbo_k_se"] = mean_se(found["elbo"])
+    if np.isfinite(found["pareto_k"]).any():
+        out["pareto_k_median"] = float(np.median(found["pareto_k"]))
+        out["pareto_k_bad_share"] = float((found["pareto_k"] > 0.7).mean())
+    return out

@@ -1,0 +1,112 @@
+"""Numbers over training, from the rows of metrics.jsonl: {"step", "split", "loss", "recon", "kl", ...} in nats per example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaeflow.figures.canvas import COLOURS, canvas
+
+Rows = Sequence[Mapping[str, Any]]
+_PANELS = (("loss", "loss"), ("recon", "reconstruction"), ("kl", "KL"))
+_DOTS = {
+    "train": dict(s=9, zorder=2, label="training"),
+    "val": dict(s=26, zorder=3, edgecolors="white", linewidths=0.5, label="validation"),
+}
+_COLOUR = {"train": COLOURS[0], "val": COLOURS[1]}
+
+
+def series(rows: Rows, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of one metric; rows without it are left out."""
+    found = [(row["step"], row[name]) for row in rows if row.get("split") == split and row.get(name) is not None]
+    steps, values = np.array(found, np.float64).reshape(-1, 2).T
+    return steps, values
+
+
+def training_curves(rows: Rows, path: Path) -> Path | None:
+    """Loss, and where there are such reconstruction and KL, of training and validation against the step."""
+    panels = [(name, title) for name, title in _PANELS if any(len(series(rows, s, name)[0]) for s in _COLOUR)]
+    if not panels:
+        return None
+    with canvas(path, 3.6 * len(panels) + 0.6, 3.2) as figure:
+        for ax, (name, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            shown = []
+            for split, colour in _COLOUR.items():
+                steps, values = series(rows, split, name)
+                if not len(steps):
+                    continue
+                shown.append(values)
+                marker = dict(marker="o", markersize=2.5) if split == "val" else dict(alpha=0.9)
+                ax.plot(steps, values, color=colour, label={"train": "training", "val": "validation"}[split], **marker)
+                if split == "val" and name == "loss" and np.isfinite(values).any():
+                    best = int(np.nanargmin(values))
+                    label = f"best {values[best]:.2f} at step {steps[best]:,.0f}"
+                    ax.plot(steps[best], values[best], "o", ms=8, mfc="none", mec=colour, label=label)
+            ax.set(title=title, xlabel="step", ylabel="nats per example", ylim=_limits(shown))
+            ax.legend()
+    return path
+
+
+def recon_kl_plane(rows: Rows, path: Path) -> Path | None:
+    """The path of (KL, reconstruction) over training, coloured by the step, on lines of equal -ELBO = their sum."""
+    paths = {}
+    for split in ("train", "val"):
+        (steps, kl), (_, recon) = series(rows, split, "kl"), series(rows, split, "recon")
+        if len(steps) > 1 and len(kl) == len(recon):
+            paths[split] = (steps, kl, recon)
+    if not paths:
+        return None
+    with canvas(path, 5.6, 4.4) as figure:
+        ax = figure.subplots()
+        last = max(float(steps[-1]) for steps, _, _ in paths.values())
+        points = None
+        for split, (steps, kl, recon) in paths.items():
+            ax.plot(kl, recon, color="#b8bfc6", lw=0.8, zorder=1)
+            style = _DOTS[split]
+            points = ax.scatter(kl, recon, c=steps, cmap="viridis", vmin=0, vmax=last, **style)
+        assert points is not None
+        ax.set_xlim(_limits([kl for _, kl, _ in paths.values()], high=0.99))
+        ax.set_ylim(_limits([recon for _, _, recon in paths.values()]))
+        (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+        x, y = np.meshgrid(np.linspace(left, right, 50), np.linspace(low, high, 50))
+        lines = ax.contour(x, y, x + y, levels=8, colors="#9aa2a9", linewidths=0.6, linestyles="dashed", zorder=0)
+        ax.clabel(lines, fmt="%.4g", fontsize=7)
+        ax.grid(False)
+        ax.set(xlabel="KL(q(z|x) || p(z)) [nats per example]", ylabel="reconstruction -E log p(x|z) [nats per example]")
+        ax.set_title("reconstruction against KL over training (dashed: equal sum)")
+        ax.legend(loc="best")
+        figure.colorbar(points, ax=ax, label="step")
+    return path
+
+
+def run_curves(runs: Mapping[str, Rows], path: Path) -> Path:
+    """Validation loss (training loss without a validation split) of several runs against the step."""
+    shown, names = [], []
+    with canvas(path, 6.8, 4.0) as figure:
+        ax = figure.subplots()
+        for i, (name, rows) in enumerate(runs.items()):
+            split = "val" if len(series(rows, "val", "loss")[0]) else "train"
+            steps, values = series(rows, split, "loss")
+            if not len(steps):
+                continue
+            style = ("-", "--", ":", "-.")[i // len(COLOURS) % 4]
+            ax.plot(steps, values, style, color=COLOURS[i % len(COLOURS)], label=name if split == "val" else f"{name} (training)")
+            shown.append(values)
+            names.append(name)
+        ax.set(xlabel="step", ylabel="validation loss [nats per example]", ylim=_limits(shown))
+        if names:
+            ax.legend(ncols=2 if len(names) > 6 else 1)
+    return path
+
+
+def _limits(values: list[np.ndarray], high: float = 0.95) -> tuple[float, float] | None:
+    """Limits that show where the curves end: the first steps may be far above everything that follows."""
+    joined = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.zeros(0)
+    if not len(joined):
+        return None
+    low, top = float(joined.min()), float(np.quantile(joined, high))
+    margin = 0.06 * (top - low) or 0.5
+    return low - margin, top + margin

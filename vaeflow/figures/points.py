@@ -1,0 +1,120 @@
+"""Points in the plane: latents by label, two-dimensional densities beside the data, marginals of vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaeflow.figures.canvas import COLOURS, canvas
+from vaeflow.grid import Density
+
+
+def principal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(z [N, D] on its first two principal axes [N, 2], their shares of the variance [2])."""
+    centred = np.asarray(z, np.float64) - z.mean(0)
+    _, s, axes = np.linalg.svd(centred, full_matrices=False)
+    return centred @ axes[:2].T, s[:2] ** 2 / max((s**2).sum(), 1e-300)
+
+
+def latent_scatter(z: np.ndarray, label: np.ndarray | None, names: Sequence[str] | None, path: Path, what: str = "posterior means") -> Path:
+    """Latents [N, D >= 1] coloured by label; above two dimensions their first two principal components."""
+    z = np.asarray(z).reshape(len(z), -1)
+    titles = ["$z_1$", "$z_2$"]
+    if z.shape[1] > 2:
+        z, share = principal(z)
+        titles = [f"principal component {i + 1} ({s:.0%} of the variance)" for i, s in enumerate(share)]
+    elif z.shape[1] == 1:
+        z = np.stack([z[:, 0], np.random.default_rng(0).uniform(-1, 1, len(z))], 1)
+        titles[1] = "(jitter)"
+    size = float(np.clip(250 / math.sqrt(len(z)), 4, 20))
+    with canvas(path, 6.0, 4.8) as figure:
+        ax = figure.subplots()
+        if label is None:
+            ax.scatter(*z.T, s=size, alpha=0.7, linewidths=0, color=COLOURS[0])
+        else:
+            _by_label(figure, ax, z, np.asarray(label), names, size)
+        ax.set(xlabel=titles[0], ylabel=titles[1], title=f"{what} of {len(z):,} examples")
+        ax.set_aspect("equal", adjustable="datalim")
+    return path
+
+
+def _by_label(figure: Any, ax: Any, z: np.ndarray, label: np.ndarray, names: Sequence[str] | None, size: float) -> None:
+    values = np.unique(label)
+    if len(values) > 20:
+        points = ax.scatter(*z.T, c=label, s=size, alpha=0.8, linewidths=0, cmap="viridis")
+        figure.colorbar(points, ax=ax, label="label")
+        return
+    import matplotlib
+
+    palette = matplotlib.colormaps["tab10" if len(values) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+    for i, value in enumerate(values):
+        name = names[int(value)] if names is not None and 0 <= int(value) < len(names) else value
+        pick = label == value
+        ax.scatter(*z[pick].T, s=size, alpha=0.8, linewidths=0, color=palette[i], label=str(name))
+    ax.legend(title="label", loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=max(20 / size, 1) ** 0.5)
+
+
+def density_panels(data: np.ndarray, samples: np.ndarray, density: Density | None, path: Path, what: str = "density") -> Path:
+    """Data, samples and (where there is one) the density of a two-dimensional model, on the same axes."""
+    low, high = data.min(0).astype(float), data.max(0).astype(float)
+    if density is not None:
+        # Closer than the grid, which also serves the integral.
+        low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
+    count = 2 if density is None else 3
+    with canvas(path, 3.7 * count + (0.4 if density is not None else 0), 3.7) as figure:
+        axes = figure.subplots(1, count, sharex=True, sharey=True)
+        for ax, points, title, colour in zip(axes, (data, samples), ("data", "samples"), COLOURS, strict=False):
+            ax.scatter(*points.T, s=float(np.clip(110 / math.sqrt(len(points)), 1.5, 10)), alpha=0.6, linewidths=0, color=colour)
+            ax.set_title(f"{title} ({len(points):,})")
+        if density is not None:
+            xs, ys = density.xs, density.ys
+            half = (xs[1] - xs[0]) / 2, (ys[1] - ys[0]) / 2
+            box = (xs[0] - half[0], xs[-1] + half[0], ys[0] - half[1], ys[-1] + half[1])
+            p = np.exp(density.log_p)
+            image = axes[2].imshow(p, origin="lower", extent=box, cmap="magma", vmin=0, vmax=np.quantile(p, 0.9995), aspect="auto")
+            axes[2].set_title(f"{what} (integral {density.integral:.3f})")
+            axes[2].grid(False)
+            figure.colorbar(image, ax=axes[2], label="p(x) per unit area", extend="max")
+        for ax in axes:
+            ax.set(xlabel="$x_1$", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            ax.set_box_aspect(1)
+        axes[0].set_ylabel("$x_2$")
+    return path
+
+
+def plane(x: np.ndarray, path: Path, title: str) -> Path:
+    """Points [N, 2] of the data's plane."""
+    with canvas(path, 4.4, 4.4) as figure:
+        ax = figure.subplots()
+        ax.scatter(*x.T, s=float(np.clip(110 / math.sqrt(len(x)), 1.5, 14)), alpha=0.7, linewidths=0, color=COLOURS[1])
+        ax.set(xlabel="$x_1$", ylabel="$x_2$", title=title)
+        ax.set_aspect("equal", adjustable="datalim")
+    return path
+
+
+def marginals(data: np.ndarray | None, samples: np.ndarray, path: Path, most: int = 12) -> Path:
+    """Histograms of the first `most` dimensions of vectors [N, D]: samples, beside the data where they are given."""
+    samples = samples.reshape(len(samples), -1)
+    data = None if data is None else data.reshape(len(data), -1)
+    count = min(samples.shape[1], most)
+    columns = min(count, 4)
+    rows = math.ceil(count / columns)
+    with canvas(path, 2.4 * columns + 0.6, 1.9 * rows + 0.5) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for i, ax in enumerate(axes.flat):
+            if i >= count:
+                ax.set_visible(False)
+                continue
+            low, high = np.quantile((samples if data is None else data)[:, i], (0.002, 0.998))
+            bins = np.linspace(low, high, 40) if high > low else np.linspace(low - 0.5, low + 0.5, 40)
+            if data is not None:
+                ax.hist(data[:, i], bins, density=True, color="#c3ccd3", label="data")
+            ax.hist(samples[:, i], bins, density=True, histtype="step", color=COLOURS[1], lw=1.2, label="samples")
+            ax.set(xlabel=f"$x_{{{i + 1}}}$", yticks=[])
+        axes[0, 0].legend()
+        figure.suptitle(f"marginal densities of {count} of {samples.shape[1]} dimensions", fontsize=10)
+    return path

@@ -1,0 +1,66 @@
+"""results.json as a person reads it. Imports no jax: a finished run answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# (key, title, decimals); a row appears where results.json has its key, with its standard error where that is there too.
+_ROWS = (
+    ("neg_elbo", "-ELBO", 2),
+    ("recon", "  reconstruction", 2),
+    ("kl", "  KL ({kl_kind})", 2),
+    ("nll", "{likelihood}", 3),
+    ("bits_per_dim", "  in bits/dim", 4),
+    ("true_nll", "NLL of the true density", 3),
+    ("kl_to_truth", "KL(truth || model)", 4),
+    ("integral", "integral over the grid", 4),
+)
+_DENSITY = {
+    "exact": "exact log-likelihood",
+    "weight": "estimated by importance weighting",
+    "bound": "a lower bound of the log-likelihood",
+    "none": "no density",
+}
+
+
+def format_results(results: Mapping[str, Any]) -> str:
+    """The table of one split: value, standard error over examples, and what each number is."""
+    lines = [f"{results['split']} split: {results['examples']:,} examples, {results['units']} (± standard error over examples)", ""]
+    words = {"kl_kind": results.get("kl_kind", ""), "likelihood": likelihood_title(results)}
+    table = []
+    for key, title, decimals in _ROWS:
+        if key in results:
+            table.append((title.format(**words), f"{results[key]:.{decimals}f}", _error(results, key, decimals)))
+    if "active_units" in results:
+        table.append(("active units", f"{results['active_units']}", f"of {results['latent_units']}"))
+    if table:
+        first, second = (max(len(row[i]) for row in table) for i in (0, 1))
+        lines += [f"  {title:<{first}}   {value:>{second}}   {error}".rstrip() for title, value, error in table]
+    remarks = [f"density: {_DENSITY[results['density']]}"]
+    if results.get("note"):
+        remarks.append(f"note: {results['note']}")
+    if "k" in results:
+        remarks.append(_diagnostics(results))
+    where = f"{results['device_count']} x {results['device']}" if results["device_count"] > 1 else results["device"]
+    remarks.append(f"evaluated in {results['seconds']:.1f} s on {where}")
+    return "\n".join([*lines, "", *(f"  {remark}" for remark in remarks)])
+
+
+def likelihood_title(results: Mapping[str, Any]) -> str:
+    """What the number under "nll" is called: NLL (exact), NLL (IWAE-1000), a bound on it; no NLL where the weights are no likelihood."""
+    if results["density"] == "bound":
+        return "upper bound on the NLL"
+    return f"{'negative log-weight' if results.get('note') else 'NLL'} ({results.get('estimator', '')})"
+
+
+def _error(results: Mapping[str, Any], key: str, decimals: int) -> str:
+    return f"± {results[f'{key}_se']:.{decimals}f}" if f"{key}_se" in results else ""
+
+
+def _diagnostics(results: Mapping[str, Any]) -> str:
+    text = f"the {results['k']} weights: Monte Carlo s.e. {results['nll_mc_se']:.4f}, mean effective sample size {results['ess']:.1f}"
+    if "pareto_k_median" in results:
+        share = results["pareto_k_bad_share"]
+        text += f", Pareto-k median {results['pareto_k_median']:.2f}, {share:.0%} of the examples above 0.7 (unreliable)"
+    return text
