@@ -1,0 +1,90 @@
+"""Data sources: one a file, one line here. `load(config.data, seed)` gives a Source, `make_feed` its training batches.
+
+To add one: write a file with `load(config: DataConfig, seed: int) -> Source`, which says in one UserError what it lacks, and add
+its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from vaeflow.data import densities, digits, images, tables, tfds
+from vaeflow.data.binarize import binarize_batch, binarized
+from vaeflow.data.feed import Feed, indices, make_feed, select
+from vaeflow.data.source import DataConfig, Source, Split, parse
+from vaeflow.errors import UserError, unknown
+
+__all__ = ["SOURCES", "DataConfig", "Feed", "Source", "Split", "binarize_batch", "indices", "load", "make_feed", "select"]
+
+SOURCES: dict[str, Callable[[DataConfig, int], Source]] = {
+    "digits": digits.load,
+    "density": densities.load,
+    "tfds": tfds.load,
+    "npz": tables.load_npz,
+    "image_folder": images.load,
+    "csv": tables.load_csv,
+}
+
+
+def load(data: Mapping[str, Any], seed: int) -> Source:
+    """The data of the section `config.data`, checked. `seed` draws the training points of a density and nothing else."""
+    kind = data.get("kind", "")
+    if kind not in SOURCES:
+        raise unknown("data.kind", kind, SOURCES)
+    config = parse(data)
+    source = SOURCES[kind](config, seed)
+    for name, split in source.splits().items():
+        _check(name, split, source.train, config)
+    source = _binarize(source, config)
+    if config.context == "label":
+        source = source.map(lambda name, split: split._replace(context=_one_hot(name, split, source, config)))
+    elif config.context == "array" and source.train.context is None:
+        raise UserError(f"data.context='array': data.kind={kind!r} has no array named context; known: label, none")
+    if config.context == "none":
+        source = source.map(lambda _, split: split._replace(context=None))
+    if config.batch > len(source.train.x):
+        raise UserError(f"data.batch={config.batch} is larger than the training split, which has {len(source.train.x)} examples")
+    return source
+
+
+def _check(name: str, split: Split, train: Split, config: DataConfig) -> None:
+    """A split's arrays belong together and hold numbers."""
+    where = f"data.{'path' if config.path else 'kind'}={config.path or config.kind!r}: the split {name!r}"
+    if not len(split.x):
+        raise UserError(f"{where} is empty")
+    if split.x.shape[1:] != train.x.shape[1:]:
+        raise UserError(f"{where} has examples of shape {split.x.shape[1:]}, the split 'train' of {train.x.shape[1:]}")
+    if (split.context is None) != (train.context is None) or (
+        split.context is not None and train.context is not None and split.context.shape[1:] != train.context.shape[1:]
+    ):
+        raise UserError(f"{where} has another context than the split 'train'")
+    for key, array in zip(split._fields, split, strict=True):
+        if array is not None and len(array) != len(split.x):
+            raise UserError(f"{where} has {len(split.x)} examples but {len(array)} of {key}")
+        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = np.argwhere(~np.isfinite(array))
+            raise UserError(f"{where} has {len(bad)} values that are NaN or infinite in {key}; the first is in example {bad[0][0]}")
+
+
+def _binarize(source: Source, config: DataConfig) -> Source:
+    """Black and white where the config says so and the source has not done it itself."""
+    if config.binarize == "none" or source.levels == 2:
+        return source
+    if source.levels == 0:
+        raise UserError(f"data.binarize={config.binarize!r} needs grey values (integers), but these data are continuous; known here: none")
+    if config.binarize == "dynamic":
+        return source
+    levels, method = source.levels, config.binarize
+    return source.map(lambda name, split: split._replace(x=binarized(split.x, levels, method, name)))._replace(levels=2)
+
+
+def _one_hot(name: str, split: Split, source: Source, config: DataConfig) -> np.ndarray:
+    """Labels as [N, classes] float32."""
+    if split.label is None or source.label_names is None:
+        raise UserError(f"data.context='label': data.kind={config.kind!r} has no labels in the split {name!r}; known: none")
+    if split.label.min() < 0:
+        raise UserError(f"data.context='label': the split {name!r} has examples without a label (label {split.label.min()})")
+    return (split.label[:, None] == np.arange(len(source.label_names))).astype(np.float32)

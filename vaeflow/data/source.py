@@ -1,0 +1,167 @@
+"""What every data source gives, `Source`, and what all sources share: the config section, labels, splits by fraction.
+
+Nothing here depends on the run's seed: which example is in which split is a property of the data, so that runs with different
+seeds (and their tables) stand on the same test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from vaeflow.build import Count, Decay, Natural, check
+from vaeflow.errors import UserError, unknown
+
+SPLITS = ("train", "val", "test")
+# Of the permutation behind every split by fraction.
+_SPLIT_SEED = 20131220
+
+
+class DataConfig(NamedTuple):
+    """The section `config.data`. A kind ignores what it does not name; "" and 0 stand for none.
+
+    kind            an entry of SOURCES
+    name            density: which one. tfds: the dataset. npz: the array with the examples ("": `train` or else `x`)
+    dir             tfds: the data_dir that `experiments.prepare` filled
+    path            npz, csv: the file. image_folder, csv: the folder
+    label           csv: the label's column. npz: the array with the labels ("": `label`). tfds: the label's feature ("": `label`)
+    train,val,test  tfds: split expressions such as train[:50000]; val and test may be ""
+    val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split
+    size            density: training examples
+    context         none | label: one-hot labels | array: the array `context` of an npz
+    binarize        none | threshold: x >= levels / 2 | static: one fixed Bernoulli draw | dynamic: a new draw for every step
+    batch           examples per step, all devices together
+    place           auto | device: resident | stream: gathered on the host by grain
+    workers         threads that decode images or gather streamed batches
+    prefetch        stream: batches gathered ahead
+    cache_dir       where decoded images are kept ("": the user's cache folder)
+    """
+
+    kind: str
+    name: str
+    dir: str
+    path: str
+    label: str
+    train: str
+    val: str
+    test: str
+    val_fraction: Decay
+    test_fraction: Decay
+    size: Natural
+    context: Literal["none", "label", "array"]
+    binarize: Literal["none", "threshold", "static", "dynamic"]
+    batch: Count
+    place: Literal["auto", "device", "stream"]
+    workers: Natural
+    prefetch: Natural
+    cache_dir: str
+
+
+def parse(data: Mapping[str, Any] | DataConfig) -> DataConfig:
+    """The checked section `config.data`."""
+    return data if isinstance(data, DataConfig) else DataConfig(**check(DataConfig, data, "data", {}))
+
+
+class Split(NamedTuple):
+    """Examples in a fixed order.
+
+    x        [N, *event] uint8 or float32, possibly a read-only memory map
+    context  [N, C] float32: what the model is conditioned on, or None
+    label    [N] int32, 0 <= label < classes, or None
+    """
+
+    x: np.ndarray
+    context: np.ndarray | None = None
+    label: np.ndarray | None = None
+
+
+class Source(NamedTuple):
+    """A data set.
+
+    levels       number of values of x: 17 digits, 256 bytes, 2 binary; 0: continuous, used as it is
+    label_names  of the classes 0, 1, ..., or None
+    density      x [N, *event] -> log p(x) [N] in nats, float64, where it is known
+    """
+
+    train: Split
+    val: Split | None
+    test: Split | None
+    levels: int
+    label_names: tuple[str, ...] | None = None
+    density: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def splits(self) -> dict[str, Split]:
+        """{name: split} of those that exist."""
+        return {name: split for name in SPLITS if (split := getattr(self, name)) is not None}
+
+    def split(self, name: str) -> Split:
+        """The split `name`; a UserError when there is none."""
+        if name not in self.splits():
+            raise unknown("split", name, self.splits())
+        return self.splits()[name]
+
+    def map(self, change: Callable[[str, Split], Split]) -> Source:
+        """The source with change(name, split) in place of each split."""
+        return self._replace(**{name: change(name, split) for name, split in self.splits().items()})
+
+
+def source(splits: Mapping[str, Split], levels: int, label_names: tuple[str, ...] | None = None) -> Source:
+    """A Source from {name: split}; `val` and `test` may be absent."""
+    return Source(splits["train"], splits.get("val"), splits.get("test"), levels, label_names)
+
+
+def require(config: DataConfig, key: str, what: str) -> Any:
+    """config.<key>, which this kind cannot do without."""
+    value = getattr(config, key)
+    if not value:
+        raise UserError(f"data.{key}={value!r}: data.kind={config.kind!r} needs {what}")
+    return value
+
+
+def carve(n: int, config: DataConfig, have: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """{split: rows} of n training examples: val and test, unless in `have`, take their fraction of them, at random but fixed."""
+    counts = {name: 0 if name in have else round(n * getattr(config, f"{name}_fraction")) for name in ("val", "test")}
+    for name, count in counts.items():
+        fraction = getattr(config, f"{name}_fraction")
+        if name not in have and fraction and not count:
+            raise UserError(f"data.{name}_fraction={fraction} of {n} examples is none; raise it, or 0 for no such split")
+    if sum(counts.values()) >= n:
+        shares = ", ".join(f"data.{name}_fraction={getattr(config, f'{name}_fraction')}" for name, count in counts.items() if count)
+        raise UserError(f"{shares} leave no training example of {n}")
+    return cut(n, n - sum(counts.values()), *counts.values())
+
+
+def cut(n: int, *counts: int) -> dict[str, np.ndarray]:
+    """{split: ascending rows} of a fixed permutation of n rows, with so many for train, val, test; empty ones are left out."""
+    order = np.random.default_rng(_SPLIT_SEED).permutation(n)
+    parts = np.split(order, np.cumsum(counts))[: len(counts)]
+    return {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True) if len(part)}
+
+
+def rows(x: np.ndarray, label: np.ndarray | None, context: np.ndarray | None, index: np.ndarray) -> Split:
+    """The rows `index` of arrays that belong together."""
+    return Split(x[index], None if context is None else context[index], None if label is None else label[index])
+
+
+def encode_labels(labels: Sequence[np.ndarray], key: str) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Arrays of integer or text labels as class numbers [N] int32, the same over all arrays, and the classes' names in order.
+
+    Text that reads as integers is taken as such, so that "10" comes after "9".
+    """
+    values = np.concatenate([np.asarray(a) for a in labels])
+    if values.ndim != 1 or values.dtype.kind not in "biufUS":
+        raise UserError(f"{key}: labels must be one number or text per example; they are {values.dtype} of shape {values.shape}")
+    if values.dtype.kind in "US":
+        try:
+            values = values.astype(np.int64)
+        except ValueError:
+            values = values.astype(np.str_)
+    elif values.dtype.kind == "f":
+        if not np.array_equal(values, np.round(values)):
+            raise UserError(f"{key}: labels must be whole numbers or text; one is {values[values != np.round(values)][0]}")
+        values = values.astype(np.int64)
+    names, numbers = np.unique(values, return_inverse=True)
+    ends = np.cumsum([len(a) for a in labels])[:-1]
+    return np.split(numbers.astype(np.int32), ends), tuple(str(n) for n in names)
