@@ -32,9 +32,9 @@ def get_config(row: str = "") -> ConfigDict:
     c.parts = ConfigDict(dict(encoder=mlp(256), decoder=mlp(256)))
     c.optim.learning_rate = 1e-3
     c.optim.schedule = "cosine"
-    c.train.steps = 6000
+    c.train.steps = 3000
     c.train.eval_every = 300
-    c.train.checkpoint_every = 1500
+    c.train.checkpoint_every = 600
     c.eval.k = 1000
     c.eval.chunk = 50
     if row == "2d":
@@ -42,7 +42,6 @@ def get_config(row: str = "") -> ConfigDict:
     elif row == "conv":
         c.parts.encoder = dict(kind="conv", channels=(16, 32), kernel=3, stride=2, hidden=(128,), activation="relu", dtype="float32")
         c.parts.decoder = dict(kind="deconv", channels=(32, 16), kernel=3, stride=2, hidden=(128,), activation="relu", dtype="float32")
-        c.train.steps = 3000
     elif row == "flow_prior":
         c.model.prior = "flow"
         c.parts.flow = dict(kind="repeat", of="step", n=4)
@@ -60,9 +59,9 @@ def get_config(row: str = "") -> ConfigDict:
             c.parts[name] = spline("flow_net", "alternating", flip)
         c.parts.flow_net = mlp(64)
     elif row == "cyclical":
-        c.model.update(beta_schedule="cyclical", beta_steps=1500)
+        c.model.update(beta_schedule="cyclical", beta_steps=750)
     elif row == "free_bits":
-        c.model.update(beta_schedule="linear", beta_steps=1500, free_bits=0.1)
+        c.model.update(beta_schedule="linear", beta_steps=750, free_bits=0.1)
     elif row == "conditional":
         c.data.context = "label"
     elif row == "gaussian":

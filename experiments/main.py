@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vaeflow.config import load, override
-from vaeflow.errors import Stopped, UserError
+from vaeflow.errors import RunFailed, Stopped, UserError
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """main(argv) with every UserError as one line: exit code 2, or 128 + signal for a run that a signal stopped."""
+    """main(argv) with every UserError as one line: exit code 2 for a wrong command, 1 for a run that failed,
+    128 + signal for one that a signal stopped."""
     try:
         main(sys.argv[1:])
     except Stopped as stopped:
@@ -21,7 +22,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         sys.exit(128 + stopped.signal)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, RunFailed) else 2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -1,0 +1,65 @@
+"""Small runs of the commands, for the tests: in a subprocess, as a user starts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from vaeflow.report import read_metrics
+from vaeflow.stored import load_newest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A VAE of 8x8 digits that trains at a few thousand steps a second.
+SMALL = (
+    *("--config=configs/digits_vae.py", "--config.model.latent=2", "--config.data.batch=16", "--config.parts.encoder.hidden=16"),
+    *("--config.parts.decoder.hidden=16", "--config.train.log_every=20", "--config.train.eval_every=100"),
+    *("--config.train.checkpoint_every=100", "--config.eval.k=4", "--config.eval.chunk=2", "--config.train.dispatch_seconds=0.02"),
+)
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """The child's environment: CPU, the suite's compilation cache, `devices` fake devices (with threads enough for them)."""
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    if jax.config.jax_compilation_cache_dir:
+        env["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.jax_compilation_cache_dir)
+    if devices > 1:
+        env |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "NPROC": "16"}
+    return env
+
+
+def start(*words: str, devices: int = 1, module: str = "experiments.train") -> subprocess.Popen[str]:
+    """`python -m module *words`, running."""
+    command = [sys.executable, "-m", module, *words]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(devices), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 180) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of a started command."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def run(*words: str, devices: int = 1, module: str = "experiments.train") -> tuple[int, str, str]:
+    """`start`, then `finish`."""
+    return finish(start(*words, devices=devices, module=module))
+
+
+def state(workdir: Path, which: str = "last") -> dict[str, np.ndarray]:
+    """Every array of the newest checkpoint by its path."""
+    found = load_newest(workdir / "checkpoints" / which)
+    assert found is not None
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(found.state)}
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Bit-equal parameters, optimiser, moving average; the same rows of metrics.jsonl but for the clock."""
+    a, b = state(one), state(two)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    assert read_metrics(one, clock=False) == read_metrics(two, clock=False)
