@@ -1,0 +1,148 @@
+"""The workdir: one run, one config, one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from vaeflow import manifest, workdir
+from vaeflow.errors import UserError
+from vaeflow.files import write_atomic
+
+
+def config() -> Any:
+    return ConfigDict(
+        {
+            "seed": 0,
+            "model": {"kind": "vae", "latent": 8, "prior": ""},
+            "parts": {"maf": {"kind": "chain", "of": ("made", "flip")}},
+            "data": {"kind": "digits", "dir": "", "workers": 2},
+            "optim": {"learning_rate": 1e-3, "ema": 0.999},
+            "train": {"steps": 100},
+            "eval": {"k": 100},
+            "sample": {"n": 64},
+            "devices": {"mapping": "auto"},
+        }
+    ).lock()
+
+
+def test_the_config_survives(tmp_path: Path):
+    workdir.prepare(tmp_path / "new" / "run", config())
+    workdir.prepare(tmp_path / "new" / "run", config())  # going on: tuples and lists count as equal
+    read: Any = workdir.read_config(tmp_path / "new" / "run")
+    assert read.is_locked and read.optim.learning_rate == 1e-3 and list(read.parts.maf.of) == ["made", "flip"]
+    launches = json.loads((tmp_path / "new" / "run" / "env.json").read_text())
+    assert len(launches) == 2
+    assert {"time", "command", "commit", "diff", "python", "versions", "devices"} <= set(launches[0])
+    assert launches[0]["versions"]["jax"] and launches[0]["devices"]
+
+
+def test_another_config_is_refused_with_the_differing_keys(tmp_path: Path):
+    workdir.prepare(tmp_path, config())
+    other = config()
+    with other.unlocked():
+        other.optim.learning_rate = 3e-3
+        other.parts.maf.of = ("made",)
+        other.optim.clip = 1.0
+        del other.model["prior"]
+        other.eval.k = 7
+    for call in (workdir.prepare, workdir.is_finished):
+        with pytest.raises(UserError) as refused:
+            call(tmp_path, other)
+        line = str(refused.value)
+        assert "\n" not in line and str(tmp_path) in line
+        assert "optim.learning_rate was 0.001, is now 0.003" in line
+        assert 'parts.maf.of was ["made", "flip"], is now ["made"]' in line
+        assert "optim.clip is missing there: add it to its config.json (here it is 1.0)" in line
+        assert 'model.prior was "" and is not known any more' in line
+        assert "eval.k" not in line and "steps" not in line
+    assert workdir.read_config(tmp_path).to_dict()["optim"]["learning_rate"] == 1e-3
+
+
+def test_what_is_not_learned_from_may_change(tmp_path: Path):
+    workdir.prepare(tmp_path, config())
+    other = config()
+    other.data.dir, other.data.workers, other.eval.k, other.sample.n, other.devices.mapping = "elsewhere", 8, 5000, 16, "pmap"
+    workdir.prepare(tmp_path, other)
+    assert workdir.read_config(tmp_path).to_dict()["data"]["dir"] == "elsewhere"
+
+
+def test_finished(tmp_path: Path):
+    assert not workdir.is_finished(tmp_path / "none", config())
+    workdir.prepare(tmp_path, config())
+    assert not workdir.is_finished(tmp_path, config())
+    for step, done in ((90, ""), (100, "finished all 100 steps")):
+        newest = tmp_path / "checkpoints" / "last" / str(step)
+        newest.mkdir(parents=True)
+        (newest / "data").write_text("x")
+        manifest.write(newest, {"done": done})
+        workdir.write_json(tmp_path / "results.json", {})
+        assert workdir.is_finished(tmp_path, config()) == bool(done)
+    (newest / "data").write_text("y")
+    assert not workdir.is_finished(tmp_path, config())  # damaged: the run goes on from the step before
+
+
+def test_what_is_no_workdir(tmp_path: Path):
+    with pytest.raises(UserError, match="does not exist"):
+        workdir.read_config(tmp_path / "none")
+    with pytest.raises(UserError, match=r"has no config.json: is it the workdir of a run\?"):
+        workdir.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json cannot be read"):
+        workdir.read_config(tmp_path)
+    with pytest.raises(UserError, match="cannot be made"):
+        workdir.prepare(tmp_path / "config.json" / "run", config())
+
+
+def test_only_allowed_sections_are_overridden(tmp_path: Path):
+    workdir.prepare(tmp_path, config())
+    with pytest.raises(UserError, match=r"config.optim.ema cannot be changed in a run that is trained; known: config.eval.\*"):
+        workdir.load(tmp_path, [("optim.ema", "0.5")], allowed=("eval",))
+    with pytest.raises(UserError, match="'j' is unknown"):
+        workdir.load(tmp_path, [("eval.j", "5")], allowed=("eval",))
+
+
+HOLD = """
+import sys, time, os
+from vaeflow import workdir
+with workdir.lock(sys.argv[1]):
+    if os.fork() == 0:  # a data worker that outlives a killed run
+        time.sleep(20)
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_trains_in_a_workdir_and_a_killed_one_lets_go(tmp_path: Path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True, start_new_session=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"in use by process {holder.pid}"), workdir.lock(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+        with workdir.lock(tmp_path):
+            assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+        os.killpg(holder.pid, signal.SIGKILL)  # the worker
+
+
+def test_without_a_repository(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(workdir, "__file__", str(tmp_path / "vaeflow" / "workdir.py"))
+    assert workdir._source_state() == {"commit": "", "status": "", "diff": ""}
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_atomic(path, "old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,249 @@
+"""Checkpoints by Orbax: asynchronous, verified on restore, announced only when they are committed.
+
+A step's life: Orbax writes `<step>.orbax-checkpoint-tmp` in the background and renames it; then our background thread
+hashes its files and writes the list (vaeflow/manifest.py). Only now is the step committed, older ones are deleted, and `poll` or
+`wait` returns it: "saved" may be said. Orbax alone restores flipped bits in silence and reports a full disk only when asked.
+
+This drives Orbax's AsyncCheckpointer, not its CheckpointManager: that one deletes old steps before our list is written,
+and answers a save at or below its latest step with a mere False.
+
+Several processes share the directory; process 0 alone verifies, writes the lists and deletes, and its choice of a step is
+broadcast. Arrays must be global there (jax.make_array_from_process_local_data).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
+
+from vaeflow import manifest
+from vaeflow.errors import RunFailed, UserError
+from vaeflow.stored import FAILURES, Say, all_steps, by_path, committed_steps, load_newest, load_params, must_fit, reason, to_stderr
+
+__all__ = ["Checkpoints", "load_newest", "load_params", "nonfinite", "restore_fixed", "save_fixed"]
+
+
+class Checkpoints:
+    """The steps below one directory, of which the newest `keep` committed ones stay. Steps must grow from save to save."""
+
+    def __init__(self, directory: str | Path, keep: int = 2):
+        self.directory = Path(directory).absolute()  # Orbax refuses relative paths
+        self._keep = keep
+        self._pending: tuple[int, Future[None]] | None = None
+        self._last = self._newest()
+        self._barrier = ocp.multihost.get_barrier_sync_fn()  # by the coordination service: allowed in a thread
+        self._orbax = self._open()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+
+    def latest(self) -> int | None:
+        """The newest committed step, or None."""
+        newest = self._newest()
+        return None if newest < 0 else newest
+
+    def save(self, step: int, state: Any, progress: dict[str, Any]) -> int | None:
+        """Start to save `state` (a tree of arrays; copied to the host before this returns) and `progress` (JSON).
+
+        The save before is finished first; its step is returned if `poll` has not returned it yet. A step that is already
+        saved or on its way is left as it is. RunFailed: the disk refuses.
+        """
+        before = self.wait()
+        if step == self._last:
+            return before
+        if step < self._last:
+            raise ValueError(f"step {step} cannot be saved in {self.directory} after step {self._last}")
+        path = self.directory / str(step)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if _primary():
+                shutil.rmtree(path, ignore_errors=True)  # it was never committed, else it would not be above `_last`
+            self._orbax.save(path, ocp.args.PyTreeSave(state))
+        except FAILURES as error:
+            raise self._failed(step, error) from error
+        self._last = step
+        self._pending = step, self._thread.submit(self._commit, path, progress)
+        return before
+
+    def poll(self) -> int | None:
+        """The step that was committed since the last call, or None. Does not wait. RunFailed: its save failed."""
+        return self.wait() if self._pending and self._pending[1].done() else None
+
+    def wait(self) -> int | None:
+        """`poll`, after the end of the save that is under way."""
+        if self._pending is None:
+            return None
+        step, future = self._pending
+        try:
+            future.result()
+        except FAILURES as error:
+            self._pending = None
+            raise self._failed(step, error) from error
+        self._pending = None
+        return step
+
+    def restore(self, like: Any, warn: Say = to_stderr) -> tuple[int, Any, dict[str, Any]] | None:
+        """(step, state, progress) of the newest step that verifies, or None where nothing was ever committed.
+
+        like: a tree of arrays or ShapeDtypeStructs; the state gets its structure, types and shardings (one device where a
+        leaf has none), whatever devices wrote it. Damaged steps above it are renamed and uncommitted ones removed, each with
+        a line. UserError: every step is damaged, or the state does not fit `like`.
+        """
+        self.wait()
+        step, error = -1, None
+        if _primary():
+            try:
+                step = self._choose(warn)
+            except UserError as refusal:
+                step, error = -2, refusal
+        if jax.process_count() > 1:
+            step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        if step == -2:
+            raise error or UserError(f"no checkpoint in {self.directory} verifies; see process 0")
+        self._last = step
+        if step < 0:
+            return None
+        path = self.directory / str(step)
+        must_fit(path, like)
+        here = SingleDeviceSharding(jax.local_devices()[0])
+
+        def abstract(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None) or here)
+
+        target = jax.tree.map(abstract, like)
+        args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
+        return step, self._orbax.restore(path, args), manifest.progress(path)
+
+    def delete_after(self, step: int) -> None:
+        """Delete the steps above `step`, and what a killed run has left half-done: they will be computed again."""
+        self.wait()
+        if _primary():
+            self._sweep()
+            for other in all_steps(self.directory):
+                if other > step or not manifest.exists(self.directory / str(other)):
+                    self._delete(other)
+        self._last = max((s for s in committed_steps(self.directory) if s <= step), default=-1)
+
+    def close(self) -> int | None:
+        """`wait`, then end the threads."""
+        try:
+            return self.wait()
+        finally:
+            self._thread.shutdown()
+            self._orbax.close()
+
+    def _open(self) -> ocp.AsyncCheckpointer:
+        # The prefix keeps the barriers of `last` and `best` apart when both save the same step.
+        options = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.directory.name)
+        return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=options), multiprocessing_options=options)
+
+    def _newest(self) -> int:
+        return max(committed_steps(self.directory), default=-1)
+
+    def _commit(self, path: Path, progress: dict[str, Any]) -> None:
+        """In the background thread: the end of Orbax's save, the list of hashes, then the deletion of older steps."""
+        self._orbax.wait_until_finished()
+        try:
+            if _primary():
+                manifest.write(path, progress)
+                for step in committed_steps(self.directory)[self._keep :]:
+                    self._delete(step)
+        finally:  # no process says "saved", or reads, before the list is there
+            self._barrier(key=f"{self.directory.name}_committed.{path.name}", timeout_ms=600_000)
+
+    def _delete(self, step: int) -> None:
+        # Renamed first: a kill in the middle leaves no half-deleted step behind.
+        gone = (self.directory / str(step)).rename(self.directory / f"{step}.deleting")
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        for pattern in ("*.orbax-checkpoint-tmp*", "*.deleting"):
+            for path in self.directory.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _failed(self, step: int, error: BaseException) -> RunFailed:
+        """Free what the failed save has written, and say it in one line."""
+        if _primary():
+            shutil.rmtree(self.directory / str(step), ignore_errors=True)
+            self._sweep()
+        with contextlib.suppress(*FAILURES):  # the old one would raise the same error again in the next save
+            self._orbax.close()
+        self._orbax = self._open()
+        self._last = self._newest()
+        kept = f"the checkpoint of step {self._last} is intact" if self._last >= 0 else "there is none before it"
+        return RunFailed(f"could not save the checkpoint of step {step} in {self.directory}: {reason(error)}; {kept}")
+
+    def _choose(self, warn: Say) -> int:
+        """In process 0: the newest step that verifies (-1: none), after clearing away what stands above it."""
+        self._sweep()
+        damaged, chosen = [], -1
+        for step in all_steps(self.directory):
+            path = self.directory / str(step)
+            if not manifest.exists(path):
+                warn(f"checkpoint {path} was not committed ({manifest.NAME} is missing): removed; trying the one before")
+                self._delete(step)
+            elif what := manifest.fault(path):
+                warn(f"checkpoint {path} is damaged: {what}; trying the one before")
+                damaged.append(path)
+            else:
+                chosen = step
+                break
+        if damaged and chosen < 0:
+            raise UserError(f"no checkpoint in {self.directory} verifies; delete this directory to start again from step 0")
+        for path in damaged:
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        return chosen
+
+
+def save_fixed(workdir: str | Path, tree: Any) -> None:
+    """Save the "fixed" leaves of a workdir; where there are none, or they are saved already, nothing happens.
+
+    They may be each process's own arrays: they are the same everywhere, and process 0 writes its copy.
+    """
+    if jax.tree.leaves(tree):
+        checkpoints = Checkpoints(_fixed(workdir), keep=1)
+        try:
+            checkpoints.save(0, jax.tree.map(np.asarray, tree), {})
+        finally:
+            checkpoints.close()
+
+
+def restore_fixed(workdir: str | Path, like: Any, warn: Say = to_stderr) -> Any:
+    """The "fixed" leaves of a workdir as numpy arrays. UserError: they are missing, damaged, or not those of `like`."""
+    if not jax.tree.leaves(like):
+        return like
+    found = load_newest(_fixed(workdir), warn)
+    if found is None:
+        raise UserError(f"the fixed leaves of this run cannot be read from {_fixed(workdir)}; delete {workdir} to start again from step 0")
+    must_fit(found.path, like)
+    return found.state
+
+
+def nonfinite(tree: Any) -> list[str]:
+    """The paths of the leaves that hold a NaN or an infinity: what must not be saved."""
+    leaves = {path: x for path, x in by_path(tree).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
+    finite = jax.device_get(_all_finite(list(leaves.values())))
+    return [path for path, ok in zip(leaves, finite, strict=True) if not ok]
+
+
+@jax.jit
+def _all_finite(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.isfinite(x).all() for x in leaves]
+
+
+def _fixed(workdir: str | Path) -> Path:
+    return Path(workdir) / "checkpoints" / "fixed"
+
+
+def _primary() -> bool:
+    return jax.process_index() == 0

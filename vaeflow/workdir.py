@@ -1,0 +1,208 @@
+"""A run's directory: config.json, env.json, the lock, and reading a finished run back.
+
+    config.json       the whole resolved config: data, never code; reading a run needs nothing else
+    env.json          one entry a launch: commit, diff, versions, devices, command line
+    metrics.jsonl, tensorboard/, checkpoints/, results.json, figures/
+
+Neither jax nor Orbax is imported before it is needed: a finished run answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vaeflow import manifest
+from vaeflow.config import override, plain
+from vaeflow.errors import UserError
+from vaeflow.files import write_json
+
+# What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
+_FREE = (
+    *("sample", "eval", "devices"),
+    *("data.dir", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
+    *("train.dispatch_seconds", "train.max_dispatch"),
+)
+_PACKAGES = (
+    *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
+    *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),
+)
+
+
+def prepare(directory: str | Path, config: ConfigDict) -> None:
+    """Make the directory ready for a run with `config`: new, or the same run going on (values that do not change what is
+    learned are updated). UserError: it holds a run with another config."""
+    directory = Path(directory)
+    _make(directory)
+    if (directory / "config.json").exists():
+        _must_agree(directory, config)
+    write_json(directory / "config.json", plain(config))
+    write_json(directory / "env.json", [*_launches(directory), environment()])
+
+
+def is_finished(directory: str | Path, config: ConfigDict) -> bool:
+    """Whether this run has ended and its results are there. UserError: the directory holds a run with another config."""
+    directory = Path(directory)
+    if not (directory / "config.json").exists():
+        return False
+    _must_agree(directory, config)
+    last = directory / "checkpoints" / "last"
+    steps = [int(p.name) for p in last.glob("*") if p.name.isdecimal() and manifest.exists(p)]
+    if not steps or not (directory / "results.json").is_file():
+        return False
+    newest = last / str(max(steps))
+    return not manifest.fault(newest) and bool(manifest.progress(newest).get("done"))
+
+
+def read_config(directory: str | Path) -> ConfigDict:
+    """The locked config of a run. UserError: this is no workdir."""
+    path = Path(directory) / "config.json"
+    if not Path(directory).is_dir():
+        raise UserError(f"workdir={directory} does not exist")
+    if not path.is_file():
+        raise UserError(f"workdir={directory} has no config.json: is it the workdir of a run?")
+    return ConfigDict(_read_json(path)).lock()
+
+
+def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
+    """(model, params, config) of a run, from its workdir alone; `config.eval.params` says which checkpoint.
+
+    overrides: ("eval.k", "5000"), in the sections `allowed` only: what was trained stays as it was.
+    """
+    config: Any = read_config(directory)
+    for key, text in overrides:
+        if key.partition(".")[0] not in allowed:
+            known = ", ".join(f"config.{section}.*" for section in allowed) or "none"
+            raise UserError(f"config.{key} cannot be changed in a run that is trained; known: {known}")
+        override(config, key, text)
+    import jax
+
+    from vaeflow import models
+    from vaeflow.stored import load_params
+
+    model = models.build_model(config)
+    return model, jax.tree.map(jax.numpy.asarray, load_params(directory, config.eval.params)), config
+
+
+@contextlib.contextmanager
+def lock(directory: str | Path) -> Iterator[None]:
+    """Hold the directory for this process. UserError: another one trains in it. The system lets go when a process dies.
+
+    A POSIX record lock, not flock: that one would live on in the forked children of a killed run.
+    """
+    directory = Path(directory)
+    _make(directory)
+    with (directory / ".lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise UserError(f"workdir={directory} is in use by process {file.read().strip() or '(unknown)'}, which trains in it") from None
+        except OSError:  # a file system without locks
+            pass
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def no_lock() -> contextlib.nullcontext[None]:
+    """What processes other than the first one hold."""
+    return contextlib.nullcontext()
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on beside the config."""
+    import jax
+
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        **_source_state(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": jax.default_backend(),
+        "devices": [d.device_kind for d in jax.devices()],
+        "processes": jax.process_count(),
+        "cpus": os.cpu_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _source_state(limit: int = 20_000) -> dict[str, str]:
+    """The commit of vaeflow's own repository and what differs from it; the diff's summary where it is longer than `limit`
+    characters. Empty outside of a repository."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, errors="replace", timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    top = git("rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != root:  # installed somewhere inside another project's repository
+        return {"commit": "", "status": "", "diff": ""}
+    diff = git("diff", "HEAD")
+    if len(diff) > limit:
+        diff = git("diff", "--stat", "HEAD")
+    return {"commit": git("rev-parse", "HEAD"), "status": git("status", "--short"), "diff": diff}
+
+
+def _must_agree(directory: Path, config: ConfigDict) -> None:
+    old, new = _flat(_read_json(directory / "config.json")), _flat(plain(config))
+    words = []
+    for key in [*new, *(k for k in old if k not in new)]:
+        if any(key == free or key.startswith(free + ".") for free in _FREE):
+            continue
+        if key not in old:
+            words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
+        elif key not in new:
+            words.append(f"{key} was {json.dumps(old[key])} and is not known any more")
+        elif old[key] != new[key]:
+            words.append(f"{key} was {json.dumps(old[key])}, is now {json.dumps(new[key])}")
+    if words:
+        raise UserError(f"workdir={directory} holds a run with another config: {'; '.join(words)}. Use another workdir, or the old values")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{"optim.ema": 0.999}; an empty group is a value."""
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else name).items()}
+
+
+def _launches(directory: Path) -> list[Any]:
+    path = directory / "env.json"
+    return _read_json(path) if path.is_file() else []
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"workdir={directory} cannot be made: {error.strerror}") from None
