@@ -36,7 +36,7 @@ def binarized(x: np.ndarray, levels: int, method: str, split: str, start: int = 
 
 
 def binarize_batch(key: Array, x: Array, levels: int, slots: Array) -> Array:
-    """One draw of Bernoulli(x / (levels - 1)) per element of x [B, *event], as 0 or levels - 1 in x's type.
+    """One draw of Bernoulli(x / (levels - 1)) per element of x [B, *event], as 0 or 1 in x's type.
 
     Example i draws with fold_in(key, slots[i]). In training, `key` has the step folded in and `slots` are the places in the
     global batch: the draw depends on (seed, step, slot), not on the devices. In evaluation, `slots` are the examples' indices.
@@ -44,6 +44,6 @@ def binarize_batch(key: Array, x: Array, levels: int, slots: Array) -> Array:
 
     def one(slot: Array, x: Array) -> Array:
         p = x.astype(jnp.float32) / (levels - 1)
-        return jnp.where(jax.random.bernoulli(jax.random.fold_in(key, slot), p), levels - 1, 0).astype(x.dtype)
+        return jax.random.bernoulli(jax.random.fold_in(key, slot), p).astype(x.dtype)
 
     return jax.vmap(one)(slots, x)

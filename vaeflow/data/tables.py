@@ -33,9 +33,10 @@ def load_npz(config: DataConfig, seed: int) -> Source:
     path = _existing(config, "an .npz file")
     where = f"data.path={config.path!r}"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{where} holds one bare array; save it with numpy.savez(path, x=array)")
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise UserError(f"{where} holds one bare array; save it with numpy.savez(path, x=array)")
+        with opened as file:
             found = _npz_arrays(config, where, file.files, lambda name: file[name])
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
