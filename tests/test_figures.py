@@ -50,7 +50,7 @@ def image_split(n: int = 30):
 def test_everything_of_an_image_vae(tmp_path):
     """Curves, plane, samples, reconstructions, scatter and the manifold of a model with two latents."""
     model, split = toys.linear_gaussian(event=(8, 8, 1)), image_split()
-    found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(), rows(), tmp_path / "figures")
+    found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(levels=17), rows(), tmp_path / "figures")
     names = ["curves", "recon_kl", "samples", "reconstructions", "latents", "manifold"]
     assert found == [tmp_path / "figures" / f"{name}.png" for name in names]
     wide, plane, samples, pairs, scatter, manifold = found
@@ -84,14 +84,13 @@ def test_a_conditional_model_gets_contexts_of_its_data(tmp_path):
 
     split = image_split()._replace(context=np.eye(2, dtype=np.float32)[np.arange(30) % 2])
     model = toys.linear_gaussian(event=(8, 8, 1))._replace(sample=sample)
-    found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(), [], tmp_path)
+    found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(levels=17), [], tmp_path)
     assert [path.name for path in found] == ["samples.png", "reconstructions.png", "latents.png"]
 
 
 def test_single_figures(tmp_path):
     """What experiments.sample and experiments.compare draw."""
-    config = toys.config()
-    config.model = {"levels": 17}
+    config = toys.config(levels=17)
     x = image_split(9).x
     for name, samples in (("images", x), ("plane", x.reshape(9, -1)[:, :2]), ("vectors", x.reshape(9, -1))):
         size(figures.draw_samples(samples, config, tmp_path / f"{name}.png"))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests import toys
+from vaeflow import config, experiment
 from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.likelihood import bound, importance, log_likelihood, mean_se, pareto_k, tail_size
@@ -153,5 +154,18 @@ def test_a_pass_binarizes_each_example_once():
         for batch, draws in ((50, 1), (7, 100))
     ]
     np.testing.assert_array_equal(seen[0], seen[1])
-    assert set(np.unique(seen[0])) == {0, 16} and abs((seen[0] > 0).mean() - 0.25) < 0.02
+    assert set(np.unique(seen[0])) == {0, 1} and abs((seen[0] > 0).mean() - 0.25) < 0.02
     assert len(np.unique(seen[0], axis=0)) == 50
+
+
+def test_the_digits_vae_runs_its_encoder_once_for_all_draws():
+    """The program of 64 draws of the default experiment holds 64 decoders, but one encoder."""
+    x = experiment.make(config.load("configs/digits_vae.py"))
+    params = jax.eval_shape(x.model.init, KEY, experiment.first_batch(x))
+    image = jax.ShapeDtypeStruct((8, 8, 8, 1), jnp.uint8)
+    fn = importance(x.model, 64, 64)
+    run = jax.jit(jax.vmap(lambda p, key, x: fn(p, key, {"x": x[None]}), in_axes=(None, 0, 0)))
+    flops = run.lower(params, jax.eval_shape(lambda: jax.random.split(KEY, 8)), image).compile().cost_analysis()["flops"]
+    encoder, decoder = (2 * 8 * sum(a.size for a in jax.tree.leaves(params[name])) for name in ("encoder", "decoder"))
+    assert 64 * decoder < flops < 64 * decoder * 1.5, "a second encoder would add half as much again"
+    assert 64 * encoder > 0.5 * 64 * decoder

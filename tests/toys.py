@@ -22,11 +22,12 @@ def source(test: Split, levels: int = 0, density=None) -> Source:
     return Source(test, None, test, levels, ("zero", "one", "two"), density)
 
 
-def config(k: int = 20, chunk: int = 10, batch: int = 16, binarize: str = "none", n: int = 9) -> SimpleNamespace:
+def config(k: int = 20, chunk: int = 10, batch: int = 16, levels: int = 0, n: int = 9) -> SimpleNamespace:
     return SimpleNamespace(
         seed=0,
         eval=SimpleNamespace(k=k, chunk=chunk, batch=batch),
-        data=SimpleNamespace(binarize=binarize, name="toy"),
+        model={"levels": levels},
+        data=SimpleNamespace(binarize="none", name="toy"),
         sample=SimpleNamespace(n=n),
     )
 

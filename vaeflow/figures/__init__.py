@@ -34,7 +34,7 @@ def draw_all(model: Model, params: Params, source: Source, config: Any, rows: Ro
     directory = Path(directory)
     split = next(s for s in (source.test, source.val, source.train) if s is not None)
     key = jax.random.fold_in(evaluate.eval_key(config.seed), 2)  # apart from the pictures' and the estimators' keys
-    top = _top(source.levels)
+    top = _top(config.model.get("levels", 0))
     drawn = [
         curves.training_curves(rows, directory / "curves.png"),
         curves.recon_kl_plane(rows, directory / "recon_kl.png"),

@@ -17,7 +17,6 @@ INK = "#33383d"
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
-    "axes.titleweight": "medium",
     "axes.labelsize": 9,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from vaeflow.figures.canvas import COLOURS, canvas
+from vaeflow.figures.canvas import COLOURS, INK, canvas
 
 Rows = Sequence[Mapping[str, Any]]
 _PANELS = (("loss", "loss"), ("recon", "reconstruction"), ("kl", "KL"))
 _DOTS = {
     "train": dict(s=9, zorder=2, label="training"),
-    "val": dict(s=26, zorder=3, edgecolors="white", linewidths=0.5, label="validation"),
+    "val": dict(s=34, marker="D", zorder=3, edgecolors=INK, linewidths=0.8, label="validation"),
 }
 _COLOUR = {"train": COLOURS[0], "val": COLOURS[1]}
 
@@ -68,8 +68,8 @@ def recon_kl_plane(rows: Rows, path: Path) -> Path | None:
             style = _DOTS[split]
             points = ax.scatter(kl, recon, c=steps, cmap="viridis", vmin=0, vmax=last, **style)
         assert points is not None
-        ax.set_xlim(_limits([kl for _, kl, _ in paths.values()], high=0.99))
         ax.set_ylim(_limits([recon for _, _, recon in paths.values()]))
+        ax.set_xlim(_limits([kl[recon <= ax.get_ylim()[1]] for _, kl, recon in paths.values()], high=1.0))
         (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
         x, y = np.meshgrid(np.linspace(left, right, 50), np.linspace(low, high, 50))
         lines = ax.contour(x, y, x + y, levels=8, colors="#9aa2a9", linewidths=0.6, linestyles="dashed", zorder=0)

@@ -84,12 +84,13 @@ def manifold(mean: np.ndarray, quantiles: np.ndarray, path: Path, top: float) ->
     side = len(quantiles)
     x = unit_range(mean, top).reshape(side, side, *mean.shape[1:])[::-1]  # the largest z2 at the top
     h, w = mean.shape[1:3]
+    gap = 1 if h < 16 else 0  # pictures of a few pixels run into each other
     with canvas(path, 6.0, 6.0 * h / w) as figure:
         ax = figure.subplots()
-        show(ax, mosaic(x.reshape(mean.shape), side, gap=0))
+        show(ax, mosaic(x.reshape(mean.shape), side, gap))
         ticks = np.linspace(0, side - 1, 5).round().astype(int)
-        ax.set_xticks((ticks + 0.5) * w - 0.5, [f"{quantiles[i]:.1f}" for i in ticks])
-        ax.set_yticks((side - ticks - 0.5) * h - 0.5, [f"{quantiles[i]:.1f}" for i in ticks])
+        ax.set_xticks(ticks * (w + gap) + (w - 1) / 2, [f"{quantiles[i]:.1f}" for i in ticks])
+        ax.set_yticks((side - 1 - ticks) * (h + gap) + (h - 1) / 2, [f"{quantiles[i]:.1f}" for i in ticks])
         ax.set(xlabel="$z_1$ (standard deviations of the prior)", ylabel="$z_2$", title="the decoder's mean over the latent plane")
     return path
 
