@@ -1,0 +1,99 @@
+"""The models that the law tests try, and what they compute; see tests/test_models.py."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from vaeflow.model import Batch, Model, Params, merge_params, split_params
+from vaeflow.models import MODELS, build_model
+
+MLP = dict(kind="mlp", hidden=(16,), activation="tanh", dtype="float32")
+PARTS = dict(
+    net=MLP,
+    conv=dict(kind="conv", channels=(4,), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32"),
+    deconv=dict(kind="deconv", channels=(4,), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32"),
+    layer=dict(kind="repeat", of="unit", n=2),
+    unit=dict(kind="chain", of=("coupling", "flip")),
+    coupling=dict(kind="affine_coupling", net="net", mask="half", flip=False, cap=2.0),
+    flip=dict(kind="permutation", order="reverse"),
+    norm=dict(kind="chain", of=("statistics", "layer")),
+    statistics=dict(kind="batch_norm", momentum=0.9, eps=1e-5),
+)
+VAE, FLOW = MODELS["vae"].examples[0], MODELS["flow"].examples[0]
+CASES = [(name, i) for name, entry in MODELS.items() for i in range(len(entry.examples))]
+CONTEXT, BATCH, DRAWS = 3, 32, 5
+KEY = jax.random.key(0)
+# Compiled functions here run once or twice: XLA's optimisations would take longer than they save.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+
+
+def config(name: str, values: dict[str, Any]) -> Any:
+    values = dict(values)
+    sample = dict(n=DRAWS, temperature=values.pop("temperature"))
+    return ConfigDict(dict(model=dict(kind=name, **values), parts=PARTS, sample=sample)).lock()
+
+
+def flat(tree: Params) -> dict[tuple[str, ...], Any]:
+    return traverse_util.flatten_dict(tree)  # type: ignore[return-value]
+
+
+def make_batch(values: dict[str, Any], context: bool) -> Batch:
+    shape = (BATCH, *values["event"])
+    levels = values["levels"]
+    x = jax.random.randint(KEY, shape, 0, levels).astype(jnp.uint8) if levels else jax.random.normal(KEY, shape)
+    return {"x": x} | ({"context": jax.random.normal(jax.random.key(1), (BATCH, CONTEXT))} if context else {})
+
+
+class Case(NamedTuple):
+    values: dict[str, Any]
+    model: Model
+    batch: Batch
+    params: Params
+    out: dict[str, Any]
+
+
+@functools.cache
+def case(name: str, i: int) -> Case:
+    """The model, its perturbed parameters and everything that it computes, from one compiled function."""
+    entry = MODELS[name]
+    values = dict(entry.examples[i])
+    model, batch = build_model(config(name, values)), make_batch(values, entry.context)
+    trained, stats, fixed = split_params(quick(model.init)(KEY, batch))
+    leaves, tree = jax.tree.flatten(trained)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    trained = tree.unflatten([a + 0.02 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)])
+    params = merge_params(trained, stats, fixed)
+
+    @quick
+    def everything(params, key, batch):
+        trained, stats, fixed = split_params(params)
+
+        def objective(trained):
+            return model.loss(merge_params(trained, stats, fixed), key, batch, 3)
+
+        (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(trained)
+        out = dict(loss=loss, metrics=metrics, grads=grads)
+        context = batch.get("context")
+        out["sample"] = model.sample(params, key, DRAWS, None if context is None else context[:DRAWS])
+        log_prob = model.log_prob
+        if log_prob is not None and context is None:
+            out["log_prob"] = log_prob(params, key, batch)
+        elif log_prob is not None and context is not None:
+            both = jnp.stack([context, context[::-1]])
+            out["log_prob"], out["other"] = jax.vmap(lambda c: log_prob(params, key, {**batch, "context": c}))(both)
+        if model.update is not None:  # on other rows than init's
+            out["update"] = model.update(params, key, {k: v[:10] for k, v in batch.items()}, 3)
+        if model.latent is not None:
+            q, p = model.latent.posterior(params, batch["x"], context), model.latent.prior(params, context)
+            z, log_q = q.sample_and_log_prob(seed=jax.random.split(key, 3)[0])  # log_prob's draw
+            px = model.latent.likelihood(params, z, context)
+            out["latent"] = dict(log_w=px.log_prob(batch["x"]) + p.log_prob(z) - log_q, log_q=log_q, inverted=q.log_prob(z), mean=px.mean())
+        return out
+
+    return Case(values, model, batch, params, everything(params, KEY, batch))

@@ -1,0 +1,107 @@
+"""Laws over MODELS: every registered family at every example of its registry line; config errors."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.model_cases import BATCH, CASES, DRAWS, FLOW, KEY, VAE, case, config, flat
+from vaeflow.errors import UserError
+from vaeflow.model import split_params
+from vaeflow.models import MODELS, build_model
+
+
+@pytest.mark.parametrize("name, i", CASES)
+def test_loss_is_finite_and_trains_every_leaf(name, i):
+    c = case(name, i)
+    assert np.isfinite(c.out["loss"]) and c.out["loss"].dtype == jnp.float32
+    assert all(np.shape(v) == () and np.isfinite(v) for v in c.out["metrics"].values()) and c.out["metrics"]["loss"] == c.out["loss"]
+    for path, g in flat(c.out["grads"]).items():
+        assert np.isfinite(g).all() and np.abs(g).max() > 0, "/".join(path)
+        assert g.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_jit_changes_nothing(name):
+    c = case(name, 0)
+    assert c.model.loss(c.params, KEY, c.batch, 3)[0] == pytest.approx(float(c.out["loss"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("name, i", CASES)
+def test_samples_have_the_shape_and_the_range_of_the_data(name, i):
+    c = case(name, i)
+    x = c.out["sample"]
+    assert x.shape == (DRAWS, *c.values["event"]) and np.isfinite(x).all()
+    if c.values["levels"] and c.values.get("likelihood") not in ("gaussian", "gaussian_learned"):
+        assert x.min() >= 0 and x.max() <= c.values["levels"] - 1
+
+
+@pytest.mark.parametrize("name, i", CASES)
+def test_log_prob_is_one_number_an_example_and_depends_on_the_context(name, i):
+    c = case(name, i)
+    if c.model.log_prob is None:
+        assert c.model.density == "none"
+        return
+    assert c.out["log_prob"].shape == (BATCH,) and np.isfinite(c.out["log_prob"]).all() and c.out["log_prob"].dtype == jnp.float32
+    if "other" in c.out:
+        assert (np.abs(c.out["other"] - c.out["log_prob"]) > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("name, i", CASES)
+def test_update_sets_the_statistics_and_nothing_else(name, i):
+    c = case(name, i)
+    _, stats, _ = split_params(c.params)
+    assert (c.model.update is not None) == bool(jax.tree.leaves(stats))
+    if c.model.update is None:
+        return
+    old, new = flat(c.params), flat(c.out["update"])
+    assert old.keys() == new.keys()
+    for path in old:
+        assert np.array_equal(old[path], new[path]) != ("stats" in path), "/".join(path)
+
+
+@pytest.mark.parametrize("name, i", CASES)
+def test_latent_distributions_make_up_the_log_weight(name, i):
+    c = case(name, i)
+    if c.model.latent is None:
+        return
+    found = c.out["latent"]
+    np.testing.assert_allclose(found["log_w"], c.out["log_prob"], rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(found["inverted"], found["log_q"], rtol=1e-3, atol=1e-3)
+    assert found["mean"].shape == c.batch["x"].shape and found["log_q"].shape == (BATCH,)
+
+
+@pytest.mark.parametrize(
+    "name, values, message",
+    [
+        ("vea", VAE, "model.kind='vea' is unknown .did you mean 'vae'"),
+        ("vae", VAE | dict(latent=0), "model.latent=0 is impossible"),
+        ("vae", VAE | dict(latents=3), "model: the key='latents' is unknown .did you mean 'latent'"),
+        ("vae", VAE | dict(prior="maf"), "model.prior='maf' is unknown"),
+        ("vae", VAE | dict(prior="net"), "parts.net.kind='mlp' is a net, where a layer is needed"),
+        ("vae", VAE | dict(levels=0), "needs grey values"),
+        ("vae", VAE | dict(levels=1, likelihood="gaussian"), "model.levels=1 is impossible"),
+        ("vae", VAE | dict(posterior_context=2), "has no use without a layer"),
+        ("vae", VAE | dict(beta_schedule="linear"), "needs model.beta_steps >= 1"),
+        ("vae", VAE | dict(temperature=-1.0), "sample.temperature=-1.0 is impossible"),
+        ("flow", FLOW | dict(dequantize="uniform"), "does not fit model.levels=0"),
+        ("flow", FLOW | dict(levels=256), "does not fit model.levels=256"),
+        ("flow", FLOW | dict(base="student"), "model.base='student' is unknown"),
+    ],
+)
+def test_wrong_configs_are_one_line(name, values, message):
+    with pytest.raises(UserError, match=message) as error:
+        build_model(config(name, values))
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_sample_keys_and_events_are_one_line():
+    c = config("vae", VAE).unlock()
+    c.sample.temprature = 1.0
+    with pytest.raises(UserError, match=r"sample: the key='temprature' is unknown .did you mean 'temperature'"):
+        build_model(c)
+    for name, i in (("vae", 0), ("flow", 0)):
+        with pytest.raises(UserError, match="does not fit the data"):
+            case(name, i).model.init(KEY, {"x": jnp.zeros((4, 9))})

@@ -1,0 +1,73 @@
+"""Model families: one a file, one line here. The law tests (tests/test_models.py) run over every entry.
+
+To add one: write a file with a maker (keyword-only, annotated arguments -> Model) and the EXAMPLES at which the laws try it,
+and add its line. The maker's annotations are the schema of config.model (without `kind`) and config.sample (without `n`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from vaeflow.build import call, check, signature
+from vaeflow.errors import UserError, unknown
+from vaeflow.model import Model
+from vaeflow.models import flow, vae
+
+
+class Entry(NamedTuple):
+    """A registered model family and how the laws try it.
+
+    make      keyword-only arguments -> Model
+    examples  arguments at which the laws try it, on random data of `event` and `levels` (0: real numbers) with a context for
+              the families with `context`; the parts "net", "conv", "deconv" (networks), "layer" and "norm" (a layer that
+              keeps statistics; both act on vectors) exist there
+    context   whether the family models p(x|c)
+    """
+
+    make: Callable[..., Model]
+    examples: tuple[dict[str, Any], ...]
+    context: bool = True
+
+
+MODELS: dict[str, Entry] = {
+    "vae": Entry(vae.vae, vae.EXAMPLES),
+    "flow": Entry(flow.flow, flow.EXAMPLES),
+}
+
+
+def build_model(config: Any) -> Model:
+    """The model of a whole config (a ConfigDict or a dict): sections `model` (its `kind` is the family), `parts` and `sample`, checked."""
+    model, sampling = _plain(config["model"]), _plain(config["sample"])
+    kind = model.pop("kind", None)
+    sampling.pop("n", None)
+    if kind is None:
+        raise UserError(f"model.kind is missing; known: {', '.join(sorted(MODELS))}")
+    if kind not in MODELS:
+        raise unknown("model.kind", kind, MODELS)
+    make = MODELS[kind].make
+    known = signature(make)
+    for key in sampling:
+        if key not in known or key in model:
+            raise unknown("sample: the key", key, ["n", *(k for k in known if k not in model)])
+    parts = _plain(config["parts"])
+    values = check(_only(make, [k for k in known if k not in sampling]), model, "model", parts)
+    return make(**values, **call(_only(make, list(sampling)), sampling, "sample", parts))
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    """A config section as a dict of plain values."""
+    return dict(section.to_dict() if hasattr(section, "to_dict") else section)
+
+
+def _only(make: Callable[..., Any], keys: list[str]) -> Callable[..., dict[str, Any]]:
+    """The maker's schema cut down to `keys`: training and sampling values come from two sections, each named in its errors."""
+    hints = signature(make)
+
+    def values(**kwargs):
+        return kwargs
+
+    values.__annotations__ = {key: hints[key] for key in keys}
+    values.__signature__ = inspect.Signature([inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY) for k in keys])  # type: ignore[attr-defined]
+    return values
