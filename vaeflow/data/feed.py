@@ -24,8 +24,8 @@ from vaeflow.model import Array, Batch
 
 # data.place=auto keeps a training split of at most this many bytes on the device.
 RESIDENT_BYTES = 1 << 30
-# The host memory of one streamed chunk: two of them live while one is copied.
-CHUNK_BYTES = 1 << 28
+# A streamed chunk, with its unused room, is copied to the device whole: this bounds the memory and the time of a copy.
+CHUNK_BYTES = 1 << 26
 # Tells these permutations from other draws with the run's seed.
 _SALT = 0xFEED
 
