@@ -29,7 +29,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
 
 _COLUMNS = (
     ("density", "density"),
-    ("elbo", "-ELBO [nats]"),
+    ("neg_elbo", "-ELBO [nats]"),
     ("nll", "NLL [nats]"),
     ("nll_se", "s.e."),
     ("k", "k"),

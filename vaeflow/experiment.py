@@ -67,7 +67,7 @@ def make(config: ConfigDict) -> Experiment:
     devices = parallel.make(call(parallel.Config, plain(config.devices), "devices"))
     source = data.load(config.data, config.seed)
     devices.slots(config.data.batch)
-    _fits(config.model, source)
+    _fits(config.model, source, config.data.binarize)
     experiment = Experiment(config, model, source, devices, training, optimiser, evaluation, tx)
     jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
     return experiment
@@ -79,13 +79,16 @@ def _top(*, seed: Natural, init_from: str, fixed_from: str) -> None:
             raise UserError(f"config.{key}={workdir!r} is not a workdir: it has no config.json")
 
 
-def _fits(model: Mapping[str, Any], source: data.Source) -> None:
-    """The model's event and levels are those of the data."""
+def _fits(model: Mapping[str, Any], source: data.Source, binarize: str) -> None:
+    """The model's event and levels are those of the data as the model gets them."""
     event = tuple(source.train.x.shape[1:])
     if "event" in model and tuple(model["event"]) != event:
         raise UserError(f"model.event={tuple(model['event'])} does not fit the data, whose examples have the shape {event}")
-    if "levels" in model and model["levels"] != source.levels:
-        raise UserError(f"model.levels={model['levels']} does not fit the data, which have {source.levels} levels (0: continuous)")
+    levels = 2 if binarize == "dynamic" else source.levels
+    if "levels" in model and model["levels"] != levels:
+        raise UserError(f"model.levels={model['levels']} does not fit the data, which have {levels} levels (0: continuous)")
+    if model.get("likelihood") == "bernoulli" and levels != 2:
+        raise UserError(f"model.likelihood='bernoulli' needs binary data, not {levels} levels: set data.binarize, or use bernoulli_intensities")
 
 
 def first_batch(experiment: Experiment) -> Batch:

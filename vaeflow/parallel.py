@@ -65,6 +65,8 @@ class Devices(NamedTuple):
             return a
         if jax.process_count() == 1:
             return jax.device_put(a, sharding)
+        if isinstance(a, jax.Array) and jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(self._put(np.asarray(jax.random.key_data(a)), sharding), impl=jax.random.key_impl(a))
         return jax.make_array_from_process_local_data(sharding, np.asarray(a))
 
     def mean(self, tree: Any) -> Any:

@@ -75,7 +75,7 @@ def make_step(model: Model, tx: optax.GradientTransformation, ema: float, mean: 
             updated = model.update(merge_params(trained, stats, fixed), key, batch, state.step)
             stats = mean(split_params(updated)[1])
         average = optim.ema_update(state.ema, trained, state.step, ema) if ema else {}  # type: ignore[arg-type]
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         return State(state.step + 1, trained, stats, opt_state, average), metrics  # type: ignore[arg-type]
 
     return step

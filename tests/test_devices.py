@@ -1,0 +1,100 @@
+"""Devices: 1 against 8 (fake ones), jit against pmap against shard_map, two processes, and checkpoints between them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.runs import SMALL, finish, run, start, state
+from vaeflow.report import read_metrics
+
+# A flow on continuous data has no noise in its loss, so that the number of devices changes nothing but rounding.
+FLOW = (
+    *("--config=configs/moons_realnvp.py", "--config.data.size=640", "--config.data.batch=64", "--config.parts.net.hidden=16"),
+    *("--config.parts.steps.n=1", "--config.train.steps=40", "--config.train.log_every=10", "--config.train.eval_every=20"),
+    *("--config.train.checkpoint_every=20", "--config.optim.learning_rate=0.001"),
+)
+
+
+def trained(workdir: Path) -> dict[str, np.ndarray]:
+    return {name: leaf for name, leaf in state(workdir).items() if "trained" in name or "ema" in name}
+
+
+def assert_close(one: Path, two: Path, rtol: float = 2e-4, atol: float = 2e-5) -> None:
+    a, b = trained(one), trained(two)
+    assert a.keys() == b.keys() and len(a) > 4
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=rtol, atol=atol, err_msg=name)
+    for x, y in zip(read_metrics(one, clock=False), read_metrics(two, clock=False), strict=True):
+        assert x["step"] == y["step"]
+        assert x["loss"] == pytest.approx(y["loss"], rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    """The flow on one device."""
+    workdir = tmp_path_factory.mktemp("devices") / "one"
+    code, _, err = run(*FLOW, f"--workdir={workdir}")
+    assert code == 0, err
+    return workdir
+
+
+@pytest.mark.parametrize("mapping", ["pmap", "shard_map"])
+def test_eight_devices_are_one(one, tmp_path, mapping):
+    code, _, err = run(*FLOW, f"--workdir={tmp_path / 'eight'}", f"--config.devices.mapping={mapping}", devices=8)
+    assert code == 0, err
+    assert_close(one, tmp_path / "eight")
+
+
+def test_pmap_and_shard_map_agree_on_a_stochastic_model(tmp_path):
+    for mapping in ("pmap", "shard_map"):
+        words = (*SMALL, "--config.train.steps=40", f"--workdir={tmp_path / mapping}", f"--config.devices.mapping={mapping}")
+        code, _, err = run(*words, devices=4)
+        assert code == 0, err
+    assert_close(tmp_path / "pmap", tmp_path / "shard_map")
+
+
+def test_eight_devices_go_on_as_one_and_back(one, tmp_path):
+    """20 of 40 steps on eight devices (kill: the second checkpoint is taken away), the rest on one; then the reverse."""
+    for name, first, second in (("down", 8, 1), ("up", 1, 8)):
+        workdir = tmp_path / name
+        assert run(*FLOW, f"--workdir={workdir}", devices=first)[0] == 0
+        (workdir / "results.json").unlink()
+        (workdir / "checkpoints" / "last" / "40").rename(tmp_path / f"{name}-40")
+        code, out, err = run(*FLOW, f"--workdir={workdir}", devices=second)
+        assert code == 0, err
+        assert "going on from step 20 of 40" in out
+        assert_close(one, workdir)
+
+
+def test_two_processes_train_save_and_restore(one, tmp_path):
+    workdir = tmp_path / "two"
+
+    def both() -> list[tuple[int, str, str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = (*FLOW, f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
+        started = [start(*words, f"--process={i}", devices=2) for i in range(2)]
+        return [finish(process) for process in started]
+
+    for code, _, err in both():
+        assert code == 0, err
+    assert_close(one, workdir)
+    assert json.loads((workdir / "env.json").read_text())[-1]["processes"] == 2
+    (workdir / "results.json").unlink()
+    (workdir / "checkpoints" / "last" / "40").rename(tmp_path / "40")
+    results = both()
+    assert all(code == 0 for code, _, _ in results), results
+    assert "going on from step 20 of 40" in results[0][1]
+    assert all("Gloo" in line for line in results[1][1].splitlines())  # only the first process speaks
+    assert_close(one, workdir)
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path):
+    code, _, err = run(*FLOW, "--config.data.batch=60", f"--workdir={tmp_path / 'no'}", devices=8)
+    assert code == 2
+    assert "data.batch=60" in err and "8 devices" in err and "Traceback" not in err
