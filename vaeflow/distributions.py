@@ -148,7 +148,7 @@ def likelihood_heads(name: Likelihood) -> tuple[int, ...]:
 def likelihood(name: Likelihood, out: Array, event_ndims: int, top: float, std: float) -> Distribution:
     """p(x|z) from a decoder's output o [..., *heads, *event]; top: the largest grey value, 1 for data as they are.
 
-    bernoulli               x in {0, 1} (also from dynamic binarisation: pass top = 1) from logits o
+    bernoulli               x in {0, top} from logits o
     bernoulli_intensities   cross-entropy with targets x / top from logits o: not a likelihood
     gaussian                N(top o, (top std)^2)
     gaussian_learned        N(top o_1, (top s)^2), s = softplus(o_2 + i) + 1e-3, i such that o_2 = 0 gives about `std`

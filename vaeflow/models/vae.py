@@ -57,7 +57,8 @@ def vae(
 ) -> Model:
     """See the module's docstring.
 
-    event              the shape of one example; levels: its number of grey values, 0 for data as is
+    event              the shape of one example; levels: its number of grey values as the model gets them (2 after binarisation,
+                       also a dynamic one), 0 for data as is
     posterior_context  width of the encoder's output that the posterior's Layer gets as context; 0: it gets the batch's context
     kl                 auto: analytic when both layers are absent, else Monte Carlo
     samples            draws of z per example in the loss (their ELBOs are averaged)
@@ -70,7 +71,7 @@ def vae(
     of p(x|z) for continuous data, whose noise is a part of the density.
     """
     _check(levels, posterior, posterior_context, likelihood, beta_schedule, beta_steps)
-    rank, top = len(event), float(levels - 1) if levels and likelihood != "bernoulli" else 1.0
+    rank, top = len(event), float(levels - 1) if levels else 1.0
     encode = encoder.module((2 * latent + posterior_context,), rank, False)
     decode = decoder.module((*likelihood_heads(likelihood), *event), 1, False)
     beta_of = objectives.beta_schedule(beta_schedule, start=beta_start, end=beta, steps=beta_steps, ramp=beta_ramp)
@@ -182,8 +183,10 @@ def _note(likelihood, levels) -> str:
 
 
 def _check(levels, posterior, posterior_context, likelihood, schedule, steps) -> None:
-    if likelihood in ("bernoulli", "discretized_logistic") and levels < 2:
-        raise UserError(f"model.likelihood={likelihood!r} needs grey values, model.levels >= 2, not model.levels={levels}")
+    if likelihood == "bernoulli" and levels != 2:
+        raise UserError(f"model.likelihood='bernoulli' needs binary data, not model.levels={levels}: set data.binarize and model.levels=2")
+    if likelihood == "discretized_logistic" and levels < 2:
+        raise UserError(f"model.likelihood='discretized_logistic' needs grey values, model.levels >= 2, not {levels}")
     if levels == 1:
         raise UserError("model.levels=1 is impossible; it must be 0 (data as is) or >= 2 (grey values 0..levels-1)")
     if posterior_context and posterior is None:
