@@ -155,8 +155,8 @@ def make_validate(
 def encode(
     model: Model, params: Params, split: Split, source: Source, config: Any, devices: Devices | None = None
 ) -> dict[str, np.ndarray]:
-    """Per-example arrays: posterior `mean` and `std` [N, *latent] (or one draw `z` when q is no Gaussian), and `log_prob` [N],
-    one draw of the model's estimator."""
+    """Per-example arrays: posterior `mean` and `std` [N, *latent] (or one draw `z` when q is no Gaussian; a flow's z), and
+    `log_prob` [N], one draw of the model's estimator."""
 
     def fn(params, key, one):
         out: dict[str, Array] = {}
@@ -167,6 +167,8 @@ def encode(
             q = model.latent.posterior(params, one["x"], one.get("context"))
             known = gaussian(q)
             out |= {"z": q.sample(seed=second)[0]} if known is None else {"mean": known[0][0], "std": known[1][0]}
+        elif model.encode is not None:
+            out["z"] = model.encode(params, second, one)[0]
         return out
 
     return gather(make_pass(fn, split, eval_key(config.seed), **pass_options(source, config, devices))(params))

@@ -49,6 +49,7 @@ class Model(NamedTuple):
     density   what log_prob is. exact: log p(x). weight: exp of it has mean p(x) (so its own mean is a lower bound, the
               ELBO). bound: a lower bound in expectation only. none: no density
     latent    for models with a latent variable: what reconstructions, active units and AIS need
+    encode    (params, key, batch) -> z [B, ...], or None       of models without `latent`: a flow's f^-1(x), one dequantisation draw
     update    (params, key, batch, step) -> params, or None   sets the "stats" leaves after the optimiser's step
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
     """
@@ -59,6 +60,7 @@ class Model(NamedTuple):
     log_prob: Callable[..., Array] | None
     density: Literal["exact", "weight", "bound", "none"]
     latent: Latent | None = None
+    encode: Callable[..., Array] | None = None
     update: Callable[..., Params] | None = None
     note: str = ""
 

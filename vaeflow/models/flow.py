@@ -83,6 +83,10 @@ def flow(
     def log_prob(params, key, batch):
         return draw(params, key, batch, train=False)
 
+    def encode(params, key, batch):
+        y, _ = continuous(key, batch["x"])
+        return bijector(params, batch.get("context")).inverse(y)
+
     def sample(params, key, n, context=None):
         context = None if context is None else jnp.broadcast_to(context, (n, jnp.shape(context)[-1]))
         f = bijector(params, context)
@@ -102,6 +106,7 @@ def flow(
         sample=sample,
         log_prob=log_prob,
         density="weight" if levels else "exact",
+        encode=encode,
         update=update if layer.update else None,
     )
 
