@@ -79,11 +79,11 @@ $(VENV)/.made: FORCE
 	done
 	have=$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
 	if [ -n "$(PYTHON)" ] && [ -z "$${found:-}" ]; then
-	    echo "error: PYTHON=$(PYTHON) is $${version:+Python }$${version:-not an interpreter that starts}; it must be Python 3.11, 3.12 or 3.13" >&2; exit 2
+	    echo "error: PYTHON=$(PYTHON) is $${version:+Python }$${version:-not an interpreter that starts}; known: Python 3.11, 3.12, 3.13" >&2; exit 2
 	fi
 	if [ -n "$$have" ] && { [ -z "$(PYTHON)" ] || [ "$$have" = "$$version" ]; }; then exit 0; fi
 	if [ -z "$${found:-}" ]; then
-	    echo "error: no Python 3.11, 3.12 or 3.13 here (tried: $(PYTHONS)); install python3.11, or name one: make PYTHON=/path/to/python3.11" >&2; exit 2
+	    echo "error: no Python 3.11, 3.12 or 3.13 here; install python3.11 or name one, make PYTHON=/path/to/python3.11" >&2; exit 2
 	fi
 	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then
 	    echo "error: $$found cannot make environments; on Debian or Ubuntu: apt install python$$version-venv" >&2; exit 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import importlib
 import importlib.metadata
 import re
 import tomllib
@@ -186,8 +187,10 @@ def test_the_accelerators_pins_are_for_the_pinned_jax():
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
-def test_documents_name_files_that_exist(path):
-    text = path.read_text()
+def test_documents_name_files_and_rows_that_exist(path):
+    text = path.read_text()  # names in capitals, such as configs/FILE.py, stand for any
     named = set(re.findall(rf"\b((?:{'|'.join(PACKAGES)}|docs|scripts|results)/[\w/.-]*\w\.\w+)", text))
     named |= {m.replace(".", "/") + ".py" for m in re.findall(r"python -m ([\w.]+)", text) if m.startswith(("experiments", "benchmarks"))}
-    assert not sorted(name for name in named if not (ROOT / name).exists())
+    assert not sorted(name for name in named if not Path(name).stem.isupper() and not (ROOT / name).exists())
+    rows = set(re.findall(r"configs/([a-z]\w*)\.py:(\w+)", text))
+    assert not sorted((name, row) for name, row in rows if row not in importlib.import_module(f"configs.{name}").ROWS)
