@@ -52,7 +52,7 @@ def test_every_method_descends(name):
         updates, state = tx.update(jax.grad(lambda p: (p["w"] ** 2).sum())(params), state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    (end, _), _ = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), None, length=150))(params)
+    (end, _), _ = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), None, length=300))(params)
     assert float((end["w"] ** 2).sum()) < 1.0  # 5 at the start
 
 
