@@ -58,9 +58,11 @@ test-all: install-dev
 	@$(PY) -m pytest -n $(JOBS) --dist worksteal -m "" $(ARGS)
 
 lint: install-dev
-	@$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pyright --pythonpath $(PY)
+	@status=0
+	$(VENV)/bin/ruff check . || status=1
+	$(VENV)/bin/ruff format --check . || status=1
+	$(VENV)/bin/pyright --pythonpath $(PY) || status=1
+	exit $$status
 
 format: install-dev
 	@$(VENV)/bin/ruff check --fix .
