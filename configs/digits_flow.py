@@ -7,8 +7,9 @@ x + u, u ~ U(0,1), divided by 17, then a logit, are Layers at the data end, so t
 Expected: see "Experiments" in README.md. Time: one to three minutes on 2 CPU cores.
 """
 
-from configs.base import affine, base, flow, mlp, spline
 from ml_collections import ConfigDict
+
+from configs.base import affine, base, flow, mlp, spline
 
 ROWS = {
     "": "RealNVP: 8 affine couplings, ActNorm",

@@ -7,8 +7,9 @@ of the data. The rows change one thing each.
 Expected: see "Experiments" in README.md (written from results.json). Time: about one minute on 2 CPU cores.
 """
 
-from configs.base import affine, base, mlp, spline, vae
 from ml_collections import ConfigDict
+
+from configs.base import affine, base, mlp, spline, vae
 
 ROWS = {
     "": "VAE, 8 latents, MLP 256, discretised logistic likelihood (the default experiment)",

@@ -11,8 +11,9 @@ The other rows are likelihoods: dynamically binarized MNIST, best by train[50000
 Expected numbers and times: see "Experiments" in README.md.
 """
 
-from configs.base import base, mlp, spline, vae
 from ml_collections import ConfigDict
+
+from configs.base import base, mlp, spline, vae
 
 ROWS = {
     "": "the VAE-tables guide's model with 2 latents, BCE on intensities",

@@ -8,8 +8,9 @@ known, and the integral of the model's density on a grid.
 Expected: see "Experiments" in README.md. Time: about one minute on 2 CPU cores.
 """
 
-from configs.base import affine, base, flow, mlp, spline
 from ml_collections import ConfigDict
+
+from configs.base import affine, base, flow, mlp, spline
 
 DENSITIES = ("moons", "circles", "rings", "pinwheel", "two_spirals", "checkerboard", "8gaussians", "25gaussians")
 FLOWS = {

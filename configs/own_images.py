@@ -5,8 +5,9 @@
 The splits are by a fixed seed: data.val_fraction and data.test_fraction. Number reached, time: yours.
 """
 
-from configs.base import base, vae
 from ml_collections import ConfigDict
+
+from configs.base import base, vae
 
 ROWS = {"": "convolutional VAE on a folder of pictures (data.kind=image_folder)"}
 

@@ -6,8 +6,9 @@ data.label names a column that is no number of the density (with data.context=la
 fixed seed: data.val_fraction and data.test_fraction. ActNorm standardises the columns. Number reached, time: yours.
 """
 
-from configs.base import base, flow, mlp, spline
 from ml_collections import ConfigDict
+
+from configs.base import base, flow, mlp, spline
 
 ROWS = {
     "": "RQ-NSF on the columns of a CSV file (data.kind=csv)",

@@ -9,7 +9,7 @@ from flax import traverse_util
 from vaeflow import train
 from vaeflow.config import plain
 from vaeflow.experiment import Experiment, first_batch, init_params
-from vaeflow.model import split_params
+from vaeflow.model import by_path, split_params
 from vaeflow.report import table
 
 
@@ -22,7 +22,7 @@ def report(x: Experiment) -> str:
     kinds = ("trained", "stats", "fixed")
     rows, totals = [], dict.fromkeys(kinds, 0)
     for kind, tree in zip(kinds, split_params(params, frozen), strict=True):
-        for path, leaf in traverse_util.flatten_dict(tree).items():
+        for path, leaf in by_path(tree).items():
             rows.append(["/".join(path), str(tuple(leaf.shape)), str(leaf.dtype), leaf.size, kind])
             totals[kind] += leaf.size
     lines += ["", table(["parameter", "shape", "dtype", "number", "kind"], rows)]
@@ -33,13 +33,12 @@ def report(x: Experiment) -> str:
     compiled = step.lower(state, fixed, first_batch(x), jax.random.key(0)).compile()
     costs, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     flops = costs.get("flops", float("nan"))
-    resident = sum(np.asarray(a).nbytes for a in (x.source.train.x, x.source.train.context) if a is not None)
+    split = sum(np.asarray(a).nbytes for a in (x.source.train.x, x.source.train.context) if a is not None)
     lines.append(f"one step of {x.batch} examples on one {jax.devices()[0].device_kind}: {flops / 1e6:,.1f} MFLOP (loops counted once)")
     if memory is not None:
-        live = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        lines.append(
-            f"memory: {live / 1e6:,.1f} MB in the step, of which {memory.temp_size_in_bytes / 1e6:,.1f} MB temporary; training split {resident / 1e6:,.1f} MB"
-        )
+        temporary = memory.temp_size_in_bytes / 1e6
+        step_mb = memory.argument_size_in_bytes / 1e6 + temporary
+        lines.append(f"memory: {step_mb:,.1f} MB in the step, {temporary:,.1f} MB of it temporary; training split {split / 1e6:,.1f} MB")
     lines.append(
         f"devices: {x.devices.count} as {x.devices.mapping}; {x.train.steps} steps of {x.batch // x.devices.count} examples on each"
     )

@@ -65,10 +65,15 @@ class Model(NamedTuple):
     note: str = ""
 
 
+def by_path(params: Params) -> dict[tuple[str, ...], Any]:
+    """The leaves of a parameter tree by their paths."""
+    return traverse_util.flatten_dict(params)  # type: ignore[return-value]
+
+
 def split_params(params: Params, frozen: frozenset[tuple[str, ...]] = frozenset()) -> tuple[Params, Params, Params]:
     """(trained, stats, fixed) of a parameter tree; `frozen` paths count as fixed. `merge_params` is its inverse."""
     groups: tuple[dict, dict, dict] = ({}, {}, {})
-    for path, leaf in traverse_util.flatten_dict(params).items():
+    for path, leaf in by_path(params).items():
         which = 2 if "fixed" in path or path in frozen else 1 if "stats" in path else 0
         groups[which][path] = leaf
     trained, stats, fixed = (traverse_util.unflatten_dict(g) for g in groups)
@@ -79,5 +84,5 @@ def merge_params(*trees: Params) -> Params:
     """The union of parameter trees with disjoint leaves."""
     flat: dict = {}
     for tree in trees:
-        flat.update(traverse_util.flatten_dict(tree))
+        flat.update(by_path(tree))
     return traverse_util.unflatten_dict(flat)

@@ -8,7 +8,7 @@ decay: constant 1; cosine  final + (1 - final) (1 + cos(pi s / S)) / 2  with s =
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +37,13 @@ class Optim(NamedTuple):
     ema: Decay  # decay of the moving average of the parameters; 0: off
 
 
-def schedule(c: Optim, steps: int) -> Callable[[Array], Array]:
+def schedule(c: Optim, steps: int) -> Callable[[Any], Array]:
     """Learning rate as a function of the step."""
     if c.warmup >= steps and c.warmup > 0:
         raise UserError(f"optim.warmup={c.warmup} is impossible; it must be below train.steps={steps}")
     span = max(steps - c.warmup, 1)
 
-    def rate(step: Array) -> Array:
+    def rate(step: Any) -> Array:
         t = jnp.asarray(step, jnp.float32)
         s = jnp.maximum(t - c.warmup, 0.0)
         decay = {
@@ -66,7 +66,7 @@ def make(c: Optim, steps: int) -> optax.GradientTransformation:
             f"optim.weight_decay={c.weight_decay} needs a decoupled method; optim.name is {c.name!r}, known: {', '.join(decoupled)}"
         )
     rate = schedule(c, steps)
-    moments = dict(b1=c.b1, b2=c.b2)
+    moments: dict[str, Any] = dict(b1=c.b1, b2=c.b2)
     method = {
         "adam": lambda: optax.adam(rate, eps=c.eps, **moments),
         "adamw": lambda: optax.adamw(rate, eps=c.eps, weight_decay=c.weight_decay, **moments),

@@ -8,6 +8,7 @@ unreplicated by hand and a checkpoint does not know how many devices wrote it. L
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -65,7 +66,7 @@ class Devices(NamedTuple):
             return a
         if jax.process_count() == 1:
             return jax.device_put(a, sharding)
-        if isinstance(a, jax.Array) and jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(self._put(np.asarray(jax.random.key_data(a)), sharding), impl=jax.random.key_impl(a))
         return jax.make_array_from_process_local_data(sharding, np.asarray(a))
 
@@ -127,11 +128,13 @@ def make(config: Config) -> Devices:
 
 def distributed(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
     """Join several processes (jax.distributed). Without arguments the cluster is detected (SLURM, TPU pods, MPI)."""
-    if jax.config.jax_platforms == "cpu" or not jax.config.jax_platforms:
+    if jax.config.jax_platforms in ("cpu", "", None):  # type: ignore[attr-defined]
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     given = dict(coordinator_address=coordinator, num_processes=processes, process_id=process) if coordinator else {}
     if coordinator and (processes < 1 or not 0 <= process < processes):
         raise UserError(f"--processes={processes} --process={process} is impossible; processes >= 1 and 0 <= process < processes")
+    if processes > 1:
+        print(f"process {process}: waiting for {processes} processes at {coordinator}", file=sys.stderr, flush=True)
     try:
         jax.distributed.initialize(**given)  # type: ignore[arg-type]
     except (ValueError, RuntimeError) as error:

@@ -69,14 +69,14 @@ def make_step(model: Model, tx: optax.GradientTransformation, ema: float, mean: 
         (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.trained)
         grads, metrics = mean((grads, {**metrics, "loss": loss}))
         updates, opt_state = tx.update(grads, state.opt_state, state.trained)
-        trained = optax.apply_updates(state.trained, updates)
+        trained: Params = optax.apply_updates(state.trained, updates)  # type: ignore[assignment]
         stats = state.stats
         if model.update is not None:
             updated = model.update(merge_params(trained, stats, fixed), key, batch, state.step)
             stats = mean(split_params(updated)[1])
-        average = optim.ema_update(state.ema, trained, state.step, ema) if ema else {}  # type: ignore[arg-type]
+        average = optim.ema_update(state.ema, trained, state.step, ema) if ema else {}
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return State(state.step + 1, trained, stats, opt_state, average), metrics  # type: ignore[arg-type]
+        return State(state.step + 1, trained, stats, opt_state, average), metrics
 
     return step
 

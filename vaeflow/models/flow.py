@@ -85,7 +85,7 @@ def flow(
 
     def encode(params, key, batch):
         y, _ = continuous(key, batch["x"])
-        return bijector(params, batch.get("context")).inverse(y)
+        return jnp.asarray(bijector(params, batch.get("context")).inverse(y))
 
     def sample(params, key, n, context=None):
         context = None if context is None else jnp.broadcast_to(context, (n, jnp.shape(context)[-1]))
