@@ -66,8 +66,10 @@ def chain(*layers: Layer) -> Layer:
     def init(key, x, context=None):
         params = {}
         for name, layer, k in zip(names, layers, jax.random.split(key, max(len(layers), 1)), strict=False):
-            params[name] = layer.init(k, x, context)
-            x = layer.bijector(params[name], context=context).inverse(x)
+            own = layer.init(k, x, context)
+            x = layer.bijector(own, context=context).inverse(x)
+            if own:  # no empty branch: splitting and merging the tree would lose it
+                params[name] = own
         return params
 
     def bijector(params, context=None, key=None, train=False, **_):
