@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from experiments.main import parser, run
+from experiments.flags import parser, path
+from experiments.main import run
 
 EXAMPLES = """\
   python -m experiments.compare runs/digits_vae runs/digits_vae_flow_prior
@@ -14,13 +13,13 @@ EXAMPLES = """\
 
 def main(argv: list[str]) -> None:
     p = parser(__doc__, EXAMPLES)
-    p.add_argument("workdirs", nargs="+", help="the runs' folders")
-    p.add_argument("--output", default="comparison.png", help="the figure")
+    p.add_argument("workdirs", nargs="+", type=path, help="the runs' folders")
+    p.add_argument("--output", default=path("comparison.png"), type=path, help="the figure, a png file")
     p.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    flags = p.parse_args(argv)
+    flags = p.parse(argv)
     from vaeflow import compare
 
-    compare.compare([Path(w) for w in flags.workdirs], Path(flags.output), flags.markdown)
+    compare.compare(flags.workdirs, flags.output, flags.markdown)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from experiments.main import compilation_cache, parse_config, parser, run
+from experiments.flags import parse_config, parser, path
+from experiments.main import compilation_cache, run
 
 EXAMPLES = """\
   python -m experiments.encode --workdir=runs/digits_vae
@@ -14,14 +13,14 @@ EXAMPLES = """\
 
 def main(argv: list[str]) -> None:
     p = parser(__doc__, EXAMPLES)
-    p.add_argument("--workdir", required=True, help="a run's folder")
-    p.add_argument("--split", default="test", choices=("train", "val", "test"))
-    p.add_argument("--output", default="", help="default: encoded_SPLIT.npz in the workdir")
+    p.add_argument("--workdir", required=True, type=path, help="a run's folder")
+    p.add_argument("--split", default="", choices=("train", "val", "test"), help="default: test, where the run has one")
+    p.add_argument("--output", type=path, help="an npz file; default: encoded_SPLIT.npz in the workdir")
     flags, overrides = parse_config(p, argv)
+    compilation_cache()  # before jax is imported
     from vaeflow import outputs
 
-    compilation_cache()
-    outputs.encode(Path(flags.workdir), flags.split, flags.output, overrides)
+    outputs.encode(flags.workdir, flags.split, flags.output, overrides)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from experiments.main import compilation_cache, parse_config, parser, run
+from experiments.flags import parse_config, parser, path
+from experiments.main import compilation_cache, run
 
 EXAMPLES = """\
   python -m experiments.evaluate --workdir=runs/digits_vae
@@ -15,13 +14,13 @@ Only values under config.eval may be overridden; what was trained stays as it wa
 
 def main(argv: list[str]) -> None:
     p = parser(__doc__, EXAMPLES)
-    p.add_argument("--workdir", required=True, help="a run's folder")
-    p.add_argument("--split", default="test", choices=("train", "val", "test"))
+    p.add_argument("--workdir", required=True, type=path, help="a run's folder")
+    p.add_argument("--split", default="", choices=("train", "val", "test"), help="default: test, where the run has one")
     flags, overrides = parse_config(p, argv)
+    compilation_cache()  # before jax is imported
     from vaeflow import launch
 
-    compilation_cache()
-    launch.conclude(Path(flags.workdir), split=flags.split, overrides=overrides)
+    launch.conclude(flags.workdir, split=flags.split, overrides=overrides)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from experiments.main import parser, run
+from experiments.flags import parser
+from experiments.main import run
 
 EXAMPLES = """\
   python -m experiments.prepare --dataset=mnist --data_dir=data
@@ -16,7 +17,7 @@ def main(argv: list[str]) -> None:
     p = parser(__doc__, EXAMPLES)
     p.add_argument("--dataset", required=True, help="name in the catalogue, or name/config: https://www.tensorflow.org/datasets/catalog")
     p.add_argument("--data_dir", required=True, help="where the prepared sets lie; made when it is not there")
-    flags = p.parse_args(argv)
+    flags = p.parse(argv)
     from vaeflow.data.prepared import prepare
 
     folder, before = prepare(flags.dataset, flags.data_dir)

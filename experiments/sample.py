@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from experiments.main import compilation_cache, parse_config, parser, run
+from experiments.flags import parse_config, parser, path
+from experiments.main import compilation_cache, run
 
 EXAMPLES = """\
   python -m experiments.sample --workdir=runs/digits_vae
@@ -15,14 +14,14 @@ Only values under config.sample may be overridden; what was trained stays as it 
 
 def main(argv: list[str]) -> None:
     p = parser(__doc__, EXAMPLES)
-    p.add_argument("--workdir", required=True, help="a run's folder")
+    p.add_argument("--workdir", required=True, type=path, help="a run's folder")
     p.add_argument("--seed", type=int, default=0, help="of the samples")
     p.add_argument("--label", type=int, default=-1, help="conditional models: the class to draw (default: all in turn)")
     flags, overrides = parse_config(p, argv)
+    compilation_cache()  # before jax is imported
     from vaeflow import outputs
 
-    compilation_cache()
-    outputs.draw_samples(Path(flags.workdir), flags.seed, flags.label, overrides)
+    outputs.draw_samples(flags.workdir, flags.seed, flags.label, overrides)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.main import compilation_cache, load_config, parse_config, parser, run
-from vaeflow.config import rows
+from experiments.flags import parse_config, parser, path
+from experiments.main import compilation_cache, run
+from vaeflow.config import load, override, rows
 from vaeflow.errors import UserError
 
 EXAMPLES = """\
@@ -18,13 +19,13 @@ A config FILE is Python and is executed. --config.KEY=VALUE overrides any value 
 def main(argv: list[str]) -> None:
     p = parser(__doc__, EXAMPLES)
     p.add_argument("--config", help="configs/NAME.py or configs/NAME.py:ROW")
-    p.add_argument("--workdir", help="where everything of the run goes (default: runs/NAME or runs/NAME_ROW)")
+    p.add_argument("--workdir", type=path, help="where everything of the run goes (default: runs/NAME or runs/NAME_ROW)")
     p.add_argument("--list", action="store_true", help="every config and row with its first line, and exit")
     p.add_argument("--dry_run", action="store_true", help="the resolved config, parameters, FLOPs per step and memory, and exit")
     p.add_argument("--distributed", action="store_true", help="several processes; found by themselves on SLURM and TPU pods")
     p.add_argument("--coordinator", default="", help="host:port of process 0, with --processes and --process, where they are not")
-    p.add_argument("--processes", type=int, default=0)
-    p.add_argument("--process", type=int, default=-1)
+    p.add_argument("--processes", type=int, default=0, help="how many there are")
+    p.add_argument("--process", type=int, default=-1, help="which one this is: 0, 1, ...")
     flags, overrides = parse_config(p, argv)
     if flags.list:
         for name, line in rows():
@@ -32,18 +33,17 @@ def main(argv: list[str]) -> None:
         return
     if not flags.config:
         raise UserError("--config is missing; --list shows every config, --help three commands")
-    config = load_config(flags.config, overrides)
-    path, _, row = flags.config.partition(":")
-    workdir = Path(flags.workdir or f"runs/{Path(path).stem}{'_' if row else ''}{row}")
-    from vaeflow import launch  # jax is imported here: a mistyped flag answers at once
-
+    config = load(flags.config)
+    for key, text in overrides:
+        override(config, key, text)
+    file, _, row = flags.config.partition(":")
+    workdir = flags.workdir or Path("runs") / "_".join(filter(None, (Path(file).stem, row)))
     compilation_cache()
-    launch.launch(
-        config,
-        workdir,
-        flags.dry_run,
-        (flags.coordinator, flags.processes, flags.process) if flags.distributed or flags.coordinator else None,
-    )
+    from vaeflow import launch  # it imports jax where there is something to train: a mistyped flag, a finished run answer at once
+
+    processes = (flags.coordinator, flags.processes, flags.process)
+    joined = flags.distributed or processes != ("", 0, -1)
+    launch.launch(config, workdir, flags.dry_run, processes if joined else None, flags.config)
 
 
 if __name__ == "__main__":

@@ -41,14 +41,16 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         words = []
         if self.low > -math.inf:
-            words.append(f"{'>' if self.open_low else '>='} {self.low:g}")
+            words.append(f"{'>' if self.open_low else '>='} {self.low:.10g}")
         if self.high < math.inf:
-            words.append(f"{'<' if self.open_high else '<='} {self.high:g}")
+            words.append(f"{'<' if self.open_high else '<='} {self.high:.10g}")
         return " and ".join(words)
 
 
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
+SEEDS = Range(0, 2**32 - 1)  # what jax.random.key takes: larger ones it cuts in silence
+Seed = Annotated[int, SEEDS]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from vaeflow import workdir
 from vaeflow.errors import UserError
 from vaeflow.report import read_metrics, table
 
 
 def compare(directories: list[Path], output: Path, markdown: bool = False) -> None:
     """Print one row a run, from its results.json, and draw the validation curves (training ones without validation)."""
-    from vaeflow import figures
-
+    if output.suffix != ".png":
+        raise UserError(f"--output={str(output)!r} must be a .png file")
     rows, curves = [], {}
-    for directory in directories:
+    for name, directory in _names(directories).items():
+        workdir.read_config(directory)
         path = directory / "results.json"
         if not path.is_file():
-            raise UserError(f"{directory} has no results.json; run: python -m experiments.evaluate --workdir={directory}")
-        results = json.loads(path.read_text())
-        rows.append([directory.name, *(results.get(key, "") for key, _ in _COLUMNS)])
-        curves[directory.name] = read_metrics(directory)
+            raise UserError(f"workdir={directory} has no results.json; run: python -m experiments.evaluate --workdir={directory}")
+        results = workdir.read_json(path)
+        rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
+        curves[name] = read_metrics(directory)
+    from vaeflow import figures
+
     kept = [i for i in range(len(_COLUMNS) + 1) if any(row[i] != "" for row in rows)]
     titles = ["run", *(title for _, title in _COLUMNS)]
     print(table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], markdown=markdown))
     print(f"\n{figures.draw_curves(curves, output)}")
+
+
+def _names(directories: list[Path]) -> dict[str, Path]:
+    """What tells the runs apart: the folders' names, or as much of their paths as it takes."""
+    found = list(dict.fromkeys(directory.resolve() for directory in directories))
+    for parts in range(1, max(len(path.parts) for path in found) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in found]
+        if len(set(names)) == len(found):
+            break
+    return dict(zip(names, found, strict=True))
 
 
 _COLUMNS = (
@@ -37,5 +50,7 @@ _COLUMNS = (
     ("active_units", "active units"),
     ("split", "split"),
     ("examples", "examples"),
+    ("steps", "steps"),
+    ("seed", "seed"),
     ("note", "note"),
 )

@@ -8,7 +8,9 @@ there. A config FILE is code and is executed; a workdir's config.json is data.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -22,17 +24,36 @@ from vaeflow.errors import UserError, unknown
 def module(path: str | Path) -> ModuleType:
     """The config module in the file `path`."""
     path = Path(path)
-    if not path.is_file():
-        known = sorted(str(p) for p in path.parent.glob("*.py") if p.name not in ("__init__.py", "base.py"))
-        raise unknown("--config", str(path), known)
+    if not path.is_file() or path.suffix != ".py":
+        folders = (path if path.is_dir() else path.parent, Path("configs"))
+        raise unknown("--config", str(path), next(filter(None, map(_files, folders)), ()))
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
+    with _executing(path):
+        spec.loader.exec_module(loaded)
     for name in ("ROWS", "get_config"):
         if not hasattr(loaded, name):
             raise UserError(f"--config={path} has no {name}; see configs/digits_vae.py for what a config module exports")
     return loaded
+
+
+def _files(directory: Path) -> list[Path]:
+    """The config modules in a folder."""
+    return sorted(path for path in directory.glob("*.py") if path.name not in ("__init__.py", "base.py"))
+
+
+@contextlib.contextmanager
+def _executing(path: Path) -> Iterator[None]:
+    """A mistake in a config's own code is one line too: the file, the line, what it is."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (SyntaxError, ImportError, NameError, AttributeError, LookupError, TypeError, ValueError) as error:
+        frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else "?"
+        raise UserError(f"--config={path}, line {line}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def load(path_and_row: str) -> ConfigDict:
@@ -40,15 +61,14 @@ def load(path_and_row: str) -> ConfigDict:
     path, _, row = path_and_row.partition(":")
     loaded = module(path)
     if row not in loaded.ROWS:
-        raise unknown(f"the row of {path}", row, (name or "(none)" for name in loaded.ROWS))
-    return loaded.get_config(row).lock()
+        raise unknown(f"--config={path}: the row", row, (name or "(none)" for name in loaded.ROWS))
+    with _executing(Path(path)):
+        return loaded.get_config(row).lock()
 
 
 def rows(directory: str | Path = "configs") -> Iterator[tuple[str, str]]:
     """("configs/x.py:row", its first line) of every config and row."""
-    for path in sorted(Path(directory).glob("*.py")):
-        if path.name in ("__init__.py", "base.py"):
-            continue
+    for path in _files(Path(directory)):
         for row, line in module(path).ROWS.items():
             yield f"{path}:{row}" if row else str(path), line
 
@@ -59,9 +79,10 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     node: Any = config
     done = "config"
     for name in [*parents, last]:
-        if not isinstance(node, ConfigDict) or name not in node:
-            known = list(node) if isinstance(node, ConfigDict) else ()
-            raise unknown(f"{done}: the key", name, known)
+        if not isinstance(node, ConfigDict):
+            raise UserError(f"{done} is one value ({node!r}), not a group of values: it has no key {name!r}")
+        if name not in node:
+            raise unknown(f"{done}: the key", name, node)
         done = f"{done}.{name}"
         parent, node = node, node[name]
     if isinstance(node, ConfigDict):

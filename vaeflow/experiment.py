@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,11 +15,11 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from vaeflow import data, models, optim, parallel, train
-from vaeflow.build import Count, Natural, call
+from vaeflow.build import Count, Seed, call
 from vaeflow.checkpoint import load_params
 from vaeflow.config import plain
 from vaeflow.errors import UserError, unknown
-from vaeflow.model import Batch, Model, Params
+from vaeflow.model import Batch, Model, Params, split_params
 
 
 class Eval(NamedTuple):
@@ -28,6 +29,12 @@ class Eval(NamedTuple):
     batch: Count
     k: Count
     chunk: Count
+
+
+class Sample(NamedTuple):
+    """What no model checks in the section `config.sample`."""
+
+    n: Count
 
 
 class Experiment(NamedTuple):
@@ -47,6 +54,15 @@ class Experiment(NamedTuple):
         return self.config.data.batch
 
 
+# What would change the data if it were read, by kinds that do not read it: set, it is a mistake. (A folder may be set for all.)
+_UNREAD = {
+    "digits": ("name", "path", "label", "train", "val", "test", "size"),
+    "density": ("path", "label", "train", "val", "test"),
+    "tfds": ("path", "size"),
+    "npz": ("train", "val", "test", "size"),
+    "csv": ("name", "train", "val", "test", "size"),
+    "image_folder": ("name", "label", "train", "val", "test", "size"),
+}
 _SECTIONS = ("seed", "init_from", "fixed_from", "model", "parts", "data", "optim", "train", "eval", "sample", "devices")
 
 
@@ -60,35 +76,69 @@ def make(config: ConfigDict) -> Experiment:
             raise UserError(f"config.{key} is missing")
     call(_top, {k: config[k] for k in ("seed", "init_from", "fixed_from")}, "config")
     training = call(train.Train, plain(config.train), "train")
-    evaluation = call(Eval, plain(config.eval), "eval")
+    evaluation = after_training(config)
     optimiser = call(optim.Optim, plain(config.optim), "optim")
     tx = optim.make(optimiser, training.steps)
     model = models.build_model(config)
-    devices = parallel.make(call(parallel.Config, plain(config.devices), "devices"))
+    mapping = call(parallel.Config, plain(config.devices), "devices")
+    platform()
+    devices = parallel.make(mapping)
     source = data.load(config.data, config.seed)
     devices.slots(config.data.batch)
-    _fits(config.model, source, config.data.binarize)
+    _fits(config.model, source, config.data)
+    if source.val is None and (training.patience or evaluation.params == "best"):
+        key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
+        raise UserError(f"{key} needs a validation split, and there is none: set data.val or data.val_fraction")
     experiment = Experiment(config, model, source, devices, training, optimiser, evaluation, tx)
-    jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
+    shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
+    _, frozen, _ = _from_elsewhere(shapes, config)
+    if not jax.tree.leaves(split_params(shapes, frozen)[0]):
+        why = f"model.kind={config.model.kind!r} has none"
+        if config.fixed_from:
+            why = f"config.fixed_from={config.fixed_from!r} keeps all of them"
+        raise UserError(f"there are no parameters to train: {why}")
     return experiment
 
 
-def _top(*, seed: Natural, init_from: str, fixed_from: str) -> None:
+def after_training(config: ConfigDict) -> Eval:
+    """The sections that may change after training, checked: eval, and what no model checks in sample."""
+    call(Sample, {key: value for key, value in plain(config.sample).items() if key in Sample._fields}, "sample")
+    return call(Eval, plain(config.eval), "eval")
+
+
+def platform() -> None:
+    """UserError: jax finds no device of the kind that it is told to use."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion where a plugin is missing
+        words = " ".join(str(error).split()) or "its plugin is not installed (make install ACCEL=...)"
+        raise UserError(f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}: jax has no such device: {words}") from error
+
+
+def _top(*, seed: Seed, init_from: str, fixed_from: str) -> None:
     for key, workdir in (("init_from", init_from), ("fixed_from", fixed_from)):
-        if workdir and not (Path(workdir) / "config.json").is_file():
+        if workdir and not (Path(workdir).expanduser() / "config.json").is_file():
             raise UserError(f"config.{key}={workdir!r} is not a workdir: it has no config.json")
 
 
-def _fits(model: Mapping[str, Any], source: data.Source, binarize: str) -> None:
-    """The model's event and levels are those of the data as the model gets them."""
+def _fits(model: Mapping[str, Any], source: data.Source, section: Mapping[str, Any]) -> None:
+    """The data section has no value that goes unread; the model's event and levels are those of the data as the model gets them."""
+    for key in _UNREAD.get(section["kind"], ()):
+        if section[key]:
+            known = ", ".join(kind for kind, unread in _UNREAD.items() if key not in unread)
+            raise UserError(
+                f"data.{key}={section[key]!r} is not read by data.kind={section['kind']!r}; leave it empty, or data.kind: {known}"
+            )
     event = tuple(source.train.x.shape[1:])
     if "event" in model and tuple(model["event"]) != event:
         raise UserError(f"model.event={tuple(model['event'])} does not fit the data, whose examples have the shape {event}")
-    levels = 2 if binarize == "dynamic" else source.levels
+    levels = 2 if section["binarize"] == "dynamic" else source.levels
     if "levels" in model and model["levels"] != levels:
         raise UserError(f"model.levels={model['levels']} does not fit the data, which have {levels} levels (0: continuous)")
     if model.get("likelihood") == "bernoulli" and levels != 2:
-        raise UserError(f"model.likelihood='bernoulli' needs binary data, not {levels} levels: set data.binarize, or use bernoulli_intensities")
+        raise UserError(
+            f"model.likelihood='bernoulli' needs binary data, not {levels} levels: set data.binarize, or use bernoulli_intensities"
+        )
 
 
 def first_batch(experiment: Experiment) -> Batch:
@@ -108,6 +158,11 @@ def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
     """(initial parameters, paths held fixed, lines that say what came from elsewhere)."""
     config = experiment.config
     params = jax.jit(experiment.model.init)(jax.random.fold_in(jax.random.key(config.seed), 1), first_batch(experiment))
+    return _from_elsewhere(params, config)
+
+
+def _from_elsewhere(params: Params, config: ConfigDict) -> tuple[Params, frozenset, list[str]]:
+    """`init_params` of initial parameters, or of their shapes: what init_from and fixed_from name is put in place."""
     lines: list[str] = []
     frozen: frozenset = frozenset()
     if config.init_from:
@@ -121,7 +176,11 @@ def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
 
 def _overlay(params: Params, workdir: str, key: str) -> tuple[Params, frozenset]:
     """params with every array that the other workdir has at the same path; a path with another shape is an error."""
-    mine, other = traverse_util.flatten_dict(params), traverse_util.flatten_dict(load_params(workdir))
+    try:
+        other: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(load_params(Path(workdir).expanduser()))
+    except UserError as error:
+        raise UserError(f"config.{key}={workdir!r}: {error}") from None
+    mine: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
     common = frozenset(path for path in mine if path in other)
     if not common:
         raise UserError(

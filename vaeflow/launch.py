@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from vaeflow.errors import UserError
 Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and their text on the command line
 
 
-def launch(config: ConfigDict, directory: Path, dry_run: bool = False, processes: tuple[str, int, int] | None = None) -> None:
-    """experiments.train: the whole of a run, from its checked config to its table and figures."""
+def launch(
+    config: ConfigDict, directory: Path, dry_run: bool = False, processes: tuple[str, int, int] | None = None, name: str = ""
+) -> None:
+    """experiments.train: the whole of a run, from its checked config (called `name`) to its table and figures."""
+    _check_processes(*processes or ("", 0, -1))
     if not dry_run and workdir.is_finished(directory, config):
         print(f"{directory} is finished; its results:\n")
         show(directory)
@@ -30,7 +33,8 @@ def launch(config: ConfigDict, directory: Path, dry_run: bool = False, processes
         print(dryrun.report(x))
         return
     if x.devices.primary:
-        workdir.prepare(directory, config)
+        workdir.prepare(directory, config, name)
+        workdir.write_json(directory / "data.json", _summary(x.source))
     finished = fit.fit(x, directory)
     if x.devices.primary:
         print(f"{finished.reason}\n")
@@ -38,30 +42,68 @@ def launch(config: ConfigDict, directory: Path, dry_run: bool = False, processes
     parallel.barrier("concluded")
 
 
-def conclude(directory: Path, source: Any = None, split: str = "test", overrides: Overrides = ()) -> None:
-    """experiments.evaluate: the table of a split from the run's checkpoint, results.json and the figures."""
+def _check_processes(coordinator: str, processes: int, process: int) -> None:
+    """The flags that start several processes by hand belong together; jax would wait for minutes, or print a stack trace."""
+    if not coordinator:
+        if processes or process != -1:
+            raise UserError(f"--processes={processes} --process={process} need --coordinator=HOST:PORT, the address of process 0")
+        return
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise UserError(f"--coordinator={coordinator!r} has the wrong form; it must be HOST:PORT of process 0")
+    if not 0 <= process < processes:
+        raise UserError(f"--processes={processes} --process={process} is impossible; it must be 0 <= process < processes")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except OSError as error:
+        raise UserError(f"--coordinator={coordinator!r}: the host {host!r} is not found ({error.strerror})") from None
+
+
+def conclude(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> None:
+    """experiments.evaluate: the table of a split from the run's checkpoint, results.json and the figures.
+
+    The split that `named_split` gives for "" is the run's own: its numbers are in results.json, others' in results_SPLIT.json.
+    """
     from vaeflow import data, evaluate, figures
     from vaeflow.report import read_metrics
 
     model, params, config = workdir.load(directory, overrides, allowed=("eval",))
     source = data.load(config.data, config.seed) if source is None else source
-    chosen = getattr(source, split)
-    if chosen is None:
-        raise UserError(f"--split={split!r}: this run has no such split; data.{split} is empty")
-    results = evaluate.results(model, params, source, split, config)
-    results["workdir"] = str(directory)
-    results["figures"] = [str(p) for p in figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")]
-    workdir.write_json(directory / ("results.json" if split == "test" else f"results_{split}.json"), results)
-    show(directory, split)
+    split, own = named_split(source, split), named_split(source)
+    results = evaluate.results(model, params, source, split, config) | workdir.provenance(directory, config)
+    drawn = figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")
+    results["figures"] = [str(path.relative_to(directory)) for path in drawn]
+    name = "results.json" if split == own else f"results_{split}.json"
+    workdir.write_json(directory / name, results)
+    show(directory, name)
 
 
-def show(directory: Path, split: str = "test") -> None:
-    """Print the table of results.json and the figures' paths."""
+def named_split(source: Any, split: str = "") -> str:
+    """`split`, or "": the test split, without one the validation split, else the training split. UserError: there is none."""
+    known = source.splits()
+    if split and split not in known:
+        raise UserError(f"--split={split!r}: this run has no such split; known: {', '.join(known)}")
+    return split or next(name for name in ("test", "val", "train") if name in known)
+
+
+def _summary(source: Any) -> dict[str, Any]:
+    """data.json: what a run's data were, for commands that do not read them again."""
+    context = source.train.context
+    return {
+        "examples": {name: len(split.x) for name, split in source.splits().items()},
+        "event": list(source.train.x.shape[1:]),
+        "levels": source.levels,
+        "labels": list(source.label_names or ()),
+        "context": 0 if context is None else context.shape[-1],
+    }
+
+
+def show(directory: Path, name: str = "results.json") -> None:
+    """Print the table of a results file and the figures' paths."""
     from vaeflow.results import format_results
 
-    path = directory / ("results.json" if split == "test" else f"results_{split}.json")
-    results = json.loads(path.read_text())
+    results = workdir.read_json(directory / name)
     print(format_results(results))
     print("\nfigures:")
     for figure in results["figures"]:
-        print(f"  {figure}")
+        print(f"  {directory / figure}")

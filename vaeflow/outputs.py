@@ -3,49 +3,68 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vaeflow import data, evaluate, figures, workdir
+from vaeflow.build import SEEDS
 from vaeflow.errors import UserError
-from vaeflow.launch import Overrides
+from vaeflow.launch import Overrides, named_split
 
 
 def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Overrides = ()) -> None:
-    """experiments.sample: samples.npz and samples.png of c.sample.n draws."""
+    """experiments.sample: samples.npz and samples_drawn.png of c.sample.n draws, and what they are conditioned on."""
+    if seed not in SEEDS:
+        raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
     model, params, config = workdir.load(directory, overrides, allowed=("sample",))
-    n, context, names = config.sample.n, None, None
-    if config.data.context == "label":
-        classes = _context_size(config)
-        if not -1 <= label < classes:
-            raise UserError(f"--label={label} is impossible; known: 0 to {classes - 1}, or -1 for all in turn")
-        names = np.full(n, label) if label >= 0 else np.arange(n) % classes
-        context = jnp.asarray(np.eye(classes, dtype=np.float32)[names])
-    elif label >= 0:
-        raise UserError(f"--label={label} needs a conditional model; this run has data.context={config.data.context!r}")
-    x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, context))
-    np.savez_compressed(directory / "samples.npz", x=x, **({} if names is None else {"label": names}))
+    n = config.sample.n
+    given = _conditions(directory, config, n, label)
+    x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
+    path = directory / "samples.npz"
+    write_npz(path, {"x": x, **given})
     figure = figures.draw_samples(x, config, directory / "figures" / "samples_drawn.png")
-    print(f"{n} samples, temperature {config.sample.temperature:g}, seed {seed}:\n  {directory / 'samples.npz'}\n  {figure}")
+    print(f"{n} samples, temperature {config.sample.temperature:g}, seed {seed}:\n  {path}\n  {figure}")
 
 
-def _context_size(config) -> int:
-    context = data.load(config.data, config.seed).train.context
-    assert context is not None  # data.load has checked it: data.context is "label"
-    return context.shape[-1]
+def _conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np.ndarray]:
+    """{context [n, C], label [n]} of a conditional model: the class `label`, or all classes in turn; contexts that are no
+    classes are those of the data."""
+    kind = config.data.context
+    if kind != "label" and label != -1:
+        raise UserError(f"--label={label} needs a model that is conditioned on labels; this run has data.context={kind!r}")
+    if kind == "none":
+        return {}
+    if kind == "array":
+        source = data.load(config.data, config.seed)
+        context = np.asarray(source.split(named_split(source)).context)
+        return {"context": np.resize(context, (n, context.shape[-1]))}
+    classes = workdir.read_json(directory / "data.json")["context"]
+    if not -1 <= label < classes:
+        raise UserError(f"--label={label} is impossible; known: 0 to {classes - 1}, or -1 for all in turn")
+    labels = np.full(n, label) if label >= 0 else np.arange(n) % classes
+    return {"context": np.eye(classes, dtype=np.float32)[labels], "label": labels}
 
 
-def encode(directory: Path, split: str = "test", output: str = "", overrides: Overrides = ()) -> None:
+def encode(directory: Path, split: str = "", output: Path | None = None, overrides: Overrides = ()) -> None:
     """experiments.encode: the latents and log-probabilities of a split, one row an example."""
+    if output is not None and output.suffix != ".npz":
+        raise UserError(f"--output={str(output)!r} must be an .npz file")
     model, params, config = workdir.load(directory, overrides, allowed=("eval",))
     source = data.load(config.data, config.seed)
-    chosen = getattr(source, split)
-    if chosen is None:
-        raise UserError(f"--split={split!r}: this run has no such split; data.{split} is empty")
-    arrays = evaluate.encode(model, params, chosen, source, config)
-    path = Path(output) if output else directory / f"encoded_{split}.npz"
-    np.savez_compressed(path, **arrays)
+    split = named_split(source, split)
+    arrays = evaluate.encode(model, params, source.split(split), source, config)
+    path = output or directory / f"encoded_{split}.npz"
+    write_npz(path, arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
-    print(f"{len(chosen.x)} examples of the {split} split: {shapes}\n  {path}")
+    print(f"{len(source.split(split).x)} examples of the {split} split: {shapes}\n  {path}")
+
+
+def write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays by name into an .npz file, whose folder is made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, **arrays)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be written: {error.strerror}") from None

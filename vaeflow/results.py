@@ -42,6 +42,8 @@ def format_results(results: Mapping[str, Any]) -> str:
         remarks.append(f"note: {results['note']}")
     if "k" in results:
         remarks.append(_diagnostics(results))
+    if "params" in results:
+        remarks.append(_provenance(results))
     where = f"{results['device_count']} x {results['device']}" if results["device_count"] > 1 else results["device"]
     remarks.append(f"evaluated in {results['seconds']:.1f} s on {where}")
     return "\n".join([*lines, "", *(f"  {remark}" for remark in remarks)])
@@ -56,6 +58,15 @@ def likelihood_title(results: Mapping[str, Any]) -> str:
 
 def _error(results: Mapping[str, Any], key: str, decimals: int) -> str:
     return f"± {results[f'{key}_se']:.{decimals}f}" if f"{key}_se" in results else ""
+
+
+def _provenance(results: Mapping[str, Any]) -> str:
+    commit = f"{results['commit'][:10]}{' with changes' if results['changed'] else ''}" if results["commit"] else "unknown"
+    budget = (
+        f"{results['steps']:,} steps in {results['seconds_trained']:.0f} s on {len(results['trained_on'])} x {results['trained_on'][0]}"
+    )
+    params = f"{results['params']} parameters, of step {results['params_step']:,}{' (moving average)' if results['ema'] else ''}"
+    return f"{results['config'] or 'run'}, seed {results['seed']}: {budget}; {params}; commit {commit}"
 
 
 def _diagnostics(results: Mapping[str, Any]) -> str:

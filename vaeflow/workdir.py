@@ -1,7 +1,8 @@
 """A run's directory: config.json, env.json, the lock, and reading a finished run back.
 
     config.json       the whole resolved config: data, never code; reading a run needs nothing else
-    env.json          one entry a launch: commit, diff, versions, devices, command line
+    env.json          one entry a launch: config's name, commit, diff, versions, devices, command line
+    data.json         what the data were: examples, shape, grey values, classes
     metrics.jsonl, tensorboard/, checkpoints/, results.json, figures/
 
 Neither jax nor Orbax is imported before it is needed: a finished run answers at once.
@@ -41,15 +42,15 @@ _PACKAGES = (
 )
 
 
-def prepare(directory: str | Path, config: ConfigDict) -> None:
-    """Make the directory ready for a run with `config`: new, or the same run going on (values that do not change what is
-    learned are updated). UserError: it holds a run with another config."""
+def prepare(directory: str | Path, config: ConfigDict, name: str = "") -> None:
+    """Make the directory ready for a run with `config` (called `name`): new, or the same run going on (values that do not
+    change what is learned are updated). UserError: it holds a run with another config."""
     directory = Path(directory)
     _make(directory)
     if (directory / "config.json").exists():
         _must_agree(directory, config)
     write_json(directory / "config.json", plain(config))
-    write_json(directory / "env.json", [*_launches(directory), environment()])
+    write_json(directory / "env.json", [*_launches(directory), {"config": name, **environment()}])
 
 
 def is_finished(directory: str | Path, config: ConfigDict) -> bool:
@@ -70,10 +71,10 @@ def read_config(directory: str | Path) -> ConfigDict:
     """The locked config of a run. UserError: this is no workdir."""
     path = Path(directory) / "config.json"
     if not Path(directory).is_dir():
-        raise UserError(f"workdir={directory} does not exist")
+        raise UserError(f"workdir={directory} {'is not a folder' if Path(directory).exists() else 'does not exist'}")
     if not path.is_file():
         raise UserError(f"workdir={directory} has no config.json: is it the workdir of a run?")
-    return ConfigDict(_read_json(path)).lock()
+    return ConfigDict(read_json(path)).lock()
 
 
 def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
@@ -89,11 +90,29 @@ def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allow
         override(config, key, text)
     import jax
 
-    from vaeflow import models
+    from vaeflow import experiment, models
     from vaeflow.stored import load_params
 
+    experiment.after_training(config)
     model = models.build_model(config)
+    experiment.platform()
     return model, jax.tree.map(jax.numpy.asarray, load_params(directory, config.eval.params)), config
+
+
+def provenance(directory: Path, config: Any) -> dict[str, Any]:
+    """What a number of this run stands on: config, seed, budget, which checkpoint, hardware, commit."""
+    from vaeflow.report import read_metrics
+    from vaeflow.stored import committed_steps
+
+    steps = {name: committed_steps(directory / "checkpoints" / name) for name in ("best", "last")}
+    params = ("best" if steps["best"] else "last") if config.eval.params == "auto" else config.eval.params
+    trained, state, rows = _launches(directory)[-1], _source_state(), read_metrics(directory)
+    return {
+        **{"config": trained.get("config", ""), "seed": config.seed, "steps": rows[-1]["step"], "seconds_trained": rows[-1]["seconds"]},
+        **{"params": params, "params_step": steps[params][0], "ema": config.optim.ema},
+        **{"trained_on": trained["devices"], "trained_commit": trained["commit"], "trained_changed": bool(trained["diff"])},
+        **{"commit": state["commit"], "changed": bool(state["diff"])},
+    }
 
 
 @contextlib.contextmanager
@@ -167,7 +186,7 @@ def _source_state(limit: int = 20_000) -> dict[str, str]:
 
 
 def _must_agree(directory: Path, config: ConfigDict) -> None:
-    old, new = _flat(_read_json(directory / "config.json")), _flat(plain(config))
+    old, new = _flat(read_json(directory / "config.json")), _flat(plain(config))
     words = []
     for key in [*new, *(k for k in old if k not in new)]:
         if any(key == free or key.startswith(free + ".") for free in _FREE):
@@ -191,10 +210,11 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _launches(directory: Path) -> list[Any]:
     path = directory / "env.json"
-    return _read_json(path) if path.is_file() else []
+    return read_json(path) if path.is_file() else []
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. UserError: it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

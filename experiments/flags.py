@@ -1,0 +1,59 @@
+"""The flags of all commands: argparse with errors of one line, and --config.KEY=VALUE overrides."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from vaeflow.errors import UserError, unknown
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are UserErrors that name the known flags. (argparse itself prints its usage, on several lines.)"""
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        """The flags of `argv`. A misspelt one is named before a missing one is asked for."""
+        for name in (word.partition("=")[0] for word in argv):
+            if name.startswith("--") and name not in self._option_string_actions:
+                raise unknown("the flag", name, self.flags())
+        return self.parse_args(argv)
+
+    def flags(self) -> list[str]:
+        """--help, --workdir, ..."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; known: {', '.join(self.flags())}")
+
+
+def parser(doc: str | None, examples: str) -> Parser:
+    """A parser whose --help ends with commands that run."""
+    prog = f"python -m experiments.{Path(sys.argv[0]).stem}"
+    epilog, plain = f"examples:\n{examples}", argparse.RawDescriptionHelpFormatter
+    return Parser(prog=prog, description=doc, epilog=epilog, formatter_class=plain, allow_abbrev=False)
+
+
+def path(text: str) -> Path:
+    """A file or a folder on the command line, where a shell leaves the ~ of --workdir=~/runs as it is."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return Path(text).expanduser()
+
+
+def parse_config(p: Parser, argv: list[str], prefix: str = "--config."):
+    """(flags, [(key, text)]): `--config.a.b=1` and `--config.a.b 1` are overrides, the rest are the parser's own flags."""
+    rest, overrides = [], []
+    words = iter(argv)
+    for word in words:
+        if not word.startswith(prefix):
+            rest.append(word)
+            continue
+        key, equals, text = word.removeprefix(prefix).partition("=")
+        if not equals:
+            text = next(words, "--")
+            if text.startswith("--"):
+                raise UserError(f"{word} needs a value: {word}=...")
+        overrides.append((key, text))
+    return p.parse(rest), overrides
