@@ -103,11 +103,10 @@ def residuals(layer: Layer, rank: int, params: Params, inputs: dict[str, jax.Arr
         params = merge_params(trained, stats, fixed)
         return getattr(at_rank(layer.bijector(params, context=context), rank), method)(h)
 
-    (z2, log_det2), pull_inverse = jax.vjp(functools.partial(run, "inverse_and_log_det"), trained, x, context)
-    ((x1, x2), (log_det, back2)), pull_forward = jax.vjp(
-        functools.partial(run, "forward_and_log_det"), trained, jnp.stack([z, z2]), context
-    )
-    z1, back = run("inverse_and_log_det", trained, x1, context)
+    forward, inverse = (functools.partial(run, f"{way}_and_log_det") for way in ("forward", "inverse"))
+    (z2, log_det2), pull_inverse = jax.vjp(inverse, trained, x, context)
+    ((x1, x2), (log_det, back2)), pull_forward = jax.vjp(forward, trained, jnp.stack([z, z2]), context)
+    z1, back = inverse(trained, x1, context)
 
     def one(h, c):
         y, log_det = forward(trained, h, c)
