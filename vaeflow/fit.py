@@ -57,6 +57,7 @@ class _Loop:
         self.last = Checkpoints(directory / "checkpoints" / "last", keep=2)
         self.best = Checkpoints(directory / "checkpoints" / "best", keep=2)
         self.seconds = dict(steps=0.0, compile=0.0, eval=0.0, save=0.0)
+        self._copy = jax.jit(_copied)
         self.signal = 0
 
     def run(self) -> Finished:
@@ -202,7 +203,7 @@ class _Loop:
     def _save(self, where: Checkpoints, step: int, state: train.State, book: Book) -> None:
         """Start a checkpoint of a copy (the next dispatch donates the state); nobody says "saved" before `_commit`."""
         began = time.perf_counter()
-        where.save(step, self.x.devices.replicate(jax.tree.map(jnp.copy, state)), book._asdict())
+        where.save(step, self.x.devices.replicate(self._copy(state)), book._asdict())
         self.seconds["save"] += time.perf_counter() - began
 
     def _commit(self, wait: bool = False) -> None:
@@ -217,3 +218,7 @@ class _Loop:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C does not wait
         self.signal = number
+
+
+def _copied(state: train.State) -> train.State:
+    return jax.tree.map(jnp.copy, state)  # under one jit: one program, not one a leaf

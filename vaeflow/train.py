@@ -48,10 +48,14 @@ class Shared(NamedTuple):
 
 
 def init_state(params: Params, tx: optax.GradientTransformation, ema: float, frozen: frozenset = frozenset()) -> tuple[State, Params]:
-    """(the state at step 0, the fixed leaves)."""
+    """(the state at step 0, the fixed leaves): of copies, no array twice, as the state is donated. One program, not one a leaf."""
     trained, stats, fixed = split_params(params, frozen)
-    average = jax.tree.map(jnp.copy, trained) if ema else {}  # a copy: both are donated
-    return State(jnp.zeros((), jnp.int32), trained, stats, tx.init(trained), average), fixed
+
+    def init(trained: Params, stats: Params) -> State:
+        first = State(jnp.zeros((), jnp.int32), trained, stats, tx.init(trained), trained if ema else {})
+        return jax.tree.map(jnp.copy, first)
+
+    return jax.jit(init)(trained, stats), fixed
 
 
 def eval_params(state: State, fixed: Params) -> Params:
