@@ -32,12 +32,13 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
 
 def _names(directories: list[Path]) -> dict[str, Path]:
     """What tells the runs apart: the folders' names, or as much of their paths as it takes."""
-    found = list(dict.fromkeys(directory.resolve() for directory in directories))
+    found = {directory.resolve(): directory for directory in directories}
+    names: list[str] = []
     for parts in range(1, max(len(path.parts) for path in found) + 1):
         names = ["/".join(path.parts[-parts:]) for path in found]
         if len(set(names)) == len(found):
             break
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, found.values(), strict=True))
 
 
 _COLUMNS = (

@@ -23,7 +23,7 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     given = _conditions(directory, config, n, label)
     x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
     path = directory / "samples.npz"
-    write_npz(path, {"x": x, **given})
+    _write_npz(path, {"x": x, **given})
     figure = figures.draw_samples(x, config, directory / "figures" / "samples_drawn.png")
     print(f"{n} samples, temperature {config.sample.temperature:g}, seed {seed}:\n  {path}\n  {figure}")
 
@@ -49,22 +49,31 @@ def _conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, n
 
 def encode(directory: Path, split: str = "", output: Path | None = None, overrides: Overrides = ()) -> None:
     """experiments.encode: the latents and log-probabilities of a split, one row an example."""
-    if output is not None and output.suffix != ".npz":
-        raise UserError(f"--output={str(output)!r} must be an .npz file")
+    if output is not None:
+        if output.suffix != ".npz":
+            raise UserError(f"--output={str(output)!r} must be an .npz file")
+        _make_folder(output)
     model, params, config = workdir.load(directory, overrides, allowed=("eval",))
     source = data.load(config.data, config.seed)
     split = named_split(source, split)
     arrays = evaluate.encode(model, params, source.split(split), source, config)
     path = output or directory / f"encoded_{split}.npz"
-    write_npz(path, arrays)
+    _write_npz(path, arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
     print(f"{len(source.split(split).x)} examples of the {split} split: {shapes}\n  {path}")
 
 
-def write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays by name into an .npz file, whose folder is made."""
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Arrays by name."""
+    try:
+        np.savez_compressed(path, **arrays)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be written: {error.strerror}") from None
+
+
+def _make_folder(path: Path) -> None:
+    """The folder of a file, before the work that the file is for."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **arrays)
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be written: {error.strerror}") from None
