@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+
 from vaeflow import data, experiment, train
 from vaeflow.config import load, plain, rows
 from vaeflow.data.source import Source, Split

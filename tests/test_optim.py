@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 from configs.base import base
 from vaeflow import optim
 from vaeflow.build import call
