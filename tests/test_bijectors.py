@@ -78,14 +78,14 @@ def test_a_coupling_on_events_of_another_rank_is_a_clear_error():
 def test_affine_log_scales_are_bounded_whatever_the_network_says():
     layer = make("affine_coupling", net="mlp", mask="half", flip=False, cap=1.5)
     x = 1e3 * normal(6, 4)
-    params = jax.tree.map(lambda a: 1e3 * a, perturbed(layer.init(KEY, x), 1.0))
+    params = jax.tree.map(lambda a: 1e3 * a, perturbed(quick_jit(layer.init)(KEY, x), 1.0))
     z, log_det = layer.bijector(params).inverse_and_log_det(x)
     assert np.all(np.isfinite(z)) and np.all(np.abs(log_det) <= 2 * 1.5 + 1e-5)
 
 
 def test_additive_coupling_keeps_volume():
     layer = make("additive_coupling", net="mlp", mask="half", flip=False)
-    params = perturbed(layer.init(KEY, normal(6, 4)), 1.0)
+    params = perturbed(quick_jit(layer.init)(KEY, normal(6, 4)), 1.0)
     z, log_det = layer.bijector(params).inverse_and_log_det(normal(6, 4))
     assert not np.any(log_det) and np.any(z != normal(6, 4))
 
@@ -156,7 +156,7 @@ def test_actnorm_standardises_the_first_batch(event):
 def test_batch_norm_in_training_mode():
     layer = make("batch_norm", momentum=0.9, eps=1e-5)
     x, later = normal(64, 3), 2 + 3 * normal(50, 3, seed=1)
-    params = perturbed(layer.init(KEY, x), 0.3)
+    params = perturbed(quick_jit(layer.init)(KEY, x), 0.3)
     z, log_det = layer.bijector(params, train=True).inverse_and_log_det(later)
     np.testing.assert_allclose(jnp.mean(z, 0), params["beta"], atol=1e-5)
     np.testing.assert_allclose(jnp.std(z, 0), jnp.exp(params["gamma"]), rtol=1e-4)
@@ -175,7 +175,7 @@ def test_batch_norm_in_training_mode():
 def test_batch_norm_statistics_move_by_momentum_and_are_what_evaluation_uses():
     layer = make("batch_norm", momentum=0.75, eps=1e-5)
     x, later = normal(64, 2), 4 + normal(64, 2, seed=1)
-    params = layer.init(KEY, x)
+    params = quick_jit(layer.init)(KEY, x)
     assert set(split_params(params)[1]) == {"stats"}
     after = layer.update(params, later)
     np.testing.assert_allclose(after["stats"]["mean"], 0.75 * jnp.mean(x, 0) + 0.25 * jnp.mean(later, 0), rtol=1e-5)
@@ -201,7 +201,7 @@ def test_lu_starts_as_a_rotation_or_the_identity():
     x = jnp.eye(6)
     for start in ("identity", "rotation"):
         layer = make("lu_linear", start=start)
-        params = layer.init(KEY, x)
+        params = quick_jit(layer.init)(KEY, x)
         w, log_det = layer.bijector(params).inverse_and_log_det(x)
         np.testing.assert_allclose(w @ w.T, x, atol=1e-5)
         np.testing.assert_allclose(log_det, 0, atol=1e-5)
@@ -225,7 +225,7 @@ def test_logit_is_finite_at_the_ends_and_exact_in_the_middle():
 def test_greys_to_logits_have_the_density_of_the_data_as_loaded():
     layer = chain(make("scale", shift=0.0, factor=17.0), make("logit", alpha=0.05), make("actnorm"))
     x = jnp.asarray(np.random.default_rng(0).integers(0, 17, (32, 8, 8, 1)) + 0.5, jnp.float32)
-    params = layer.init(KEY, x)
+    params = quick_jit(layer.init)(KEY, x)
     bijector = at_rank(layer.bijector(params), 3)
     z, log_det = bijector.inverse_and_log_det(x)
     np.testing.assert_allclose(jnp.std(z), 1, rtol=1e-3)

@@ -79,7 +79,7 @@ def test_an_empty_chain_is_the_identity_and_no_empty_branch_is_kept():
 def test_repeat_initialises_each_copy_on_what_the_copies_before_it_give():
     layer = repeat(chain(make("actnorm"), make("permutation", order="random"), make("nice_scaling")), 3)
     x = 5 + 4 * normal(64, 6)
-    params = layer.init(KEY, x)
+    params = quick_jit(layer.init)(KEY, x)
     assert {leaf.shape for leaf in jax.tree.leaves(params)} == {(3, 6)}
     np.testing.assert_allclose(params["00"]["shift"][0], jnp.mean(x, 0), rtol=1e-5)
     np.testing.assert_allclose(params["00"]["shift"][1:], 0, atol=1e-5)

@@ -68,14 +68,15 @@ def _inverse(*, of: Layer) -> Layer:
     return inverse(of)
 
 
-def _couplings(**arguments: Any) -> tuple[Example, ...]:
-    """A coupling at every mask, flipped and not."""
-    return (
-        Example(dict(net="mlp", mask="half", flip=False, **arguments)),
-        Example(dict(net="mlp", mask="alternating", flip=True, **arguments)),
-        Example(dict(net="convnet", mask="checkerboard", flip=False, **arguments), CHECKERBOARDS),
-        Example(dict(net="convnet", mask="channel", flip=True, **arguments), CHANNELS),
-    )
+def _couplings(*masks: str, **arguments: Any) -> tuple[Example, ...]:
+    """A coupling at some masks, half of them flipped; how a mask splits does not depend on the transformer."""
+    every = {
+        "half": Example(dict(net="mlp", mask="half", flip=False, **arguments)),
+        "alternating": Example(dict(net="mlp", mask="alternating", flip=True, **arguments)),
+        "checkerboard": Example(dict(net="convnet", mask="checkerboard", flip=False, **arguments), CHECKERBOARDS),
+        "channel": Example(dict(net="convnet", mask="channel", flip=True, **arguments), CHANNELS),
+    }
+    return tuple(every[mask] for mask in masks)
 
 
 _SPLINE = dict(bins=4, bound=3.0, min_width=1e-3, min_height=1e-3, min_slope=1e-3)
@@ -84,9 +85,11 @@ BIJECTORS: dict[str, Entry] = {
     "chain": Entry(_chain, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
     "repeat": Entry(_repeat, (Example(dict(of="step", n=3)),), context=True),
     "inverse": Entry(_inverse, (Example(dict(of="coupling")),), context=True),
-    "additive_coupling": Entry(additive_coupling, _couplings(), context=True, identity=True),
-    "affine_coupling": Entry(affine_coupling, _couplings(cap=2.0), context=True, identity=True),
-    "spline_coupling": Entry(spline_coupling, _couplings(**_SPLINE), context=True, identity=True),
+    "additive_coupling": Entry(additive_coupling, _couplings("half", "channel"), context=True, identity=True),
+    "affine_coupling": Entry(
+        affine_coupling, _couplings("half", "alternating", "checkerboard", "channel", cap=2.0), context=True, identity=True
+    ),
+    "spline_coupling": Entry(spline_coupling, _couplings("alternating", "checkerboard", **_SPLINE), context=True, identity=True),
     "nice_scaling": Entry(nice_scaling, (Example({}),), identity=True),
     "actnorm": Entry(actnorm, (Example({}, (*VECTORS, (4, 4, 2))),)),
     "batch_norm": Entry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*VECTORS, (4, 4, 2))),)),
