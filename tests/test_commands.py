@@ -228,6 +228,16 @@ def test_own_pictures(tmp_path):
     assert results(workdir)["bits_per_dim"] > 0
 
 
+def test_a_config_that_was_edited_is_checked_again(vae, tmp_path):
+    shutil.copytree(vae, tmp_path / "run")
+    kept = json.loads((vae / "config.json").read_text())
+    for change, held in (({"sample": 3}, "sample=3"), ({"more": 3}, "'more'"), ({"data": {}}, "data.kind"), ({"model": {}}, "model.kind")):
+        (tmp_path / "run" / "config.json").write_text(json.dumps(kept | change))
+        assert held in refusal("evaluate", f"--workdir={tmp_path / 'run'}")
+    (tmp_path / "run" / "config.json").write_text("[]")
+    assert "config.json" in refusal("sample", f"--workdir={tmp_path / 'run'}")
+
+
 def test_early_stopping_says_so(tmp_path):
     words = (*FLOW, "--config.train.steps=1000", "--config.train.patience=2", "--config.optim.learning_rate=1e-30", "--config.optim.ema=0")
     text = call("train", *words, f"--workdir={tmp_path / 'run'}")

@@ -90,7 +90,11 @@ def build(parts: Mapping[str, Any], name: str, want: type, _open: tuple[str, ...
                 )
         raise unknown(f"{where}.kind", kind, registry)
     make = getattr(registry[kind], "make", registry[kind])
-    return make(**check(make, values, where, parts, (*_open, name)))
+    checked = check(make, values, where, parts, (*_open, name))
+    try:
+        return make(**checked)
+    except UserError as error:  # values that are possible alone, not together
+        raise UserError(f"{where}: {error}") from error
 
 
 def signature(make: Callable[..., Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from vaeflow import data, models, optim, parallel, train
 from vaeflow.build import Count, Seed, call
 from vaeflow.checkpoint import load_params
-from vaeflow.config import plain
-from vaeflow.errors import UserError, unknown
+from vaeflow.config import VALUES, check_sections, plain
+from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, split_params
 
 
@@ -63,18 +63,12 @@ _UNREAD = {
     "csv": ("name", "train", "val", "test", "size"),
     "image_folder": ("name", "label", "train", "val", "test", "size"),
 }
-_SECTIONS = ("seed", "init_from", "fixed_from", "model", "parts", "data", "optim", "train", "eval", "sample", "devices")
 
 
 def make(config: ConfigDict) -> Experiment:
     """Check every section, load the data, build the model. Every mistake is one UserError; nothing is compiled."""
-    for key in config:
-        if key not in _SECTIONS:
-            raise unknown("config: the key", key, _SECTIONS)
-    for key in _SECTIONS:
-        if key not in config:
-            raise UserError(f"config.{key} is missing")
-    call(_top, {k: config[k] for k in ("seed", "init_from", "fixed_from")}, "config")
+    check_sections(config)
+    call(_top, {key: config[key] for key in VALUES}, "config")
     training = call(train.Train, plain(config.train), "train")
     evaluation = after_training(config)
     optimiser = call(optim.Optim, plain(config.optim), "optim")

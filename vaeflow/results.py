@@ -62,10 +62,9 @@ def _error(results: Mapping[str, Any], key: str, decimals: int) -> str:
 
 def _provenance(results: Mapping[str, Any]) -> str:
     commit = f"{results['commit'][:10]}{' with changes' if results['changed'] else ''}" if results["commit"] else "unknown"
-    budget = (
-        f"{results['steps']:,} steps in {results['seconds_trained']:.0f} s on {len(results['trained_on'])} x {results['trained_on'][0]}"
-    )
+    devices = f"{len(results['trained_on'])} x {results['trained_on'][0]}" if results["trained_on"] else "unknown devices"
     params = f"{results['params']} parameters, of step {results['params_step']:,}{' (moving average)' if results['ema'] else ''}"
+    budget = f"{results['steps']:,} steps in {results['seconds_trained']:.0f} s on {devices}"
     return f"{results['config'] or 'run'}, seed {results['seed']}: {budget}; {params}; commit {commit}"
 
 

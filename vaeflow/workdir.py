@@ -26,7 +26,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vaeflow import manifest
-from vaeflow.config import override, plain
+from vaeflow.config import check_sections, override, plain
 from vaeflow.errors import UserError
 from vaeflow.files import write_json
 
@@ -74,7 +74,10 @@ def read_config(directory: str | Path) -> ConfigDict:
         raise UserError(f"workdir={directory} {'is not a folder' if Path(directory).exists() else 'does not exist'}")
     if not path.is_file():
         raise UserError(f"workdir={directory} has no config.json: is it the workdir of a run?")
-    return ConfigDict(read_json(path)).lock()
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} cannot be read: it holds no config")
+    return ConfigDict(found).lock()
 
 
 def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
@@ -88,6 +91,7 @@ def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allow
             known = ", ".join(f"config.{section}.*" for section in allowed) or "none"
             raise UserError(f"config.{key} cannot be changed in a run that is trained; known: {known}")
         override(config, key, text)
+    check_sections(config, str(Path(directory) / "config.json"))
     import jax
 
     from vaeflow import experiment, models
@@ -106,11 +110,15 @@ def provenance(directory: Path, config: Any) -> dict[str, Any]:
 
     steps = {name: committed_steps(directory / "checkpoints" / name) for name in ("best", "last")}
     params = ("best" if steps["best"] else "last") if config.eval.params == "auto" else config.eval.params
-    trained, state, rows = _launches(directory)[-1], _source_state(), read_metrics(directory)
+    trained, state, rows = [{}, *_launches(directory)][-1], _source_state(), read_metrics(directory)
     return {
         **{"config": trained.get("config", ""), "seed": config.seed, "steps": rows[-1]["step"], "seconds_trained": rows[-1]["seconds"]},
         **{"params": params, "params_step": steps[params][0], "ema": config.optim.ema},
-        **{"trained_on": trained["devices"], "trained_commit": trained["commit"], "trained_changed": bool(trained["diff"])},
+        **{
+            "trained_on": trained.get("devices", []),
+            "trained_commit": trained.get("commit", ""),
+            "trained_changed": bool(trained.get("diff")),
+        },
         **{"commit": state["commit"], "changed": bool(state["diff"])},
     }
 
