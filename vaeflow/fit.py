@@ -63,11 +63,7 @@ class _Loop:
     def run(self) -> Finished:
         x = self.x
         state, fixed, book = self._start()
-        slots = x.devices.slots(x.batch)
-        feed = data.make_feed(x.source.train, x.config.data, x.config.seed, slots=slots, steps=x.train.steps, capacity=x.train.max_dispatch)
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(x.config.seed), 2))
-        shared = train.Shared(*x.devices.replicate((fixed, feed.arrays, keys[0], keys[1], jnp.zeros((), jnp.int32))))
-        dispatch = train.make_dispatch(x.model, x.tx, x.optim.ema, x.devices, self._take(feed), feed.capacity)
+        feed, shared, dispatch = self.program(fixed)
         validate = self._validator()
         metrics = Metrics(self.directory, book.position, enabled=x.devices.primary)
         step, rate, fresh = int(state.step), 0.0, True
@@ -123,7 +119,16 @@ class _Loop:
         self.bar.say(f"going on from step {step} of {x.train.steps}")
         return x.devices.replicate(state), restore_fixed(self.directory, fixed), Book(**progress)
 
-    def _take(self, feed: Any) -> Any:
+    def program(self, fixed: Any) -> tuple[data.Feed, train.Shared, Any]:
+        """The feed, what every dispatch reads, and the compiled dispatch."""
+        x = self.x
+        slots, most = x.devices.slots(x.batch), x.train.max_dispatch
+        feed = data.make_feed(x.source.train, x.config.data, x.config.seed, slots=slots, steps=x.train.steps, capacity=most)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(x.config.seed), 2))
+        shared = train.Shared(*x.devices.replicate((fixed, feed.arrays, keys[0], keys[1], jnp.zeros((), jnp.int32))))
+        return feed, shared, train.make_dispatch(x.model, x.tx, x.optim.ema, x.devices, self._take(), feed.capacity)
+
+    def _take(self) -> Any:
         config, source, devices = self.x.config.data, self.x.source, self.x.devices
         share = config.batch // devices.count
 

@@ -9,12 +9,12 @@ import math
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from vaeflow.build import Count
 from vaeflow.errors import UserError
 from vaeflow.model import Array
+from vaeflow.nets.convolve import Convolution, convolve, images
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, flatten, inits
 
 
@@ -107,9 +107,9 @@ class Conv(_Convolutional):
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
-        f, size, h = getattr(nn, self.activation), (self.kernel,) * 2, x
+        f, h = getattr(nn, self.activation), x
         for i, n in enumerate(self.channels):
-            h = nn.Conv(n, size, self.stride, name=f"conv_{i}", **self.options())(h)
+            h = Convolution(n, self.kernel, self.stride, name=f"conv_{i}", **self.options())(h)
             h = f(self.context(h, context, pixels=True) if i == 0 else h)
         h = flatten(h, 3)
         for i, n in enumerate((*self.hidden, math.prod(self.out))):
@@ -170,18 +170,10 @@ class UpConv(nn.Module):
         bias = self.param("bias", self.bias_init, (n,))
         dtype = self.dtype or jnp.result_type(x, kernel)
         pad, edge = (0, taps * s - k), (taps - 1, taps - 1)
-        # [s j + a, s j' + a', c, n] -> [j, j', c, (a, a', n)], flipped in j since XLA correlates (`_flip`, not [::-1]: XLA folds
-        # a reversed kernel into the convolution, which then loses its fast kernels too).
+        # [s j + a, s j' + a', c, n] -> [j, j', c, (a, a', n)], flipped in j since XLA correlates
         blocks = jnp.pad(kernel.astype(dtype), (pad, pad, (0, 0), (0, 0))).reshape(taps, s, taps, s, channels, n)
-        blocks = _flip(_flip(blocks.transpose(0, 2, 4, 1, 3, 5), 0), 1).reshape(taps, taps, channels, s * s * n)
-        h = jax.lax.conv_general_dilated(
-            # Padded here: through a convolution's own padding the kernel's gradient is seven times slower.
-            jnp.pad(x.astype(dtype).reshape(-1, height, width, channels), ((0, 0), edge, edge, (0, 0))),
-            blocks,
-            window_strides=(1, 1),
-            padding="VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        blocks = blocks[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, channels, s * s * n)
+        h = convolve(images(x).astype(dtype), blocks, 1, (edge, edge))
         rows, columns = h.shape[1:3]
         h = h.reshape(-1, rows, columns, s, s, n).transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows * s, columns * s, n)
         first = max(k - s, 0) // 2
@@ -189,19 +181,15 @@ class UpConv(nn.Module):
         return h.reshape(*x.shape[:-3], s * height, s * width, n)
 
 
-def _flip(x: Array, axis: int) -> Array:
-    return jnp.concatenate(jnp.split(x, x.shape[axis], axis)[::-1], axis)
-
-
 class ConvNet(_Convolutional):
     """See `convnet`."""
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
-        f, size, h = getattr(nn, self.activation), (self.kernel,) * 2, x
+        f, h = getattr(nn, self.activation), x
         for i, n in enumerate((*self.channels, self.map_channels())):
             head = i == len(self.channels)
-            h = nn.Conv(n, size, name="head" if head else f"conv_{i}", **self.options(head))(h)
+            h = Convolution(n, self.kernel, 1, name="head" if head else f"conv_{i}", **self.options(head))(h)
             h = self.context(h, context, pixels=True, head=head) if i == 0 else h
             h = h if head else f(h)
         return self.maps(h).astype(jnp.result_type(x))
