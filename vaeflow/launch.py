@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vaeflow import workdir
+from vaeflow.config import plain
 from vaeflow.errors import UserError
 
 Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and their text on the command line
@@ -23,6 +24,8 @@ def launch(
     if not dry_run and workdir.is_finished(directory, config):
         print(f"{directory} is finished; its results:\n")
         show(directory)
+        if plain(workdir.read_config(directory).eval) != plain(config.eval):
+            print("\nconfig.eval is another one now; its numbers come from experiments.evaluate with the same values")
         return
     from vaeflow import dryrun, experiment, fit, parallel  # jax, Orbax and the rest take seconds to import
 

@@ -130,15 +130,17 @@ def distributed(coordinator: str = "", processes: int = 0, process: int = -1) ->
     """Join several processes (jax.distributed). Without arguments the cluster is detected (SLURM, TPU pods, MPI)."""
     if jax.config.jax_platforms in ("cpu", "", None):  # type: ignore[attr-defined]
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    given = dict(coordinator_address=coordinator, num_processes=processes, process_id=process) if coordinator else {}
-    if coordinator and (processes < 1 or not 0 <= process < processes):
-        raise UserError(f"--processes={processes} --process={process} is impossible; processes >= 1 and 0 <= process < processes")
-    if processes > 1:
+    given: dict[str, Any] = dict(coordinator_address=coordinator, num_processes=processes, process_id=process) if coordinator else {}
+    if coordinator:
         print(f"process {process}: waiting for {processes} processes at {coordinator}", file=sys.stderr, flush=True)
     try:
-        jax.distributed.initialize(**given)  # type: ignore[arg-type]
+        jax.distributed.initialize(**given)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"the processes could not meet (--coordinator={coordinator!r}): {str(error).splitlines()[0]}") from error
+        words = str(error).splitlines()[0]
+        if coordinator:
+            raise UserError(f"the processes could not meet at --coordinator={coordinator!r}: {words}") from error
+        how = "on a cluster other than SLURM, a TPU pod or MPI say --coordinator=HOST:PORT --processes=N --process=I"
+        raise UserError(f"--distributed: no cluster was found ({words}); {how}") from error
 
 
 def barrier(name: str) -> None:

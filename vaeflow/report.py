@@ -50,7 +50,7 @@ class Metrics:
         self._file.write(json.dumps({"step": step, "split": split, **row}) + "\n")
         self._file.flush()  # to the system: a killed process loses nothing
         # One event a row: add_scalar makes one a value, and each goes through a queue of processes (1 ms a row in all).
-        from tensorboardX.summary import Summary
+        from tensorboardX.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 
         scalars = [Summary.Value(tag=f"{split}/{name}", simple_value=value) for name, value in numbers.items()]
         self._tensorboard(step).file_writer.add_summary(Summary(value=scalars), step)
@@ -93,9 +93,12 @@ def read_metrics(directory: str | Path, clock: bool = True) -> list[dict[str, An
     if not path.is_file():
         raise UserError(f"workdir={directory} has no metrics.jsonl: is it the workdir of a run?")
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
         if line.endswith("\n"):  # else: the run is writing it just now
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError:
+                raise UserError(f"{path}: line {number} is damaged: {line.strip()[:60]!r}") from None
             rows.append({k: math.nan if v is None else v for k, v in row.items() if clock or k not in WALL_CLOCK})
     return rows
 

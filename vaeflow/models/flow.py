@@ -59,7 +59,7 @@ def flow(
         return x.reshape(x.shape[0], *shape), log_q
 
     def bijector(params, context, key=None, train=False):
-        return at_rank(layer.bijector(params["layer"], context=context, key=key, train=train), len(shape))
+        return at_rank(layer.bijector(params.get("layer", {}), context=context, key=key, train=train), len(shape))
 
     def draw(params, key, batch, train):
         key_u, key_f = jax.random.split(key)

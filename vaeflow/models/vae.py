@@ -91,7 +91,7 @@ def vae(
         gaussian, own = features(params, x, context)
         if posterior is None:
             return gaussian
-        bijector = posterior.bijector(params["posterior"], context=own, key=key, train=train)
+        bijector = posterior.bijector(params.get("posterior", {}), context=own, key=key, train=train)
         return distrax.Transformed(gaussian, at_rank(bijector, 1))
 
     def prior_of(params, context=None, key=None, train=False, noise=1.0) -> Distribution:
@@ -99,7 +99,7 @@ def vae(
         gaussian = normal(jnp.zeros((*batch, latent)), jnp.asarray(noise))
         if prior is None:
             return gaussian
-        bijector = prior.bijector(params["prior"], context=context, key=key, train=train)
+        bijector = prior.bijector(params.get("prior", {}), context=context, key=key, train=train)
         return distrax.Transformed(gaussian, at_rank(bijector, 1))
 
     def likelihood_of(params, z, context=None) -> Distribution:
