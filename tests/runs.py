@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
+
 from vaeflow.report import read_metrics
 from vaeflow.stored import load_newest
 
@@ -47,6 +49,15 @@ def finish(process: subprocess.Popen[str], timeout: float = 180) -> tuple[int, s
 def run(*words: str, devices: int = 1, module: str = "experiments.train") -> tuple[int, str, str]:
     """`start`, then `finish`."""
     return finish(start(*words, devices=devices, module=module))
+
+
+def wait_for_rows(process: subprocess.Popen[str], workdir: Path, rows: int) -> None:
+    """Until metrics.jsonl has so many rows: the run is somewhere in the middle."""
+    path, until = workdir / "metrics.jsonl", time.monotonic() + 120
+    while not (path.exists() and path.read_text().count("\n") >= rows):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def state(workdir: Path, which: str = "last") -> dict[str, np.ndarray]:

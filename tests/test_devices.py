@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runs import SMALL, finish, run, start, state
+
+from tests.runs import SMALL, finish, run, start, state, wait_for_rows
 from vaeflow.report import read_metrics
 
 # A flow on continuous data has no noise in its loss, so that the number of devices changes nothing but rounding.
@@ -70,28 +73,38 @@ def test_eight_devices_go_on_as_one_and_back(one, tmp_path):
         assert_close(one, workdir)
 
 
+def two(workdir: Path, *more: str) -> list[subprocess.Popen[str]]:
+    """The flow in two processes of two devices each, which meet on the loopback interface."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = (*FLOW, *more, f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
+    return [start(*words, f"--process={i}", devices=2) for i in range(2)]
+
+
 def test_two_processes_train_save_and_restore(one, tmp_path):
     workdir = tmp_path / "two"
-
-    def both() -> list[tuple[int, str, str]]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        words = (*FLOW, f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
-        started = [start(*words, f"--process={i}", devices=2) for i in range(2)]
-        return [finish(process) for process in started]
-
-    for code, _, err in both():
+    for code, _, err in map(finish, two(workdir)):
         assert code == 0, err
     assert_close(one, workdir)
     assert json.loads((workdir / "env.json").read_text())[-1]["processes"] == 2
     (workdir / "results.json").unlink()
     (workdir / "checkpoints" / "last" / "40").rename(tmp_path / "40")
-    results = both()
+    results = [finish(process) for process in two(workdir)]
     assert all(code == 0 for code, _, _ in results), results
     assert "going on from step 20 of 40" in results[0][1]
     assert all("Gloo" in line for line in results[1][1].splitlines())  # only the first process speaks
     assert_close(one, workdir)
+
+
+def test_sigterm_to_one_of_two_processes_saves_and_stops_both(tmp_path):
+    started = two(tmp_path / "stopped", "--config.train.steps=1000000", "--config.train.dispatch_seconds=0.05")
+    wait_for_rows(started[0], tmp_path / "stopped", 3)
+    started[1].send_signal(signal.SIGTERM)
+    results = [finish(process) for process in started]
+    assert [code for code, _, _ in results] == [143, 143], results
+    assert "stopped at step" in results[0][2]
+    assert 0 < state(tmp_path / "stopped")["['step']"] < 1_000_000
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runs import SMALL, assert_same_run, finish, run, start, state
+
+from tests.runs import SMALL, assert_same_run, finish, run, start, state, wait_for_rows
 from vaeflow.report import read_metrics
 
 STEPS = 1500
@@ -28,15 +29,6 @@ def uninterrupted(tmp_path_factory) -> Path:
     return workdir
 
 
-def wait_for_rows(process, workdir: Path, rows: int) -> None:
-    """Until metrics.jsonl has so many rows: the run is somewhere in the middle."""
-    path, until = workdir / "metrics.jsonl", time.monotonic() + 120
-    while not (path.exists() and path.read_text().count("\n") >= rows):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def test_kill_9_at_a_random_step_changes_nothing(uninterrupted, tmp_path):
     rng = np.random.default_rng()
     for _ in range(2):
@@ -44,7 +36,7 @@ def test_kill_9_at_a_random_step_changes_nothing(uninterrupted, tmp_path):
         wait_for_rows(process, tmp_path / "killed", int(rng.integers(2, 40)))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    code, out, err = run(*words(tmp_path / "killed"))
+    code, _, err = run(*words(tmp_path / "killed"))
     assert code == 0, err
     assert_same_run(uninterrupted, tmp_path / "killed")
     steps = [row["step"] for row in read_metrics(tmp_path / "killed") if row["split"] == "train"]

@@ -70,7 +70,8 @@ def conclude(directory: Path, source: Any = None, split: str = "", overrides: Ov
     from vaeflow import data, evaluate, figures
     from vaeflow.report import read_metrics
 
-    model, params, config = workdir.load(directory, overrides, allowed=("eval",))
+    loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=("eval",))
+    model, params, config = loaded
     source = data.load(config.data, config.seed) if source is None else source
     split, own = named_split(source, split), named_split(source)
     results = evaluate.results(model, params, source, split, config) | workdir.provenance(directory, config)

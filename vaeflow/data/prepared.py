@@ -110,7 +110,7 @@ def _check_network(urls: Iterable[str], name: str) -> None:
 
 
 def _connect(host: str, port: int) -> str:
-    """"" or what is wrong, after PATIENCE seconds at most. In a thread, because looking up a name has no time limit of its own."""
+    """ "" or what is wrong, after PATIENCE seconds at most. In a thread, because looking up a name has no time limit of its own."""
     trouble = [f"nothing within {PATIENCE:g} s"]
 
     def connect() -> None:
