@@ -12,6 +12,7 @@ Both give the same batches for the same seed and step. A process that holds only
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -113,9 +114,16 @@ class Feed:
         return {name: out for name, (out, _) in room.items()}
 
     def _room(self, event: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """A new array [..., capacity, b, *event] (a used one may still be read by the device) and its view [capacity, ..., b, *event]."""
+        """A new array [..., capacity, b, *event] (a used one may still be read by the device) and its view [capacity, ..., b, *event].
+
+        At an address that is a multiple of 64, where a CPU device reads it in place: a copy of CHUNK_BYTES takes 30 ms.
+        """
         *devices, share = self._slots.shape
-        out = np.zeros((*devices, self.capacity, share, *event), dtype)
+        shape = (*devices, self.capacity, share, *event)
+        size = math.prod(shape) * dtype.itemsize
+        raw = np.zeros(size + 64, np.uint8)
+        first = -raw.ctypes.data % 64
+        out = raw[first : first + size].view(dtype).reshape(shape)
         return out, np.moveaxis(out, len(devices), 0)
 
     def _gather(self, step: int) -> dict[str, np.ndarray]:
