@@ -28,6 +28,11 @@ def run(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print("error: the device's memory is full; lower data.batch, or eval.batch and eval.chunk in evaluation", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # `| head` has read enough: what is left in the buffer goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -68,9 +68,10 @@ def state(workdir: Path, which: str = "last") -> dict[str, np.ndarray]:
 
 
 def assert_same_run(one: Path, two: Path) -> None:
-    """Bit-equal parameters, optimiser, moving average; the same rows of metrics.jsonl but for the clock."""
-    a, b = state(one), state(two)
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    """Bit-equal parameters, optimiser, moving average, of the last and the best step; the same rows of metrics.jsonl but for the clock."""
+    for which in ("last", "best"):
+        a, b = state(one, which), state(two, which)
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=f"{which}: {name}")
     assert read_metrics(one, clock=False) == read_metrics(two, clock=False)

@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from vaeflow import manifest
-from vaeflow.checkpoint import Checkpoints, load_newest, load_params, nonfinite, restore_fixed, save_fixed
+from vaeflow.checkpoint import Checkpoints, load_newest, load_params, restore_fixed, save_fixed
 from vaeflow.errors import RunFailed, UserError
 from vaeflow.stored import all_steps, committed_steps
 
@@ -218,13 +218,6 @@ def test_fixed_leaves_and_the_parameters_of_a_run(tmp_path: Path):
     flip(largest(tmp_path / "checkpoints" / "fixed" / "0"))
     with pytest.raises(UserError, match="fixed leaves of this run are damaged"):
         load_params(tmp_path, "last")
-
-
-def test_nonfinite_names_the_leaves():
-    state = state_at(1)
-    assert nonfinite(state) == []
-    state.trained["net"]["bias"] = state.trained["net"]["bias"].at[3].set(jnp.nan)
-    assert nonfinite(state) == ["trained/net/bias"]
 
 
 def test_the_list_is_json_with_sizes_and_hashes(last: Path):

@@ -1,6 +1,6 @@
 """vaeflow: variational autoencoders and normalizing flows in JAX.
 
-    import vaeflow
+    import jax, vaeflow
     model, params, config = vaeflow.load("runs/digits_vae")      # a run's workdir is all that is needed
     x = model.sample(params, jax.random.key(0), 16)
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
@@ -28,9 +27,9 @@ from jax.sharding import SingleDeviceSharding
 
 from vaeflow import manifest
 from vaeflow.errors import RunFailed, UserError
-from vaeflow.stored import FAILURES, Say, all_steps, by_path, committed_steps, load_newest, load_params, must_fit, reason, to_stderr
+from vaeflow.stored import FAILURES, Say, all_steps, committed_steps, load_newest, load_params, must_fit, reason, to_stderr
 
-__all__ = ["Checkpoints", "load_newest", "load_params", "nonfinite", "restore_fixed", "save_fixed"]
+__all__ = ["Checkpoints", "load_newest", "load_params", "restore_fixed", "save_fixed", "stored_fixed"]
 
 
 class Checkpoints:
@@ -206,16 +205,23 @@ class Checkpoints:
 
 
 def save_fixed(workdir: str | Path, tree: Any) -> None:
-    """Save the "fixed" leaves of a workdir; where there are none, or they are saved already, nothing happens.
+    """Save the "fixed" leaves of a new run, in place of what an earlier one may have left; where there are none, nothing is kept.
 
     They may be each process's own arrays: they are the same everywhere, and process 0 writes its copy.
     """
-    if jax.tree.leaves(tree):
-        checkpoints = Checkpoints(_fixed(workdir), keep=1)
-        try:
+    checkpoints = Checkpoints(_fixed(workdir), keep=1)
+    try:
+        checkpoints.delete_after(-1)
+        if jax.tree.leaves(tree):
             checkpoints.save(0, jax.tree.map(np.asarray, tree), {})
-        finally:
-            checkpoints.close()
+    finally:
+        checkpoints.close()
+
+
+def stored_fixed(workdir: str | Path, warn: Say = to_stderr) -> Any:
+    """The "fixed" leaves that lie in a workdir as numpy arrays, {} where there are none."""
+    found = load_newest(_fixed(workdir), warn)
+    return {} if found is None else found.state
 
 
 def restore_fixed(workdir: str | Path, like: Any, warn: Say = to_stderr) -> Any:
@@ -227,18 +233,6 @@ def restore_fixed(workdir: str | Path, like: Any, warn: Say = to_stderr) -> Any:
         raise UserError(f"the fixed leaves of this run cannot be read from {_fixed(workdir)}; delete {workdir} to start again from step 0")
     must_fit(found.path, like)
     return found.state
-
-
-def nonfinite(tree: Any) -> list[str]:
-    """The paths of the leaves that hold a NaN or an infinity: what must not be saved."""
-    leaves = {path: x for path, x in by_path(tree).items() if jnp.issubdtype(x.dtype, jnp.inexact)}
-    finite = jax.device_get(_all_finite(list(leaves.values())))
-    return [path for path, ok in zip(leaves, finite, strict=True) if not ok]
-
-
-@jax.jit
-def _all_finite(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [jnp.isfinite(x).all() for x in leaves]
 
 
 def _fixed(workdir: str | Path) -> Path:

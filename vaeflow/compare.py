@@ -18,10 +18,16 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         workdir.read_config(directory)
         path = directory / "results.json"
         if not path.is_file():
-            raise UserError(f"workdir={directory} has no results.json; run: python -m experiments.evaluate --workdir={directory}")
+            line = f"workdir={directory} has no results.json; run: python -m experiments.evaluate --workdir={directory}"
+            if len(directories) == 1:
+                raise UserError(line)
+            print(f"left out: {line}\n")
+            continue
         results = workdir.read_json(path)
         rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
         curves[name] = read_metrics(directory)
+    if not rows:
+        raise UserError("none of these workdirs has a results.json: train first")
     from vaeflow import figures
 
     kept = [i for i in range(len(_COLUMNS) + 1) if any(row[i] != "" for row in rows)]
@@ -52,6 +58,7 @@ _COLUMNS = (
     ("split", "split"),
     ("examples", "examples"),
     ("steps", "steps"),
+    ("seconds_trained", "train [s]"),
     ("seed", "seed"),
     ("note", "note"),
 )

@@ -132,12 +132,12 @@ def std_of(name: Std, s: Array, bound: float) -> Array:
 
     log_variance   exp(s / 2)
     softplus       softplus(s) + 1e-6
-    bounded        bound tanh(softplus(s) / bound): the softplus for small values, never above the bound
+    bounded        bound tanh(t / bound), t = softplus(s) + 1e-6: the softplus for small values, never above the bound
     """
     if name == "log_variance":
         return jnp.exp(0.5 * s)
-    positive = jax.nn.softplus(s)
-    return positive + 1e-6 if name == "softplus" else bound * jnp.tanh(positive / bound)
+    positive = jax.nn.softplus(s) + 1e-6
+    return positive if name == "softplus" else bound * jnp.tanh(positive / bound)
 
 
 def likelihood_heads(name: Likelihood) -> tuple[int, ...]:

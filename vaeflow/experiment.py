@@ -16,10 +16,10 @@ from ml_collections import ConfigDict
 
 from vaeflow import data, models, optim, parallel, train
 from vaeflow.build import Count, Seed, call
-from vaeflow.checkpoint import load_params
 from vaeflow.config import VALUES, check_sections, plain
 from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, split_params
+from vaeflow.stored import committed_steps, load_params
 
 
 class Eval(NamedTuple):
@@ -65,8 +65,12 @@ _UNREAD = {
 }
 
 
-def make(config: ConfigDict) -> Experiment:
-    """Check every section, load the data, build the model. Every mistake is one UserError; nothing is compiled."""
+def make(config: ConfigDict, directory: Path | None = None) -> Experiment:
+    """Check every section, load the data, build the model. Every mistake is one UserError; nothing is compiled.
+
+    directory: the workdir. A run that goes on there needs no other workdir any more.
+    """
+    goes_on = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
     check_sections(config)
     call(_top, {key: config[key] for key in VALUES}, "config")
     training = call(train.Train, plain(config.train), "train")
@@ -85,7 +89,7 @@ def make(config: ConfigDict) -> Experiment:
         raise UserError(f"{key} needs a validation split, and there is none: set data.val or data.val_fraction")
     experiment = Experiment(config, model, source, devices, training, optimiser, evaluation, tx)
     shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
-    _, frozen, _ = _from_elsewhere(shapes, config)
+    frozen = frozenset() if goes_on else _from_elsewhere(shapes, config)[1]
     if not jax.tree.leaves(split_params(shapes, frozen)[0]):
         why = f"model.kind={config.model.kind!r} has none"
         if config.fixed_from:
@@ -110,7 +114,12 @@ def platform() -> None:
 
 
 def _top(*, seed: Seed, init_from: str, fixed_from: str) -> None:
-    for key, workdir in (("init_from", init_from), ("fixed_from", fixed_from)):
+    """The schema of the values that stand in no section."""
+
+
+def _are_workdirs(config: ConfigDict) -> None:
+    for key in ("init_from", "fixed_from"):
+        workdir: Any = config[key]
         if workdir and not (Path(workdir).expanduser() / "config.json").is_file():
             raise UserError(f"config.{key}={workdir!r} is not a workdir: it has no config.json")
 
@@ -143,7 +152,7 @@ def first_batch(experiment: Experiment) -> Batch:
     if split.context is not None:
         batch["context"] = jnp.asarray(np.asarray(split.context[:n]))
     if config.binarize == "dynamic":
-        key = jax.random.key(experiment.config.seed)
+        key = jax.random.fold_in(jax.random.key(experiment.config.seed), 4)  # 1: init, 2: training, 3: evaluation
         batch["x"] = data.binarize_batch(key, batch["x"], experiment.source.levels, jnp.arange(n))
     return batch
 

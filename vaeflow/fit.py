@@ -9,17 +9,18 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow import data, evaluate, train, workdir
-from vaeflow.checkpoint import Checkpoints, restore_fixed, save_fixed
+from vaeflow import data, evaluate, train
+from vaeflow.checkpoint import Checkpoints
 from vaeflow.errors import RunFailed, Stopped
-from vaeflow.experiment import Experiment, init_params
+from vaeflow.experiment import Experiment
 from vaeflow.report import Metrics, Progress
+from vaeflow.start import begin
 
 
 class Finished(NamedTuple):
@@ -43,9 +44,12 @@ class Book(NamedTuple):
 
 
 def fit(x: Experiment, directory: str | Path) -> Finished:
-    """Train `x` in the workdir `directory` until train.steps, early stopping or a signal."""
-    with workdir.lock(directory) if x.devices.primary else workdir.no_lock():
-        return _Loop(x, Path(directory).resolve()).run()
+    """Train `x` in the workdir `directory`, which the caller holds (workdir.lock), until train.steps, early stopping or a signal."""
+    loop = _Loop(x, Path(directory).resolve())
+    try:
+        return loop.run()
+    finally:
+        loop.close()
 
 
 class _Loop:
@@ -62,7 +66,8 @@ class _Loop:
 
     def run(self) -> Finished:
         x = self.x
-        state, fixed, book = self._start()
+        state, fixed, progress = begin(x, self.directory, self.last, self.best, self.bar.say)
+        book = Book(**progress) if progress else Book({}, 0, None, 0, 0, 0.0, "")
         feed, shared, dispatch = self.program(fixed)
         validate = self._validator()
         metrics = Metrics(self.directory, book.position, enabled=x.devices.primary)
@@ -92,32 +97,13 @@ class _Loop:
                     book = self._write(metrics, book, step, count, log, rate)
                     step += count
                     bar.update(step, float(log["loss"][count - 1]), rate)
-                    book = self._boundary(step, state, fixed, book, metrics, validate)
+                    book = self._boundary(step, state, shared.fixed, book, metrics, validate)
                     self._commit()
                 self._commit(wait=True)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return Finished(step, self.seconds, book.done)
-
-    def _start(self) -> tuple[train.State, Any, Book]:
-        """The state to go on from: the newest good checkpoint, or the initial parameters."""
-        x = self.x
-        params, frozen, lines = init_params(x)
-        state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
-        state = x.devices.replicate(state)
-        book = Book({}, 0, None, 0, 0, 0.0, "")
-        found = self.last.restore(state, warn=self.bar.say)
-        if found is None:
-            for line in lines:
-                self.bar.say(line)
-            save_fixed(self.directory, fixed)
-            self.best.delete_after(-1)
-            return state, fixed, book
-        step, state, progress = found
-        self.best.delete_after(step)  # what came after is computed again, bit for bit
-        self.bar.say(f"going on from step {step} of {x.train.steps}")
-        return x.devices.replicate(state), restore_fixed(self.directory, fixed), Book(**progress)
 
     def program(self, fixed: Any) -> tuple[data.Feed, train.Shared, Any]:
         """The feed, what every dispatch reads, and the compiled dispatch."""
@@ -162,6 +148,9 @@ class _Loop:
             return
         at = step + int(log["done"])  # the last step taken, counted from 1
         bad = [f"{k}={v[int(log['done']) - 1]}" for k, v in log.items() if v.ndim and not np.isfinite(v[int(log["done"]) - 1])]
+        self._fail(at, bad)
+
+    def _fail(self, at: int, bad: list[str]) -> NoReturn:
         self._commit(wait=True)
         good = self.last.latest()
         where = f"the last good checkpoint is step {good} in {self.last.directory}" if good is not None else "there is no checkpoint yet"
@@ -185,23 +174,25 @@ class _Loop:
     def _boundary(self, step: int, state: train.State, fixed: Any, book: Book, metrics: Metrics, validate: Any) -> Book:
         """Evaluation and checkpoints, where they are due."""
         t = self.x.train
-        end = step >= t.steps
+        end, better = step >= t.steps, False
         if validate is not None and (end or step % t.eval_every == 0):
             began = time.perf_counter()
-            result = validate(train.eval_params(state, self.x.devices.replicate(fixed)))
+            result = validate(train.eval_params(state, fixed))
             self.seconds["eval"] += time.perf_counter() - began
+            if not np.isfinite(result["loss"]):
+                self._fail(step, [f"validation loss={result['loss']}"])
             metrics.write(step, "val", result, seconds=book.seconds)
             book = book._replace(position=metrics.position())
-            if book.best is None or result["loss"] < book.best:
-                book = book._replace(best=result["loss"], worse=0)
-                self._save(self.best, step, state, book)
-            else:
-                book = book._replace(worse=book.worse + 1)
+            better = book.best is None or result["loss"] < book.best
+            book = book._replace(best=result["loss"], worse=0) if better else book._replace(worse=book.worse + 1)
             if t.patience and book.worse >= t.patience and not end:
                 book = book._replace(done=f"early stopping at step {step}: no better validation loss in {t.patience} evaluations")
         if end:
             book = book._replace(done=f"finished all {t.steps} steps")
-        if book.done or step % t.checkpoint_every == 0:
+        if better:
+            self._save(self.best, step, state, book)
+            self.best.wait()  # `last` remembers this loss, so it may not be there without the checkpoint that has it
+        if better or book.done or step % t.checkpoint_every == 0:
             self._save(self.last, step, state, book)
         return book
 
@@ -210,6 +201,11 @@ class _Loop:
         began = time.perf_counter()
         where.save(step, self.x.devices.replicate(self._copy(state)), book._asdict())
         self.seconds["save"] += time.perf_counter() - began
+
+    def close(self) -> None:
+        """End the checkpoints' threads, after what is under way."""
+        self.last.close()
+        self.best.close()
 
     def _commit(self, wait: bool = False) -> None:
         began = time.perf_counter()

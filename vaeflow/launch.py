@@ -31,17 +31,18 @@ def launch(
 
     if processes is not None:
         parallel.distributed(*processes)
-    x = experiment.make(config)
+    x = experiment.make(config, directory)
     if dry_run:
         print(dryrun.report(x))
         return
-    if x.devices.primary:
-        workdir.prepare(directory, config, name)
-        workdir.write_json(directory / "data.json", _summary(x.source))
-    finished = fit.fit(x, directory)
-    if x.devices.primary:
-        print(f"{finished.reason}\n")
-        conclude(directory, x.source)
+    with workdir.lock(directory) if x.devices.primary else workdir.no_lock():
+        if x.devices.primary:
+            workdir.prepare(directory, config, name)
+            workdir.write_json(directory / "data.json", _summary(x.source))
+        finished = fit.fit(x, directory)
+        if x.devices.primary:
+            print(f"{finished.reason}\n")
+            conclude(directory, x.source, devices=x.devices if x.devices.alone else None)
     parallel.barrier("concluded")
 
 
@@ -62,7 +63,7 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
         raise UserError(f"--coordinator={coordinator!r}: the host {host!r} is not found ({error.strerror})") from None
 
 
-def conclude(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> None:
+def conclude(directory: Path, source: Any = None, split: str = "", overrides: Overrides = (), devices: Any = None) -> None:
     """experiments.evaluate: the table of a split from the run's checkpoint, results.json and the figures.
 
     The split that `named_split` gives for "" is the run's own: its numbers are in results.json, others' in results_SPLIT.json.
@@ -70,11 +71,11 @@ def conclude(directory: Path, source: Any = None, split: str = "", overrides: Ov
     from vaeflow import data, evaluate, figures
     from vaeflow.report import read_metrics
 
-    loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=("eval",))
+    loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=workdir.AFTER)
     model, params, config = loaded
     source = data.load(config.data, config.seed) if source is None else source
     split, own = named_split(source, split), named_split(source)
-    results = evaluate.results(model, params, source, split, config) | workdir.provenance(directory, config)
+    results = evaluate.results(model, params, source, split, config, devices) | workdir.provenance(directory, config)
     drawn = figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")
     results["figures"] = [str(path.relative_to(directory)) for path in drawn]
     name = "results.json" if split == own else f"results_{split}.json"

@@ -53,7 +53,7 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
         if output.suffix != ".npz":
             raise UserError(f"--output={str(output)!r} must be an .npz file")
         _make_folder(output)
-    model, params, config = workdir.load(directory, overrides, allowed=("eval",))
+    model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
     source = data.load(config.data, config.seed)
     split = named_split(source, split)
     arrays = evaluate.encode(model, params, source.split(split), source, config)

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed as distributed_state
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -44,6 +45,11 @@ class Devices(NamedTuple):
         """Whether this process speaks, writes logs and figures."""
         return jax.process_index() == 0
 
+    @property
+    def alone(self) -> bool:
+        """Whether this is the only process."""
+        return jax.process_count() == 1
+
     def slots(self, batch: int) -> np.ndarray:
         """The slots of the global batch that this process holds, [local devices, batch / devices]."""
         if batch % self.count:
@@ -51,10 +57,13 @@ class Devices(NamedTuple):
         mine = [i for i, d in enumerate(self.mesh.devices.flat) if d.process_index == jax.process_index()]
         return np.arange(batch).reshape(self.count, -1)[mine]
 
+    def whole(self) -> NamedSharding:
+        """The sharding of what every device has whole."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
     def replicate(self, tree: Any) -> Any:
         """Host arrays, or this process's copies, as replicated global arrays."""
-        sharding = NamedSharding(self.mesh, PartitionSpec())
-        return jax.tree.map(lambda a: self._put(a, sharding), tree)
+        return jax.tree.map(lambda a: self._put(a, self.whole()), tree)
 
     def spread(self, tree: Any, axis: int) -> Any:
         """Whole host arrays (the same in every process) as global arrays divided along `axis`."""
@@ -143,7 +152,9 @@ def distributed(coordinator: str = "", processes: int = 0, process: int = -1) ->
         raise UserError(f"--distributed: no cluster was found ({words}); {how}") from error
 
 
-def barrier(name: str) -> None:
-    """Wait until every process is here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+def barrier(name: str, hours: float = 24) -> None:
+    """Wait until every process is here, through the coordination service: a collective of the devices would run into its
+    time limit while process 0 evaluates."""
+    client = distributed_state.global_state.client
+    if client is not None:
+        client.wait_at_barrier(name, int(hours * 3_600_000))

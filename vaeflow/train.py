@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from vaeflow import optim
 from vaeflow.build import Count, Natural, Positive
-from vaeflow.model import Array, Batch, Model, Params, merge_params, split_params
+from vaeflow.model import Array, Batch, Model, Params, by_path, merge_params, split_params
 from vaeflow.parallel import Devices
 
 
@@ -77,12 +78,18 @@ def make_step(model: Model, tx: optax.GradientTransformation, ema: float, mean: 
         stats = state.stats
         if model.update is not None:
             updated = model.update(merge_params(trained, stats, fixed), key, batch, state.step)
-            stats = mean(split_params(updated)[1])
+            stats = mean(_only(stats, split_params(updated)[1]))
         average = optim.ema_update(state.ema, trained, state.step, ema) if ema else {}
         metrics["grad_norm"] = optax.tree.norm(grads)
         return State(state.step + 1, trained, stats, opt_state, average), metrics
 
     return step
+
+
+def _only(like: Params, updated: Params) -> Params:
+    """The leaves of `updated` that `like` has: statistics that `fixed_from` holds fixed are not set."""
+    have = by_path(like)
+    return traverse_util.unflatten_dict({path: leaf for path, leaf in by_path(updated).items() if path in have})
 
 
 def make_dispatch(

@@ -33,9 +33,11 @@ from vaeflow.files import write_json
 # What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
 _FREE = (
     *("sample", "eval", "devices"),
-    *("data.dir", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
+    *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
+# What evaluation may override: its own values, and where the data lie.
+AFTER = ("eval", "data.dir", "data.path", "data.cache_dir")
 _PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
     *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),
@@ -83,12 +85,12 @@ def read_config(directory: str | Path) -> ConfigDict:
 def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
     """(model, params, config) of a run, from its workdir alone; `config.eval.params` says which checkpoint.
 
-    overrides: ("eval.k", "5000"), in the sections `allowed` only: what was trained stays as it was.
+    overrides: ("eval.k", "5000"), in the sections and keys `allowed` only: what was trained stays as it was.
     """
     config: Any = read_config(directory)
     for key, text in overrides:
-        if key.partition(".")[0] not in allowed:
-            known = ", ".join(f"config.{section}.*" for section in allowed) or "none"
+        if key not in allowed and key.partition(".")[0] not in allowed:
+            known = ", ".join(f"config.{name}" if "." in name else f"config.{name}.*" for name in allowed) or "none"
             raise UserError(f"config.{key} cannot be changed in a run that is trained; known: {known}")
         override(config, key, text)
     check_sections(config, str(Path(directory) / "config.json"))
@@ -206,7 +208,10 @@ def _must_agree(directory: Path, config: ConfigDict) -> None:
         elif old[key] != new[key]:
             words.append(f"{key} was {json.dumps(old[key])}, is now {json.dumps(new[key])}")
     if words:
-        raise UserError(f"workdir={directory} holds a run with another config: {'; '.join(words)}. Use another workdir, or the old values")
+        raise UserError(
+            f"workdir={directory} holds a run with another config: {'; '.join(words)}. Use another workdir "
+            "(config.init_from starts one from these parameters), or the old values"
+        )
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

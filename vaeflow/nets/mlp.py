@@ -46,6 +46,8 @@ class Mlp(nn.Module):
             h = nn.Dense(size, name="head" if head else f"dense_{i}", **options)(h)
             if i == 0 and context is not None:
                 shift = nn.Dense(size, use_bias=False, name="context", **options)(context)
-                h = (h.reshape(*lead, size) + shift).reshape(h.shape)
+                h = h.reshape(*lead, size) + shift
+                lead = h.shape[:-1]
+                h = h.reshape(math.prod(lead), size)
             h = h if head else f(h)
         return h.reshape(*lead, *self.out).astype(jnp.result_type(x))
