@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +67,50 @@ def test_nonfinite_values_are_null(tmp_path: Path):
     assert math.isnan(read_metrics(tmp_path)[0]["loss"])
 
 
-def test_tensorboard_events(tmp_path: Path):
+def events(path: Path) -> list[Any]:
+    """The records of an event file: length (8 bytes), its checksum (4), the event, its checksum (4)."""
     from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import masked_crc32c
 
-    with Metrics(tmp_path) as metrics:
-        metrics.write(5, "train", {"loss": 0.25})
-        metrics.image(5, "samples", np.zeros((4, 4, 3), np.uint8))
-    (path,) = (tmp_path / "tensorboard").iterdir()
     event: Any = event_pb2
-    data, events = path.read_bytes(), []  # records: length (8 bytes), its checksum (4), the event, its checksum (4)
+    data, found = path.read_bytes(), []
     while data:
         length = int.from_bytes(data[:8], "little")
-        events.append(event.Event.FromString(data[12 : 12 + length]))
+        content = data[12 : 12 + length]
+        assert len(content) == length
+        assert data[8:12] == masked_crc32c(data[:8]).to_bytes(4, "little")
+        assert data[12 + length : 16 + length] == masked_crc32c(content).to_bytes(4, "little")
+        found.append(event.Event.FromString(content))
         data = data[16 + length :]
-    values = {v.tag: v for event in events for v in event.summary.value}
-    assert values["train/loss"].simple_value == 0.25 and values["samples"].image.width == 4
+    return found
+
+
+def test_the_checksum_is_crc32c():
+    from tensorboardX.record_writer import crc32c  # type: ignore[attr-defined]
+
+    assert crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
+
+
+def test_tensorboard_events(tmp_path: Path):
+    with Metrics(tmp_path) as metrics:
+        metrics.write(5, "train", {"loss": 0.25, "kl": math.nan}, seconds=2.0)
+        (path,) = (tmp_path / "tensorboard").iterdir()
+        first, row = events(path)  # nothing waits in a buffer
+    assert first.file_version == "brain.Event:2" and row.step == 5 and abs(row.wall_time - time.time()) < 60
+    values = {value.tag: value.simple_value for value in row.summary.value}
+    assert values.keys() == {"train/loss", "train/kl", "train/seconds"}
+    assert values["train/loss"] == 0.25 and math.isnan(values["train/kl"])
+
+
+def test_going_on_hides_what_a_killed_run_wrote(tmp_path: Path):
+    for step in (5, 4, 3):  # each within a second of the one before
+        with Metrics(tmp_path) as metrics:
+            metrics.write(step, "train", {"loss": 1.0})
+    paths = sorted((tmp_path / "tensorboard").iterdir())
+    assert [[event.step for event in events(path)] for path in paths] == [[0, 5], [0, 4, 4], [0, 3, 3]]
+    assert [events(path)[1].HasField("session_log") for path in paths] == [False, True, True]
+    assert events(paths[2])[1].session_log.status == 1  # START: forget everything from this step on
+    assert paths[0].name.startswith("events.out.tfevents.")
 
 
 def test_plain_lines_when_piped(capsys):

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of the block names `path`: a failed write names no file at all, a failed rename the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def append(file: io.FileIO, path: Path, content: bytes) -> None:
+    """Add all of `content` to an unbuffered file: a killed process loses nothing, and a full disk is an OSError (that names
+    `path`) here, never a second one in `close`."""
+    with naming(path):
+        while content:
+            content = content[file.write(content) :]
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that a kill or a power cut leaves the old one or the new one: temporary file, fsync, rename, fsync."""
+    """Write a file so that a kill or a power cut leaves the old one or the new one: temporary file, fsync, rename, fsync.
+
+    OSError, with the file's name: the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    with naming(path):
+        try:
+            with temporary.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def write_json(path: Path, value: Any) -> None:

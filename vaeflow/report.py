@@ -6,17 +6,21 @@ only ones that differ between two runs of one config and seed. Non-finite values
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaeflow.errors import UserError
+from vaeflow.errors import RunFailed, UserError
+from vaeflow.events import Events
+from vaeflow.files import append, naming
 
 WALL_CLOCK = ("seconds", "steps_per_second")
 
@@ -29,47 +33,46 @@ class Metrics:
     """
 
     def __init__(self, directory: str | Path, position: int = 0, enabled: bool = True):
-        self._directory, self._enabled, self._board = Path(directory), enabled, None
-        self._file = None
+        self._directory = Path(directory)
+        self._path = self._directory / "metrics.jsonl"
+        self._file: io.FileIO | None = None
+        self._events: Events | None = None
         if not enabled:
             return
-        path = self._directory / "metrics.jsonl"
-        have = path.stat().st_size if path.exists() else 0
+        have = self._path.stat().st_size if self._path.exists() else 0
         if have < position:
-            lost = f"{path} has {have} bytes, where the checkpoint has seen {position}: earlier rows are lost"
+            lost = f"{self._path} has {have} bytes, where the checkpoint has seen {position}: earlier rows are lost"
             print(lost, file=sys.stderr, flush=True)
-        self._file = path.open("a", encoding="utf-8")
-        self._file.truncate(min(have, position))
+        with self._failing(), naming(self._path):
+            self._file = io.FileIO(self._path, "a")
+            self._file.truncate(min(have, position))
 
     def write(self, step: int, split: str, values: Mapping[str, float], **clock: float) -> None:
-        """One row. `clock`: seconds and steps_per_second, see WALL_CLOCK."""
+        """One row. `clock`: seconds and steps_per_second, see WALL_CLOCK. RunFailed: the disk refuses."""
         if self._file is None:
             return
         numbers = {name: float(value) for name, value in {**values, **clock}.items()}
         row = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        self._file.write(json.dumps({"step": step, "split": split, **row}) + "\n")
-        self._file.flush()  # to the system: a killed process loses nothing
-        # One event a row: add_scalar makes one a value, and each goes through a queue of processes (1 ms a row in all).
-        from tensorboardX.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
-
-        scalars = [Summary.Value(tag=f"{split}/{name}", simple_value=value) for name, value in numbers.items()]
-        self._tensorboard(step).file_writer.add_summary(Summary(value=scalars), step)
-
-    def image(self, step: int, name: str, image: Any) -> None:
-        """An image [height, width, 3] (uint8) into TensorBoard."""
-        if self._enabled:
-            self._tensorboard(step).add_image(name, image, step, dataformats="HWC")
+        with self._failing():
+            append(self._file, self._path, (json.dumps({"step": step, "split": split, **row}) + "\n").encode())
+            if self._events is None:
+                self._events = Events(self._directory / "tensorboard", step)
+            self._events.write(step, {f"{split}/{name}": value for name, value in numbers.items()})
 
     def position(self) -> int:
         """Bytes of metrics.jsonl so far."""
         return 0 if self._file is None else os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
-        """Close the files."""
-        if self._file is not None:
-            self._file.close()
-        if self._board is not None:
-            self._board.close()
+        """Close the files. RunFailed: a network's disk says only now that it is full."""
+        with self._failing():
+            try:
+                if self._file is not None:
+                    with naming(self._path):
+                        self._file.close()
+            finally:
+                if self._events is not None:
+                    self._events.close()
 
     def __enter__(self) -> Metrics:
         return self
@@ -77,14 +80,14 @@ class Metrics:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _tensorboard(self, step: int) -> Any:
-        """The event writer. It hides, from its first step on, what a run that was killed had written."""
-        if self._board is None:
-            from tensorboardX import SummaryWriter
-
-            folder = self._directory / "tensorboard"
-            self._board = SummaryWriter(str(folder), flush_secs=10, purge_step=step if folder.exists() else None)
-        return self._board
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """An OSError of the block as the one line that ends the run."""
+        try:
+            yield
+        except OSError as error:
+            kept = "the checkpoints are intact, and the same command goes on from the newest"
+            raise RunFailed(f"could not write {error.filename}: {error.strerror}; {kept}") from error
 
 
 def read_metrics(directory: str | Path, clock: bool = True) -> list[dict[str, Any]]:

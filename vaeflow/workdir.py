@@ -141,9 +141,9 @@ def lock(directory: str | Path) -> Iterator[None]:
             raise UserError(f"workdir={directory} is in use by process {file.read().strip() or '(unknown)'}, which trains in it") from None
         except OSError:  # a file system without locks
             pass
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # a full disk: `prepare` says it, with a file's name
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
         yield
 
 
@@ -156,6 +156,7 @@ def environment() -> dict[str, Any]:
     """What a number depends on beside the config."""
     import jax
 
+    settings: Any = jax.config  # its attributes are made at run time
     versions = {}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -170,6 +171,8 @@ def environment() -> dict[str, Any]:
         "devices": [d.device_kind for d in jax.devices()],
         "processes": jax.process_count(),
         "cpus": os.cpu_count(),
+        "matmul_precision": settings.jax_default_matmul_precision or "",
+        "x64": bool(settings.jax_enable_x64),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vaeflow.files import naming
+
 DPI = 150
 COLOURS = ("#2a6f97", "#d1495b", "#3a8f5c", "#e09f3e", "#7a5195", "#5f6b73", "#a0522d", "#17a2a2")
 INK = "#33383d"
@@ -57,10 +59,11 @@ def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
 
 
 def _write(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": "vaeflow"})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": "vaeflow"})
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
