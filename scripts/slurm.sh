@@ -31,8 +31,9 @@ several=()
 [ "${SLURM_NTASKS:-1}" -eq 1 ] || several=(--distributed)
 
 # --wait: when one process has ended, the others have two minutes to finish their save before they are killed.
+# ${several[@]+...}: before bash 4.4 an empty array is an unset variable to `set -u`.
 status=0
-srun --wait=120 "$python" -m experiments.train "${several[@]}" "$@" || status=$?
+srun --wait=120 "$python" -m experiments.train ${several[@]+"${several[@]}"} "$@" || status=$?
 
 if [ "$status" -eq 143 ] && scontrol show job "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING'; then
     echo "stopped by a signal and saved; queued again"
