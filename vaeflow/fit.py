@@ -118,11 +118,11 @@ class _Loop:
         config, source, devices = self.x.config.data, self.x.source, self.x.devices
         share = config.batch // devices.count
 
-        def take(arrays, chunk, i, key, step):
+        def take(arrays, chunk, i, key):
             batch = dict(data.select(arrays, chunk, i))
             if config.binarize == "dynamic":
                 slots = devices.index() * share + jnp.arange(share)
-                batch["x"] = data.binarize_batch(jax.random.fold_in(key, step), batch["x"], source.levels, slots)
+                batch["x"] = data.binarize_batch(key, batch["x"], source.levels, slots)
             return batch
 
         return take

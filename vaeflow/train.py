@@ -97,24 +97,27 @@ def make_dispatch(
     tx: optax.GradientTransformation,
     ema: float,
     devices: Devices,
-    take: Callable[[Any, Any, Array, Array, Array], Batch],
+    take: Callable[[Any, Any, Array, Array], Batch],
     capacity: int,
 ) -> Callable[[State, Shared, Any], tuple[State, dict[str, Array]]]:
     """run(state, shared, chunk) -> (state, log): `shared.count` <= capacity steps in one program.
 
-    `take(arrays, chunk, i, key, step)` is the batch of the dispatch's i-th step. log[name] is [capacity], one value a step; steps
+    `take(arrays, chunk, i, key)` is the batch of the dispatch's i-th step. log[name] is [capacity], one value a step; steps
     after a non-finite loss or gradient are not taken, so log["done"] < count tells where it was. The number of steps is a
     value, not a shape: any dispatch length runs the same program, and a run's numbers do not depend on it.
     """
     step = make_step(model, tx, ema, devices.mean)
 
-    def one(state: State, shared: Shared, chunk: Any, i: Array) -> tuple[State, dict[str, Array]]:
-        batch = take(shared.arrays, chunk, i, shared.data_key, state.step)
-        key = jax.random.fold_in(jax.random.fold_in(shared.key, state.step), devices.index())
-        return step(state, shared.fixed, batch, key)
-
     def dispatch(state: State, shared: Shared, chunk: Any) -> tuple[State, dict[str, Array]]:
-        shapes = jax.eval_shape(one, state, shared, chunk, jnp.zeros((), jnp.int32))[1]
+        # The keys of all steps at once: in the loop their two hashes are a tenth of a small model's step on a CPU.
+        steps = state.step + jnp.arange(capacity)
+        keys = jax.vmap(lambda t: jax.random.fold_in(jax.random.fold_in(shared.key, t), devices.index()))(steps)
+        data_keys = jax.vmap(lambda t: jax.random.fold_in(shared.data_key, t))(steps)
+
+        def one(state: State, i: Array) -> tuple[State, dict[str, Array]]:
+            return step(state, shared.fixed, take(shared.arrays, chunk, i, data_keys[i]), keys[i])
+
+        shapes = jax.eval_shape(one, state, jnp.zeros((), jnp.int32))[1]
         log = {name: jnp.zeros((capacity,), s.dtype) for name, s in shapes.items()}
 
         def go_on(carry):
@@ -123,7 +126,7 @@ def make_dispatch(
 
         def body(carry):
             i, state, log, _ = carry
-            state, metrics = one(state, shared, chunk, i)
+            state, metrics = one(state, i)
             log = {name: log[name].at[i].set(value) for name, value in metrics.items()}
             return i + 1, state, log, jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
 
