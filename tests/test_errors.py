@@ -164,12 +164,12 @@ def test_what_a_finished_run_refuses(done, command, words, held):
 
 def test_other_workdirs(done, tmp_path):
     (tmp_path / "file").touch()
-    assert "Not a directory" in refusal("train", *SMALL, f"--workdir={tmp_path / 'file' / 'run'}")
-    assert "File exists" in refusal("train", *SMALL, f"--workdir={tmp_path / 'file'}")
-    (tmp_path / "untrained").mkdir()
-    shutil.copy(done / "config.json", tmp_path / "untrained")
+    for name, words in (("file/run", "Not a directory"), ("file", "File exists")):
+        assert words in refusal("train", *SMALL, f"--workdir={tmp_path / name}")
+    shutil.copytree(done, tmp_path / "untrained", ignore=lambda _, names: set(names) - {"config.json"})
     assert "train first" in refusal("evaluate", f"--workdir={tmp_path / 'untrained'}")
-    assert "results.json; run: python -m experiments.evaluate" in refusal("compare", done, tmp_path / "untrained")
+    assert "results.json; run: python -m experiments.evaluate" in refusal("compare", tmp_path / "untrained")
+    assert "left out: workdir=" in call("compare", done, tmp_path / "untrained", f"--output={tmp_path / 'curves.png'}")
     (tmp_path / "untrained" / "results.json").write_text("{")
     assert "results.json cannot be read" in refusal("compare", done, tmp_path / "untrained")
     for words, held in (

@@ -73,6 +73,8 @@ def make(config: ConfigDict, directory: Path | None = None) -> Experiment:
     goes_on = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
     check_sections(config)
     call(_top, {key: config[key] for key in VALUES}, "config")
+    if not goes_on:
+        _are_workdirs(config)
     training = call(train.Train, plain(config.train), "train")
     evaluation = after_training(config)
     optimiser = call(optim.Optim, plain(config.optim), "optim")

@@ -111,7 +111,7 @@ class _Loop:
         slots, most = x.devices.slots(x.batch), x.train.max_dispatch
         feed = data.make_feed(x.source.train, x.config.data, x.config.seed, slots=slots, steps=x.train.steps, capacity=most)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(x.config.seed), 2))
-        shared = train.Shared(*x.devices.replicate((fixed, feed.arrays, keys[0], keys[1], jnp.zeros((), jnp.int32))))
+        shared = train.Shared(*x.devices.replicate((fixed, feed.arrays, keys[0], keys[1], np.int32(0))))
         return feed, shared, train.make_dispatch(x.model, x.tx, x.optim.ema, x.devices, self._take(), feed.capacity)
 
     def _take(self) -> Any:

@@ -42,7 +42,7 @@ def launch(
         finished = fit.fit(x, directory)
         if x.devices.primary:
             print(f"{finished.reason}\n")
-            conclude(directory, x.source, devices=x.devices if x.devices.alone else None)
+            conclude(directory, x.source)
     parallel.barrier("concluded")
 
 
@@ -63,18 +63,19 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
         raise UserError(f"--coordinator={coordinator!r}: the host {host!r} is not found ({error.strerror})") from None
 
 
-def conclude(directory: Path, source: Any = None, split: str = "", overrides: Overrides = (), devices: Any = None) -> None:
+def conclude(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> None:
     """experiments.evaluate: the table of a split from the run's checkpoint, results.json and the figures.
 
     The split that `named_split` gives for "" is the run's own: its numbers are in results.json, others' in results_SPLIT.json.
     """
-    from vaeflow import data, evaluate, figures
+    from vaeflow import data, evaluate, figures, parallel
     from vaeflow.report import read_metrics
 
     loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=workdir.AFTER)
     model, params, config = loaded
     source = data.load(config.data, config.seed) if source is None else source
     split, own = named_split(source, split), named_split(source)
+    devices = parallel.for_evaluation()
     results = evaluate.results(model, params, source, split, config, devices) | workdir.provenance(directory, config)
     drawn = figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")
     results["figures"] = [str(path.relative_to(directory)) for path in drawn]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vaeflow import data, evaluate, figures, workdir
+from vaeflow import data, evaluate, figures, parallel, workdir
 from vaeflow.build import SEEDS
 from vaeflow.errors import UserError
 from vaeflow.launch import Overrides, named_split
@@ -56,7 +56,7 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
     model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
     source = data.load(config.data, config.seed)
     split = named_split(source, split)
-    arrays = evaluate.encode(model, params, source.split(split), source, config)
+    arrays = evaluate.encode(model, params, source.split(split), source, config, parallel.for_evaluation())
     path = output or directory / f"encoded_{split}.npz"
     _write_npz(path, arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())

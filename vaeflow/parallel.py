@@ -45,11 +45,6 @@ class Devices(NamedTuple):
         """Whether this process speaks, writes logs and figures."""
         return jax.process_index() == 0
 
-    @property
-    def alone(self) -> bool:
-        """Whether this is the only process."""
-        return jax.process_count() == 1
-
     def slots(self, batch: int) -> np.ndarray:
         """The slots of the global batch that this process holds, [local devices, batch / devices]."""
         if batch % self.count:
@@ -133,6 +128,12 @@ def make(config: Config) -> Devices:
             )
         found = found[:1]
     return Devices(Mesh(found, (AXIS,)), mapping)
+
+
+def for_evaluation() -> Devices | None:
+    """All devices for a run's tables, whatever it was trained on; None in one of several processes, where the first one alone
+    evaluates, on its first device."""
+    return Devices(Mesh(np.array(jax.devices()), (AXIS,)), "jit") if jax.process_count() == 1 else None
 
 
 def distributed(coordinator: str = "", processes: int = 0, process: int = -1) -> None:

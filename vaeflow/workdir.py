@@ -102,7 +102,7 @@ def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allow
     experiment.after_training(config)
     model = models.build_model(config)
     experiment.platform()
-    return model, jax.tree.map(jax.numpy.asarray, load_params(directory, config.eval.params)), config
+    return model, jax.device_put(load_params(directory, config.eval.params)), config
 
 
 def provenance(directory: Path, config: Any) -> dict[str, Any]:
