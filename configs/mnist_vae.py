@@ -9,8 +9,8 @@ on the 10,000 test images. Published totals (selected on test): 147.04 with 2 la
 were chosen on train[50000:] with the rows "2_select" and "16_select": results/mnist_selection.md has the candidates. (With 16 latents
 the validation total was still falling at the guide's 150 epochs; 100 is a budget for two CPU cores.)
 The other rows are likelihoods: dynamically binarized MNIST, best by train[50000:].
-Expected: test total 146.67 with 2 latents (mean of 1 seeds), 99.39 with 16 (mean of 2);
-at most 5 and 18 minutes of training on 2 busy CPU cores.
+Expected: test total 146.20 with 2 latents (mean of 3 seeds), 99.41 with 16 (mean of 3);
+at most 11 and 18 minutes of training on 2 busy CPU cores.
 """
 
 from ml_collections import ConfigDict
