@@ -34,7 +34,7 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 help:
 	@cat <<'EOF'
 	make train      train the default experiment, a VAE on real 8x8 digits, and show its table and figures (3 minutes on 2 cores)
-	make test       all tests but the long matrix (under 10 minutes on 2 cores); test-all adds that
+	make test       all tests but the long matrix; test-all adds that
 	make lint       ruff and pyright;  make format lets ruff rewrite
 	make install    only the environment;  make clean removes it, with every cache (not runs/)
 
