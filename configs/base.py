@@ -20,7 +20,7 @@ def base() -> ConfigDict:
             dir="",  # tfds: data_dir
             path="",  # npz, csv: the file; image_folder: the folder
             label="",  # csv: the label's column; npz: the array with the labels
-            train="",  # tfds: split expressions such as train[:50000]
+            train="",  # tfds: split expressions such as train[:50000]; npz: an array, or rows of one such as x[:90%]
             val="",
             test="",
             val_fraction=0.1,  # npz, image_folder, csv without splits of their own

@@ -37,6 +37,18 @@ def test_npz_with_its_own_splits(tmp_path):
     np.testing.assert_array_equal(source.split("test").x, x[20:].astype(np.float32))
 
 
+def test_npz_with_splits_that_the_config_names(tmp_path):
+    """Rows of arrays, as for TFDS; labels and contexts follow; what is not named is carved."""
+    x = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    saved = save(tmp_path, val=x[:20], test=x[20:], val_label=np.arange(20) % 2, test_label=np.arange(10) % 2)
+    source = load(**saved, train="val[:90%]", val="val[-10%:]", test="test", context="label")
+    for name, rows in (("train", x[:18]), ("val", x[18:20]), ("test", x[20:])):
+        np.testing.assert_array_equal(source.split(name).x, rows)
+    np.testing.assert_array_equal(source.train.label, np.arange(18) % 2)
+    source = load(**saved, train="val", test="test[4:-2]", val_fraction=0.5)
+    assert [len(s.x) for s in source.splits().values()] == [10, 10, 4]
+
+
 def test_npz_array_by_name_and_binary_values(tmp_path):
     source = load(**save(tmp_path, faces=images(20, top=2), other=np.zeros(3)), name="faces", val_fraction=0.0, test_fraction=0.0)
     assert source.levels == 2 and source.val is None and source.test is None and len(source.train.x) == 20
@@ -46,11 +58,17 @@ def test_npz_array_by_name_and_binary_values(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "values", "message"),
     [
-        (dict(val=np.zeros((5, 2))), {}, "has no array 'train' or 'x'; name the training examples in data.name; known: val"),
+        (dict(val=np.zeros((5, 2))), {}, "has no array 'train' or 'x'; name the training examples in data.name, or .*; known: val"),
         (dict(x=np.zeros((9, 2))), dict(name="y"), "data.name='y' is unknown; known: x"),
         (dict(x=np.zeros((9, 2))), dict(label="y"), "data.label='y' is unknown; known: x"),
         (dict(x=np.zeros((9, 2))), dict(context="label"), "data.context='label': data.kind='npz' has no labels in the split 'train'"),
-        (dict(x=np.zeros((9, 2)), label=-np.ones(8)), {}, "the split 'train' has 9 examples but 8 of label"),
+        (dict(x=np.zeros((9, 2)), label=-np.ones(8)), {}, "'x' has 9 examples but 8 of 'label'"),
+        (dict(x=np.zeros(())), {}, r"the array 'x' is one value; it must be \[N, ...\]"),
+        (dict(x=np.zeros((9, 2))), dict(val="x"), "data.train='': data.kind='npz' needs the training examples where data.val or data.test is named"),
+        (dict(x=np.zeros((9, 2))), dict(name="x", train="x"), "data.name='x' and data.train='x' both name the training examples"),
+        (dict(x=np.zeros((9, 2))), dict(train="y[:3]"), r"data.train='y\[:3\]' is no array and no rows of one; known: x, and rows such as"),
+        (dict(x=np.zeros((9, 2))), dict(train="x[:99]"), r"data.train='x\[:99\]' asks for the rows 0 to 99 of 9"),
+        (dict(x=np.zeros((9, 2))), dict(train="x[:6]", val="x[5:]"), "share examples of 'x'; splits must not overlap"),
         (dict(x=np.full((9, 2), np.nan)), {}, "values that are NaN or infinite in x; the first is in example 0"),
         (dict(x=np.zeros(9)), {}, r"the examples of 'train' must be numbers \[N, ...\]; they are float64 of shape \(9,\)"),
         (dict(x=np.full((9, 2), 300)), {}, r"integers are read as grey values in 0..255, these are in 0..300"),

@@ -59,7 +59,7 @@ _UNREAD = {
     "digits": ("name", "path", "label", "train", "val", "test", "size"),
     "density": ("path", "label", "train", "val", "test"),
     "tfds": ("path", "size"),
-    "npz": ("train", "val", "test", "size"),
+    "npz": ("size",),
     "csv": ("name", "train", "val", "test", "size"),
     "image_folder": ("name", "label", "train", "val", "test", "size"),
 }

@@ -6,6 +6,7 @@ seeds (and their tables) stand on the same test set.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ class DataConfig(NamedTuple):
     dir             tfds: the data_dir that `experiments.prepare` filled
     path            npz, csv: the file. image_folder, csv: the folder
     label           csv: the label's column. npz: the array with the labels ("": `label`). tfds: the label's feature ("": `label`)
-    train,val,test  tfds: split expressions such as train[:50000]; val and test may be ""
+    train,val,test  tfds: split expressions such as train[:50000]; val and test may be "". npz: arrays, or rows of one: x[:90%]
     val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split
     size            density: training examples
     context         none | label: one-hot labels | array: the array `context` of an npz
@@ -118,6 +119,23 @@ def require(config: DataConfig, key: str, what: str) -> Any:
     if not value:
         raise UserError(f"data.{key}={value!r}: data.kind={config.kind!r} needs {what}")
     return value
+
+
+class Piece(NamedTuple):
+    """Rows start .. end - 1 of a stored split or array."""
+
+    name: str
+    start: int
+    end: int
+
+
+def disjoint(wanted: Mapping[str, Sequence[Piece]], config: DataConfig) -> None:
+    """No example is in two splits: a number on trained (or selected) examples is not what it says."""
+    for one, other in itertools.combinations(wanted, 2):
+        for a, b in itertools.product(wanted[one], wanted[other]):
+            if a.name == b.name and max(a.start, b.start) < min(a.end, b.end):
+                both = f"data.{one}={getattr(config, one)!r} and data.{other}={getattr(config, other)!r}"
+                raise UserError(f"{both} share examples of {a.name!r}; splits must not overlap")
 
 
 def carve(n: int, config: DataConfig, have: Collection[str] = ()) -> dict[str, np.ndarray]:

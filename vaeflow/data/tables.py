@@ -1,8 +1,10 @@
 """A user's own arrays: npz and csv files.
 
-npz: numpy arrays by name, in one of two layouts.
+npz: numpy arrays by name, in one of three layouts.
     own splits    `train`, and perhaps `val`, `test`; with them `train_label`, `train_context` and so on
     one array     `x`, or the one that data.name names; with it `label`, `context`
+    named splits  data.train, and perhaps data.val, data.test, name an array or rows of one: `digits`, `digits[:90%]`, `digits[-500:]`;
+                  with it `digits_label`, `digits_context` (with `x`: `label`, `context`)
   data.label names another label array (`y`: then `train_y`, ...). Examples [N, ...]: floats are continuous data; bytes, integers
   in 0..255 and booleans are grey values (levels 256, or 2 when none is above 1), and [N, H, W] of them become [N, H, W, 1].
 csv: a header line, numbers in every column but data.label's; one file, or a folder with train.csv and perhaps val.csv, test.csv.
@@ -13,6 +15,8 @@ A split that the data lack is taken from the training examples: data.val_fractio
 from __future__ import annotations
 
 import csv
+import functools
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,10 +25,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from vaeflow.data.source import SPLITS, DataConfig, Source, Split, carve, encode_labels, require, rows, source
+from vaeflow.data.source import SPLITS, DataConfig, Piece, Source, Split, carve, disjoint, encode_labels, require, rows, source
 from vaeflow.errors import UserError, unknown
 
 Raw = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]  # x, label as given, context
+_ROWS = re.compile(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")  # name, name[start:end], each end a row or a percentage
 
 
 def load_npz(config: DataConfig, seed: int) -> Source:
@@ -48,22 +53,71 @@ def load_npz(config: DataConfig, seed: int) -> Source:
 
 def _npz_arrays(config: DataConfig, where: str, names: list[str], read: Callable[[str], np.ndarray]) -> dict[str, Raw]:
     """{split: (x, label, context)} of the arrays `names`."""
+
+    @functools.cache  # a compressed array that holds several splits is read once
+    def whole(name: str) -> np.ndarray:
+        array = read(name)
+        if not array.ndim:
+            raise UserError(f"{where}: the array {name!r} is one value; it must be [N, ...]")
+        return array
+
+    if config.train or config.val or config.test:
+        pieces = _named_splits(config, where, names, whole)
+    else:
+        pieces = {split: Piece(name, 0, len(whole(name))) for split, name in _arrays(config, where, names).items()}
+    label = config.label or "label"
+    found, labelled = {}, False
+    for split, (name, start, end) in pieces.items():
+        prefix = "" if name in ("x", config.name) else f"{name}_"
+        optional = []
+        for other in (prefix + label, prefix + "context"):
+            if other in names and len(whole(other)) != len(whole(name)):
+                raise UserError(f"{where}: {name!r} has {len(whole(name))} examples but {len(whole(other))} of {other!r}")
+            optional.append(whole(other)[start:end] if other in names else None)
+        found[split] = (whole(name)[start:end], *optional)
+        labelled |= prefix + label in names
+    if config.label and not labelled:
+        raise unknown(f"{where}: data.label", label, names)
+    return found
+
+
+def _arrays(config: DataConfig, where: str, names: list[str]) -> dict[str, str]:
+    """{split: its array} where no split is named."""
     if config.name and config.name not in names:
         raise unknown(f"{where}: data.name", config.name, names)
     if config.name or ("train" not in names and "x" in names):
-        prefixes = {"train": (config.name or "x", "")}
-    elif "train" in names:
-        prefixes = {split: (split, f"{split}_") for split in SPLITS if split in names}
-    else:
-        raise UserError(f"{where} has no array 'train' or 'x'; name the training examples in data.name; known: {', '.join(sorted(names))}")
-    label = config.label or "label"
-    if config.label and not any(prefix + label in names for _, prefix in prefixes.values()):
-        raise unknown(f"{where}: data.label", label, names)
+        return {"train": config.name or "x"}
+    if "train" in names:
+        return {split: split for split in SPLITS if split in names}
+    ways = "name the training examples in data.name, or the splits in data.train, data.val and data.test"
+    raise UserError(f"{where} has no array 'train' or 'x'; {ways}; known: {', '.join(sorted(names))}")
 
-    def optional(name: str) -> np.ndarray | None:
-        return read(name) if name in names else None
 
-    return {split: (read(x), optional(prefix + label), optional(prefix + "context")) for split, (x, prefix) in prefixes.items()}
+def _named_splits(config: DataConfig, where: str, names: list[str], read: Callable[[str], np.ndarray]) -> dict[str, Piece]:
+    """{split: rows} of data.train, data.val and data.test."""
+    if config.name:
+        raise UserError(f"data.name={config.name!r} and data.train={config.train!r} both name the training examples; leave one empty")
+    require(config, "train", "the training examples where data.val or data.test is named")
+    pieces = {}
+    for split in SPLITS:
+        if expression := getattr(config, split):
+            match = _ROWS.fullmatch(expression)
+            if not match or match[1] not in names:
+                known = f"{', '.join(sorted(names))}, and rows such as {min(names)}[:90%]"
+                raise UserError(f"{where}: data.{split}={expression!r} is no array and no rows of one; known: {known}")
+            size = len(read(match[1]))
+            start, end = (_row(text, size) if text else default for text, default in ((match[2], 0), (match[3], size)))
+            if not 0 <= start < end <= size:
+                raise UserError(f"{where}: data.{split}={expression!r} asks for the rows {start} to {end} of {size}")
+            pieces[split] = Piece(match[1], start, end)
+    disjoint({split: [piece] for split, piece in pieces.items()}, config)
+    return pieces
+
+
+def _row(text: str, size: int) -> int:
+    """`500`, `90%`, and from the end `-500`, `-10%`."""
+    row = round(size * int(text[:-1]) / 100) if text.endswith("%") else int(text)
+    return size + row if text.startswith("-") else row
 
 
 def _grey(arrays: Mapping[str, np.ndarray], where: str) -> tuple[dict[str, np.ndarray], int]:
@@ -166,10 +220,6 @@ def _existing(config: DataConfig, what: str) -> Path:
 
 def _assemble(found: Mapping[str, Raw], levels: int, config: DataConfig, where: str) -> Source:
     """The Source of {split: arrays}, splits that the data lack carved out of train."""
-    for name, (x, *others) in found.items():
-        for key, array in zip(("label", "context"), others, strict=True):
-            if array is not None and len(array) != len(x):
-                raise UserError(f"{where}: the split {name!r} has {len(x)} examples but {len(array)} of {key}")
     names = None
     labels: dict[str, np.ndarray] = {name: raw[1] for name, raw in found.items() if raw[1] is not None}
     if labels:

@@ -7,7 +7,6 @@ A stored split is decoded once into a memory-mapped cache (uint8 [N, H, W, C]); 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,16 +18,8 @@ import numpy as np
 from vaeflow.data.binarize import ROWS, binarized
 from vaeflow.data.cache import Cache, open_cache
 from vaeflow.data.prepared import find
-from vaeflow.data.source import SPLITS, DataConfig, Source, Split, require, source
+from vaeflow.data.source import SPLITS, DataConfig, Piece, Source, Split, disjoint, require, source
 from vaeflow.errors import UserError, unknown
-
-
-class Piece(NamedTuple):
-    """Rows start .. end - 1 of a stored split."""
-
-    name: str
-    start: int
-    end: int
 
 
 class Stored(NamedTuple):
@@ -48,7 +39,7 @@ def load(config: DataConfig, seed: int) -> Source:
         sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
         require(config, "train", f"the training split; known: {_describe(sizes)}")
         wanted = {split: _pieces(split, getattr(config, split), builder, sizes) for split in SPLITS if getattr(config, split)}
-        _disjoint(wanted, config)
+        disjoint(wanted, config)
         label = _check_features(config, builder)
         cache = open_cache(config.cache_dir, "tfds", f"{builder.info.full_name.replace('/', '-')}-{_fingerprint(folder)}")
         used = sorted({piece.name for pieces in wanted.values() for piece in pieces})
@@ -98,15 +89,6 @@ def _pieces(split: str, expression: str, builder: Any, sizes: Mapping[str, int])
         if not 0 <= start < end <= sizes[name]:
             raise UserError(f"data.{split}={expression!r} asks for rows {start} to {end} of {name}; known: {_describe(sizes)}")
     return pieces
-
-
-def _disjoint(wanted: Mapping[str, Sequence[Piece]], config: DataConfig) -> None:
-    """No example is in two splits: a number on trained (or selected) examples is not what it says."""
-    for one, other in itertools.combinations(wanted, 2):
-        for a, b in itertools.product(wanted[one], wanted[other]):
-            if a.name == b.name and max(a.start, b.start) < min(a.end, b.end):
-                both = f"data.{one}={getattr(config, one)!r} and data.{other}={getattr(config, other)!r}"
-                raise UserError(f"{both} share examples of {a.name!r}; splits must not overlap")
 
 
 def _check_features(config: DataConfig, builder: Any) -> str:
