@@ -31,7 +31,7 @@ from benchmarks import common
 from vaeflow import data, experiment, fit, train
 from vaeflow.errors import Stopped
 
-CONFIGS = ("configs/digits_vae.py", "configs/moons_realnvp.py")
+CONFIGS = ("configs/digits_vae.py", "configs/densities.py")
 LIMIT = 1.10
 WARM = 2  # turns that compile or have no rate yet
 STEPS = 10_000_000  # never reached: the benchmark stops the run

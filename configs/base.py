@@ -123,6 +123,11 @@ def mlp(*hidden: int, activation: str = "relu") -> dict:
     return dict(kind="mlp", hidden=hidden, activation=activation, dtype="float32")
 
 
+def made(*hidden: int, order: str = "natural", activation: str = "relu") -> dict:
+    """A part: the masked network of an autoregressive layer, inverted one input after the other."""
+    return dict(kind="made", hidden=hidden, activation=activation, order=order, inversion="incremental", tolerance=0.0, dtype="float32")
+
+
 def affine(net: str, mask: str, flip: bool) -> dict:
     """A part: RealNVP's coupling, log-scales within (-2, 2)."""
     return dict(kind="affine_coupling", net=net, mask=mask, flip=flip, cap=2.0)

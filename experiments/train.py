@@ -11,7 +11,7 @@ from vaeflow.errors import UserError
 
 EXAMPLES = """\
   python -m experiments.train --config=configs/digits_vae.py --workdir=runs/digits_vae
-  python -m experiments.train --config=configs/moons_realnvp.py:rings --workdir=runs/rings --config.train.steps=2000
+  python -m experiments.train --config=configs/densities.py:rings_realnvp --workdir=runs/rings --config.train.steps=2000
   python -m experiments.train --config=configs/mnist_vae.py:16 --config.data.dir=~/tensorflow_datasets --dry_run
 A config FILE is Python and is executed. --config.KEY=VALUE overrides any value that --dry_run shows."""
 

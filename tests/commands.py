@@ -11,7 +11,7 @@ from vaeflow.errors import UserError
 
 # A coupling flow of two dimensions, without noise in its loss.
 FLOW = (
-    *("--config=configs/moons_realnvp.py", "--config.data.size=640", "--config.data.batch=64", "--config.parts.net.hidden=8"),
+    *("--config=configs/densities.py", "--config.data.size=640", "--config.data.batch=64", "--config.parts.net.hidden=8"),
     *("--config.parts.steps.n=1", "--config.train.log_every=10", "--config.train.eval_every=10", "--config.train.checkpoint_every=10"),
 )
 

@@ -16,7 +16,7 @@ from vaeflow.report import read_metrics
 
 # A flow on continuous data has no noise in its loss, so that the number of devices changes nothing but rounding.
 FLOW = (
-    *("--config=configs/moons_realnvp.py", "--config.data.size=640", "--config.data.batch=64", "--config.parts.net.hidden=16"),
+    *("--config=configs/densities.py", "--config.data.size=640", "--config.data.batch=64", "--config.parts.net.hidden=16"),
     *("--config.parts.steps.n=1", "--config.train.steps=40", "--config.train.log_every=10", "--config.train.eval_every=20"),
     *("--config.train.checkpoint_every=20", "--config.optim.learning_rate=0.001"),
 )

@@ -1,0 +1,66 @@
+"""Flows on 2-D densities: eight densities, every family; drawn beside the data, and all of them together by experiments.compare.
+
+    python -m experiments.train --config=configs/densities.py:checkerboard_spline --workdir=runs/densities_checkerboard_spline
+    python -m experiments.compare runs/densities_*
+
+Rows are DENSITY_FLOW, for example rings_maf. 100,000 points, 10,000 each to validate and test. The table gives the exact test NLL in
+nats, the true density's, the gap between them, KL(truth || model), and the integral of the model's density on a grid (1.00).
+Expected (row checkerboard_spline, seed 0, 10,000 test points): NLL 3.508 ± 0.002 nats, the true density has 3.466, integral 1.004;
+84 s of training on 2 shared CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import affine, base, flow, made, mlp, spline
+
+DENSITIES = ("moons", "circles", "rings", "pinwheel", "two_spirals", "checkerboard", "8gaussians", "25gaussians")
+FLOWS = {
+    "nice": "NICE: 8 additive couplings and the scaling layer",
+    "realnvp": "RealNVP: 8 affine couplings",
+    "spline": "RQ-NSF: 4 spline couplings with LU linear layers",
+    "maf": "MAF: 8 affine autoregressive layers, natural and reversed order in turn",
+    "iaf": "IAF: 8 inverted MAF layers, natural and reversed order in turn",
+}
+ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
+    f"{density}_{name}": f"{density}, {line}" for density in DENSITIES for name, line in FLOWS.items()
+}
+
+
+def get_config(row: str = "") -> ConfigDict:
+    density, _, name = (row or "moons_realnvp").rpartition("_")
+    c = base()
+    c.data.update(kind="density", name=density, size=100_000, batch=256)
+    c.model = flow((2,))
+    c.parts = ConfigDict(
+        dict(
+            flow=dict(kind="chain", of=("norm", "steps")),
+            norm=dict(kind="actnorm"),
+            steps=dict(kind="repeat", of="step", n=4),
+            step=dict(kind="chain", of=("first", "second")),
+        )
+    )
+    c.optim.update(learning_rate=2e-3, clip=5.0, schedule="cosine")
+    c.train.update(steps=6000, log_every=100, eval_every=1000, checkpoint_every=2000)
+    c.eval.batch = 1000
+    if name in ("nice", "realnvp", "spline"):
+        c.parts.net = mlp(64, 64)
+        for part, flip in (("first", False), ("second", True)):
+            if name == "nice":
+                c.parts[part] = dict(kind="additive_coupling", net="net", mask="half", flip=flip)
+            else:
+                c.parts[part] = affine("net", "half", flip) if name == "realnvp" else spline("net", "half", flip, bins=16, bound=3.0)
+    if name == "nice":
+        c.parts.flow.of = ("norm", "steps", "scaling")
+        c.parts.scaling = dict(kind="nice_scaling")
+    elif name == "spline":
+        c.parts.steps.n = 2
+        c.parts.step.of = ("linear", "first", "second")
+        c.parts.linear = dict(kind="lu_linear", start="rotation")
+    elif name in ("maf", "iaf"):
+        for part, order in (("first", "natural"), ("second", "reverse")):
+            c.parts[f"made_{part}"] = made(64, 64, order=order)
+            c.parts[part] = dict(kind="affine_autoregressive", made=f"made_{part}", cap=2.0)
+        if name == "iaf":
+            c.parts.flow.of = ("norm", "inverted")
+            c.parts.inverted = dict(kind="inverse", of="steps")
+    return c
