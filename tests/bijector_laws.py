@@ -46,6 +46,14 @@ def nets_and_layers(dtype: str) -> dict[str, Any]:
     return {
         "mlp": {"kind": "mlp", "hidden": [8], **net},
         "convnet": {"kind": "convnet", "channels": [4], "kernel": 3, **net},
+        **{
+            name: {"kind": "made", "hidden": hidden, "order": order, "inversion": how, "tolerance": 0.0, **net}
+            for name, hidden, order, how in (
+                ("made", [9, 7], "natural", "incremental"),
+                ("made_linear", [], "reverse", "incremental"),
+                ("made_random", [9], "random", "jacobi"),
+            )
+        },
         "coupling": {"kind": "affine_coupling", "net": "mlp", "mask": "half", "flip": False, "cap": 2.0},
         "norm": {"kind": "batch_norm", "momentum": 0.9, "eps": 1e-5},
         "reverse": {"kind": "permutation", "order": "reverse"},

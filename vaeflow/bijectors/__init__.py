@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from vaeflow.bijectors.actnorm import actnorm
 from vaeflow.bijectors.additive import additive_coupling, nice_scaling
 from vaeflow.bijectors.affine import affine_coupling
+from vaeflow.bijectors.autoregressive import affine_autoregressive, spline_autoregressive
 from vaeflow.bijectors.batch_norm import batch_norm
 from vaeflow.bijectors.elementwise import logit, scale
 from vaeflow.bijectors.layer import Layer, chain, inverse, repeat
@@ -90,6 +91,18 @@ BIJECTORS: dict[str, Entry] = {
         affine_coupling, _couplings("half", "alternating", "checkerboard", "channel", cap=2.0), context=True, identity=True
     ),
     "spline_coupling": Entry(spline_coupling, _couplings("alternating", "checkerboard", **_SPLINE), context=True, identity=True),
+    "affine_autoregressive": Entry(
+        affine_autoregressive,
+        tuple(Example(dict(made=made, cap=2.0), ((1,), *VECTORS, (8,))) for made in ("made", "made_linear", "made_random")),
+        context=True,
+        identity=True,
+    ),
+    "spline_autoregressive": Entry(
+        spline_autoregressive,
+        tuple(Example(dict(made=made, **_SPLINE), ((1,), *VECTORS)) for made in ("made", "made_random")),
+        context=True,
+        identity=True,
+    ),
     "nice_scaling": Entry(nice_scaling, (Example({}),), identity=True),
     "actnorm": Entry(actnorm, (Example({}, (*VECTORS, (4, 4, 2))),)),
     "batch_norm": Entry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*VECTORS, (4, 4, 2))),)),

@@ -71,6 +71,11 @@ def newton(f: Function, tolerance: float, max_steps: int) -> Solver:
     return solver
 
 
+def fixed_point(update: Callable[[Any, Array, Array], Array], tolerance: float, max_steps: int) -> Solver:
+    """x <- update(params, x, z) from x = z, for maps that know a better step than Newton's with the diagonal of J."""
+    return lambda params, z: _iterate(lambda x: update(params, x, z) - x, z, tolerance, max_steps, None)
+
+
 def _iterate(step: Callable[[Array], Array], x: Array, tolerance: float, max_steps: int, scale: Array | None) -> Array:
     """x <- x + step(x) until |step| <= tolerance * scale everywhere (scale None: 1 + |x|), at most max_steps times."""
     limit = max(tolerance, 4 * float(jnp.finfo(x.dtype).eps))

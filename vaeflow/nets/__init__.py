@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from vaeflow.build import part_kind
 from vaeflow.nets.conv import conv, convnet, deconv
+from vaeflow.nets.made import Made, made
 from vaeflow.nets.mlp import mlp
 from vaeflow.nets.net import Net
 
@@ -17,3 +18,4 @@ NETS: dict[str, Callable[..., Net]] = {
 }
 
 part_kind(Net, "net", NETS)
+part_kind(Made, "conditioner", {"made": made})
