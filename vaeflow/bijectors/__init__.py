@@ -20,7 +20,11 @@ from vaeflow.bijectors.elementwise import logit, scale
 from vaeflow.bijectors.layer import Layer, chain, inverse, repeat
 from vaeflow.bijectors.lu_linear import lu_linear
 from vaeflow.bijectors.permutation import permutation
+from vaeflow.bijectors.planar import planar
+from vaeflow.bijectors.radial import radial
+from vaeflow.bijectors.residual import residual
 from vaeflow.bijectors.spline import spline_coupling
+from vaeflow.bijectors.sylvester import sylvester
 from vaeflow.build import Count, part_kind
 
 VECTORS = ((2,), (5,))
@@ -81,6 +85,7 @@ def _couplings(*masks: str, **arguments: Any) -> tuple[Example, ...]:
 
 
 _SPLINE = dict(bins=4, bound=3.0, min_width=1e-3, min_height=1e-3, min_slope=1e-3)
+_RESIDUAL = dict(hidden=(8,), lip=0.9, log_det="unbiased", terms=4, roulette=0.5)
 
 BIJECTORS: dict[str, Entry] = {
     "chain": Entry(_chain, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
@@ -108,6 +113,25 @@ BIJECTORS: dict[str, Entry] = {
     "batch_norm": Entry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*VECTORS, (4, 4, 2))),)),
     "permutation": Entry(permutation, (Example(dict(order="reverse")), Example(dict(order="random")))),
     "lu_linear": Entry(lu_linear, (Example(dict(start="identity")), Example(dict(start="rotation"), (*VECTORS, (4, 4, 2))))),
+    "residual": Entry(
+        residual,
+        (
+            Example(_RESIDUAL, ((1,), *VECTORS)),
+            Example(_RESIDUAL | dict(hidden=(8, 8), lip=0.6, log_det="exact"), ((2,),)),
+        ),
+        context=True,
+    ),
+    "planar": Entry(planar, (Example({}, ((1,), *VECTORS)),), context=True),
+    "radial": Entry(radial, (Example({}, ((1,), *VECTORS)),), context=True),
+    "sylvester": Entry(
+        sylvester,
+        (
+            Example(dict(columns=1, reflections=1), ((1,), (2,))),
+            Example(dict(columns=3, reflections=3), ((3,), (5,))),
+            Example(dict(columns=2, reflections=0)),
+        ),
+        context=True,
+    ),
     "logit": Entry(logit, (Example(dict(alpha=0.0)), Example(dict(alpha=0.05))), domain="unit"),
     "scale": Entry(scale, (Example(dict(shift=-1.0, factor=17.0)),)),
 }
