@@ -1,4 +1,4 @@
-"""Put several finished runs into one table and their training curves into one figure."""
+"""Put several finished runs into one table and their curves into one figure; densities in the plane into another, densities.png."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from experiments.main import run
 EXAMPLES = """\
   python -m experiments.compare runs/digits_vae runs/digits_vae_flow_prior
   python -m experiments.compare runs/* --output=comparison.png
+  python -m experiments.compare runs/densities_*
   python -m experiments.compare runs/a runs/b --markdown"""
 
 
 def main(argv: list[str]) -> None:
     p = parser(__doc__, EXAMPLES)
     p.add_argument("workdirs", nargs="+", type=path, help="the runs' folders")
-    p.add_argument("--output", default=path("comparison.png"), type=path, help="the figure, a png file")
+    p.add_argument("--output", default=path("comparison.png"), type=path, help="the figure of the curves, a png file")
     p.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     flags = p.parse(argv)
     from vaeflow import compare

@@ -101,7 +101,7 @@ def test_compare(vae, flow, tmp_path):
     lines = text.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:5]] == [f"{vae.parent.name}/vae", f"{flow.parent.name}/flow", "other/vae"]
     assert "-ELBO [nats]" in lines[0] and "steps" in lines[0] and "seed" in lines[0]
-    assert (tmp_path / "new" / "curves.png").stat().st_size > 5000
+    assert all((tmp_path / "new" / name).stat().st_size > 5000 for name in ("curves.png", "densities.png"))
 
 
 def test_list_shows_every_config_and_row():

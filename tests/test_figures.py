@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from tests import toys
-from vaeflow import figures
+from vaeflow import figures, grid
+from vaeflow.errors import UserError
 from vaeflow.figures import curves, images, points
 from vaeflow.figures.canvas import DPI, canvas
 from vaeflow.grid import Density
@@ -63,6 +64,13 @@ def test_everything_of_a_flow_in_the_plane(tmp_path):
     found = figures.draw_all(toys.gaussian_flow(), {}, toys.source(split), toys.config(), rows(latent=False), tmp_path)
     assert [path.name for path in found] == ["curves.png", "density.png"]
     assert near(found[0], 4.2, 3.2) and near(found[1], 3.7 * 3 + 0.4, 3.7)
+    density, shown = grid.load(tmp_path / "density.npz")
+    assert density.integral == pytest.approx(1, abs=1e-3) and np.array_equal(shown, split.x)
+    cells = [points.Cell(row, column, density, shown, "NLL 1", "") for row, column in (("a", "one"), ("a", "two"), ("b", "two"))]
+    assert near(figures.draw_densities(cells, tmp_path / "densities.png"), 1.55 * 3 + 0.4, 1.75 * 2 + 0.3)
+    (tmp_path / "density.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match="cannot be read"):
+        grid.load(tmp_path / "density.npz")
 
 
 def test_vectors_and_models_without_a_manifold(tmp_path):

@@ -1,19 +1,29 @@
-"""experiments.compare: several finished runs in one table and one figure."""
+"""experiments.compare: several finished runs in one table and one figure; the densities of two-dimensional runs in another."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vaeflow import workdir
 from vaeflow.errors import UserError
 from vaeflow.report import read_metrics, table
 
+if TYPE_CHECKING:  # jax and the rest take seconds to import
+    from vaeflow.figures.points import Cell
+
 
 def compare(directories: list[Path], output: Path, markdown: bool = False) -> None:
-    """Print one row a run, from its results.json, and draw the validation curves (training ones without validation)."""
-    if output.suffix != ".png":
-        raise UserError(f"--output={str(output)!r} must be a .png file")
-    rows, curves = [], {}
+    """Print one row a run, from its results.json, and draw the validation curves (training ones without validation).
+
+    Runs in the plane: the table has the true density's NLL, the gap to it and the integral of the model's density, and all densities
+    are drawn in densities.png beside `output`.
+    """
+    densities = output.with_name("densities.png")
+    if output.suffix != ".png" or output == densities:
+        raise UserError(f"--output={str(output)!r} must be a .png file, and not densities.png, which shows the densities beside the curves")
+    rows, curves, planes = [], {}, {}
     for name, directory in _names(directories).items():
         workdir.read_config(directory)
         path = directory / "results.json"
@@ -26,6 +36,8 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         results = workdir.read_json(path)
         rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
         curves[name] = read_metrics(directory)
+        if "integral" in results:
+            planes[name] = directory, results
     if not rows:
         raise UserError("none of these workdirs has a results.json: train first")
     from vaeflow import figures
@@ -34,6 +46,30 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
     titles = ["run", *(title for _, title in _COLUMNS)]
     print(table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], markdown=markdown))
     print(f"\n{figures.draw_curves(curves, output)}")
+    if cells := _cells(planes):
+        print(figures.draw_densities(cells, densities))
+
+
+def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Cell]:
+    """What the runs {name: (workdir, results)} in the plane have saved of their densities."""
+    from vaeflow import grid
+    from vaeflow.figures.points import Cell
+
+    cells: dict[tuple[str, str], Cell] = {}
+    for name, (directory, results) in planes.items():
+        path = directory / "figures" / "density.npz"
+        if not path.is_file():
+            print(f"not among the densities: {path} is missing; run: python -m experiments.evaluate --workdir={directory}")
+            continue
+        data: Any = workdir.read_config(directory).data
+        row = data.name or data.kind
+        # Of configs/densities.py:rings_maf on the density rings, maf.
+        column = results.get("config", "").partition(":")[2].removeprefix(row).strip("_")
+        column = name if not column or (row, column) in cells else column
+        density, points = grid.load(path)
+        truth = f"true NLL {results['true_nll']:.3f}" if "true_nll" in results else ""
+        cells[row, column] = Cell(row, column, density, points, f"NLL {results['nll']:.3f}", truth)
+    return list(cells.values())
 
 
 def _names(directories: list[Path]) -> dict[str, Path]:
@@ -52,6 +88,9 @@ _COLUMNS = (
     ("neg_elbo", "-ELBO [nats]"),
     ("nll", "NLL [nats]"),
     ("nll_se", "s.e."),
+    ("true_nll", "true density [nats]"),
+    ("kl_to_truth", "gap [nats]"),
+    ("integral", "integral"),
     ("k", "k"),
     ("bits_per_dim", "bits/dim"),
     ("active_units", "active units"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -9,6 +12,7 @@ import numpy as np
 
 from vaeflow.data import Split
 from vaeflow.errors import UserError
+from vaeflow.files import naming
 from vaeflow.likelihood import log_likelihood
 from vaeflow.model import Model, Params
 from vaeflow.parallel import Devices
@@ -57,6 +61,27 @@ def density(model: Model, params: Params, split: Split, key: jax.Array, *, margi
         found = log_likelihood(model, params, grid, key, k=_DRAWS, chunk=16, batch=4096, devices=devices)["log_prob"]
         total = np.logaddexp(total, np.asarray(found, np.float64) + np.log(share))
     return Density(xs, ys, total.reshape(side, side))
+
+
+def save(path: Path, density: Density, points: np.ndarray) -> None:
+    """A density and points [N, 2] of the data that it models, for figures of several runs. OSError, with the name: the disk refuses."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming(path):
+        try:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, xs=density.xs, ys=density.ys, log_p=density.log_p.astype(np.float32), points=points)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[Density, np.ndarray]:
+    """What `save` wrote. UserError: it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Density(file["xs"], file["ys"], file["log_p"]), file["points"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def _contexts(context: np.ndarray | None) -> list[tuple[np.ndarray | None, float]]:

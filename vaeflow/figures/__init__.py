@@ -6,7 +6,7 @@ training), images.py (pictures) and points.py (latents, two-dimensional densitie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,11 @@ def draw_curves(runs: Mapping[str, Rows], path: str | Path) -> Path:
     return curves.run_curves(runs, Path(path))
 
 
+def draw_densities(cells: Sequence[points.Cell], path: str | Path) -> Path:
+    """The densities of several two-dimensional models in one table of pictures."""
+    return points.density_table(cells, Path(path))
+
+
 def _top(levels: int) -> float:
     """The largest grey value of a picture; 0 for continuous data."""
     return float(max(levels - 1, 0))
@@ -100,7 +105,10 @@ def _density(model: Model, params: Params, split: Split, key: Array, path: Path)
     shown = _head(split, _SCATTER)
     samples = _draw(model, params, shown, key, len(shown.x))
     what = "density" if model.density == "exact" else "density, IWAE-64"
-    return points.density_panels(np.asarray(shown.x), samples, grid.density(model, params, split, key), path, what)
+    found = grid.density(model, params, split, key)
+    drawn = points.density_panels(np.asarray(shown.x), samples, found, path, what)
+    grid.save(path.with_suffix(".npz"), found, np.asarray(shown.x))
+    return drawn
 
 
 def _reconstructions(model: Model, params: Params, split: Split, source: Source, config: Any, top: float, path: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,11 +71,10 @@ def density_panels(data: np.ndarray, samples: np.ndarray, density: Density | Non
             ax.scatter(*points.T, s=float(np.clip(110 / math.sqrt(len(points)), 1.5, 10)), alpha=0.6, linewidths=0, color=colour)
             ax.set_title(f"{title} ({len(points):,})")
         if density is not None:
-            xs, ys = density.xs, density.ys
-            half = (xs[1] - xs[0]) / 2, (ys[1] - ys[0]) / 2
-            box = (xs[0] - half[0], xs[-1] + half[0], ys[0] - half[1], ys[-1] + half[1])
             p = np.exp(density.log_p)
-            image = axes[2].imshow(p, origin="lower", extent=box, cmap="magma", vmin=0, vmax=np.quantile(p, 0.9995), aspect="auto")
+            image = axes[2].imshow(
+                p, origin="lower", extent=_box(density), cmap="magma", vmin=0, vmax=np.quantile(p, 0.9995), aspect="auto"
+            )
             axes[2].set_title(f"{what} (integral {density.integral:.3f})")
             axes[2].grid(False)
             figure.colorbar(image, ax=axes[2], label="p(x) per unit area", extend="max")
@@ -83,6 +82,60 @@ def density_panels(data: np.ndarray, samples: np.ndarray, density: Density | Non
             ax.set(xlabel="$x_1$", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
             ax.set_box_aspect(1)
         axes[0].set_ylabel("$x_2$")
+    return path
+
+
+def _box(density: Density) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of the grid's cells."""
+    xs, ys = density.xs, density.ys
+    half = (xs[1] - xs[0]) / 2, (ys[1] - ys[0]) / 2
+    return (xs[0] - half[0], xs[-1] + half[0], ys[0] - half[1], ys[-1] + half[1])
+
+
+class Cell(NamedTuple):
+    """One model in a table of densities: `row` names its data, of which `points` [N, 2] are some; `column` the model. Captions
+    stand below the model's density and below the row's data."""
+
+    row: str
+    column: str
+    density: Density
+    points: np.ndarray
+    caption: str
+    data_caption: str
+
+
+def density_table(cells: Sequence[Cell], path: Path) -> Path:
+    """Rows: data, which stand first; columns: models. A row has one box and one colour scale, so that its colours compare."""
+    names = list(dict.fromkeys(cell.row for cell in cells))
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+    with canvas(path, 1.55 * (len(columns) + 1) + 0.4, 1.75 * len(names) + 0.3) as figure:
+        axes = figure.subplots(len(names), len(columns) + 1, squeeze=False)
+        for ax in axes.flat:
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            ax.set_box_aspect(1)
+            ax.axis("off")
+        for line, name in zip(axes, names, strict=True):
+            found = [cell for cell in cells if cell.row == name]
+            data = found[0].points
+            low, high = data.min(0).astype(float), data.max(0).astype(float)
+            low, high = low - 0.08 * (high - low), high + 0.08 * (high - low)
+            # The median, so that one model's peak does not darken the others.
+            top = float(np.median([np.quantile(np.exp(cell.density.log_p), 0.999) for cell in found]))
+            line[0].scatter(*data.T, s=float(np.clip(40 / math.sqrt(len(data)), 0.4, 4)), alpha=0.6, linewidths=0, color=COLOURS[0])
+            line[0].set(ylabel=name, xlabel=found[0].data_caption)
+            shown = [line[0]]
+            for cell in found:
+                ax = line[1 + columns.index(cell.column)]
+                p = np.exp(cell.density.log_p)
+                ax.imshow(p, origin="lower", extent=_box(cell.density), cmap="magma", vmin=0, vmax=top, aspect="auto")
+                ax.set(xlabel=cell.caption)
+                shown.append(ax)
+            for ax in shown:
+                ax.axis("on")
+                ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        for ax, title in zip(axes[0], ("data", *columns), strict=True):
+            ax.set_title(title)
     return path
 
 
