@@ -128,6 +128,11 @@ def made(*hidden: int, order: str = "natural", activation: str = "relu") -> dict
     return dict(kind="made", hidden=hidden, activation=activation, order=order, inversion="incremental", tolerance=0.0, dtype="float32")
 
 
+def repeat(of: str, n: int, memory: str = "store") -> dict:
+    """A part: n copies of a layer; memory of training: store every activation, remat (recompute those of a layer), invert."""
+    return dict(kind="repeat", of=of, n=n, memory=memory)
+
+
 def affine(net: str, mask: str, flip: bool) -> dict:
     """A part: RealNVP's coupling, log-scales within (-2, 2)."""
     return dict(kind="affine_coupling", net=net, mask=mask, flip=flip, cap=2.0)

@@ -10,7 +10,7 @@ early at step 1,200; one to three minutes on 2 shared CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, mlp, spline
+from configs.base import affine, base, flow, mlp, repeat, spline
 
 ROWS = {
     "": "RealNVP: 8 affine couplings, ActNorm",
@@ -32,7 +32,7 @@ def get_config(row: str = "") -> ConfigDict:
             flow=dict(kind="chain", of=("grey", "logit", "steps")),
             grey=dict(kind="scale", shift=0.0, factor=17.0),
             logit=dict(kind="logit", alpha=0.05),
-            steps=dict(kind="repeat", of="step", n=4),
+            steps=repeat("step", 4),
             step=dict(kind="chain", of=("norm", "coupling_a", "coupling_b")),
             norm=dict(kind="actnorm"),
             net=mlp(128, 128),

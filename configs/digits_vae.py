@@ -10,7 +10,7 @@ Expected (default row, seed 0, 300 test images): -ELBO 91.58 ± 0.86, NLL (IWAE-
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, mlp, spline, vae
+from configs.base import affine, base, mlp, repeat, spline, vae
 
 ROWS = {
     "": "VAE, 8 latents, MLP 256, discretised logistic likelihood (the default experiment)",
@@ -46,7 +46,7 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts.decoder = dict(kind="deconv", channels=(32, 16), kernel=3, stride=2, hidden=(128,), activation="relu", dtype="float32")
     elif row == "flow_prior":
         c.model.prior = "flow"
-        c.parts.flow = dict(kind="repeat", of="step", n=4)
+        c.parts.flow = repeat("step", 4)
         c.parts.step = dict(kind="chain", of=("coupling_a", "coupling_b"))
         for name, flip in (("coupling_a", False), ("coupling_b", True)):
             c.parts[name] = affine("flow_net", "alternating", flip)
@@ -55,7 +55,7 @@ def get_config(row: str = "") -> ConfigDict:
         c.model.posterior = "flow"
         c.model.posterior_context = 32
         c.parts.flow = dict(kind="inverse", of="steps")
-        c.parts.steps = dict(kind="repeat", of="step", n=2)
+        c.parts.steps = repeat("step", 2)
         c.parts.step = dict(kind="chain", of=("coupling_a", "coupling_b"))
         for name, flip in (("coupling_a", False), ("coupling_b", True)):
             c.parts[name] = spline("flow_net", "alternating", flip)

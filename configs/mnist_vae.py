@@ -15,7 +15,7 @@ at most 11 and 18 minutes of training on 2 busy CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, mlp, spline, vae
+from configs.base import base, mlp, repeat, spline, vae
 
 ROWS = {
     "": "the VAE-tables guide's model with 2 latents, BCE on intensities",
@@ -56,7 +56,7 @@ def get_config(row: str = "") -> ConfigDict:
         c.train.steps = 10 * epoch
     elif row == "flow_prior":
         c.model.prior = "flow"
-        c.parts.flow = dict(kind="repeat", of="step", n=4)
+        c.parts.flow = repeat("step", 4)
         c.parts.step = dict(kind="chain", of=("linear", "coupling"))
         c.parts.linear = dict(kind="lu_linear", start="rotation")
         c.parts.coupling = spline("flow_net", "half", False)

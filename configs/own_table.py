@@ -8,7 +8,7 @@ fixed seed: data.val_fraction and data.test_fraction. ActNorm standardises the c
 
 from ml_collections import ConfigDict
 
-from configs.base import base, flow, mlp, spline
+from configs.base import base, flow, mlp, repeat, spline
 
 ROWS = {
     "": "RQ-NSF on the columns of a CSV file (data.kind=csv)",
@@ -24,7 +24,7 @@ def get_config(row: str = "") -> ConfigDict:
         dict(
             flow=dict(kind="chain", of=("norm", "steps")),
             norm=dict(kind="actnorm"),
-            steps=dict(kind="repeat", of="step", n=5),
+            steps=repeat("step", 5),
             step=dict(kind="chain", of=("linear", "coupling")),
             linear=dict(kind="lu_linear", start="rotation"),
             coupling=spline("net", "half", False),

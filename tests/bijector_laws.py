@@ -58,6 +58,7 @@ def nets_and_layers(dtype: str) -> dict[str, Any]:
         "norm": {"kind": "batch_norm", "momentum": 0.9, "eps": 1e-5},
         "reverse": {"kind": "permutation", "order": "reverse"},
         "step": {"kind": "chain", "of": ["coupling", "norm", "reverse"]},
+        "reversible": {"kind": "chain", "of": ["coupling", "reverse"]},
     }
 
 

@@ -18,7 +18,7 @@ PARTS = dict(
     net=MLP,
     conv=dict(kind="conv", channels=(4,), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32"),
     deconv=dict(kind="deconv", channels=(4,), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32"),
-    layer=dict(kind="repeat", of="unit", n=2),
+    layer=dict(kind="repeat", of="unit", n=2, memory="store"),
     unit=dict(kind="chain", of=("coupling", "flip")),
     coupling=dict(kind="affine_coupling", net="net", mask="half", flip=False, cap=2.0),
     flip=dict(kind="permutation", order="reverse"),

@@ -17,8 +17,11 @@ from vaeflow.bijectors.affine import affine_coupling
 from vaeflow.bijectors.autoregressive import affine_autoregressive, spline_autoregressive
 from vaeflow.bijectors.batch_norm import batch_norm
 from vaeflow.bijectors.elementwise import logit, scale
-from vaeflow.bijectors.layer import Layer, chain, inverse, repeat
+from vaeflow.bijectors.gaussianize import gaussianize
+from vaeflow.bijectors.householder import householder
+from vaeflow.bijectors.layer import Layer, Memory, chain, inverse, repeat
 from vaeflow.bijectors.lu_linear import lu_linear
+from vaeflow.bijectors.mixture import mixture_coupling
 from vaeflow.bijectors.permutation import permutation
 from vaeflow.bijectors.planar import planar
 from vaeflow.bijectors.radial import radial
@@ -34,7 +37,7 @@ CHANNELS = ((1, 1, 2), (4, 4, 2))
 
 class Example(NamedTuple):
     """Arguments of a maker and the data's event shapes at which the laws try them; as parts there are the nets `mlp` and `convnet`
-    and the layers `coupling`, `norm` (with statistics) and `step` (a chain)."""
+    and the layers `coupling`, `norm` (with statistics), `step` (a chain with it) and `reversible` (one without)."""
 
     arguments: dict[str, Any]
     shapes: tuple[tuple[int, ...], ...] = VECTORS
@@ -65,8 +68,8 @@ def _chain(*, of: tuple[Layer, ...]) -> Layer:
     return chain(*of)
 
 
-def _repeat(*, of: Layer, n: Count) -> Layer:
-    return repeat(of, n)
+def _repeat(*, of: Layer, n: Count, memory: Memory) -> Layer:
+    return repeat(of, n, memory)
 
 
 def _inverse(*, of: Layer) -> Layer:
@@ -89,13 +92,39 @@ _RESIDUAL = dict(hidden=(8,), lip=0.9, log_det="unbiased", terms=4, roulette=0.5
 
 BIJECTORS: dict[str, Entry] = {
     "chain": Entry(_chain, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
-    "repeat": Entry(_repeat, (Example(dict(of="step", n=3)),), context=True),
+    "repeat": Entry(
+        _repeat,
+        (
+            Example(dict(of="step", n=3, memory="store")),
+            Example(dict(of="step", n=3, memory="remat")),
+            Example(dict(of="reversible", n=3, memory="invert")),
+        ),
+        context=True,
+    ),
     "inverse": Entry(_inverse, (Example(dict(of="coupling")),), context=True),
     "additive_coupling": Entry(additive_coupling, _couplings("half", "channel"), context=True, identity=True),
     "affine_coupling": Entry(
         affine_coupling, _couplings("half", "alternating", "checkerboard", "channel", cap=2.0), context=True, identity=True
     ),
     "spline_coupling": Entry(spline_coupling, _couplings("alternating", "checkerboard", **_SPLINE), context=True, identity=True),
+    # No identity start: equal components would stay equal (mixture_cdf).
+    "mixture_coupling": Entry(mixture_coupling, _couplings("half", "checkerboard", "channel", components=3, cap=2.0), context=True),
+    "gaussianize": Entry(
+        gaussianize,
+        (
+            Example(dict(components=3, kernel="logistic", cap=4.0, start="normal"), ((1,), (2,), (5,))),
+            Example(dict(components=3, kernel="normal", cap=4.0, start="normal"), ((2,), (4, 4, 2))),
+            Example(dict(components=4, kernel="logistic", cap=4.0, start="data"), ((1,), (3,))),
+        ),
+    ),
+    "householder": Entry(
+        householder,
+        (
+            Example(dict(reflections=4, start="identity")),
+            Example(dict(reflections=3, start="random"), (*VECTORS, (4, 4, 2))),
+            Example(dict(reflections=2, start="pca")),
+        ),
+    ),
     "affine_autoregressive": Entry(
         affine_autoregressive,
         tuple(Example(dict(made=made, cap=2.0), ((1,), *VECTORS, (8,))) for made in ("made", "made_linear", "made_random")),

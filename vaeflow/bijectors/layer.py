@@ -14,12 +14,13 @@ broadcasts against leading axes. A bijector is built inside the function that us
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import distrax
 import jax
 import jax.numpy as jnp
 
+from vaeflow.bijectors.memory import invertible_scan
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
 
@@ -117,9 +118,21 @@ def _compose(bijectors: list[distrax.Bijector]) -> distrax.Bijector:
     )
 
 
-def repeat(layer: Layer, n: int) -> Layer:
+Memory = Literal["store", "remat", "invert"]
+
+
+def repeat(layer: Layer, n: int, memory: Memory = "store") -> Layer:
     """n copies of a shape-preserving layer with stacked parameters [n, ...]: ONE lax.scan in each direction, and in init,
-    so compile time does not grow with n. Put the flip or the linear layer that alternates into the repeated unit."""
+    so compile time does not grow with n. Put the flip or the linear layer that alternates into the repeated unit.
+
+    memory, what the backward pass of training keeps:
+        store   every activation of every layer
+        remat   the n inputs of the layers; what one layer computes is computed again
+        invert  the last output; inputs are recovered by inversion (memory.py). Not for layers with statistics, which are no
+                bijection while training: an error
+    """
+    if memory == "invert" and layer.update is not None:
+        raise UserError("memory='invert' needs a layer without batch statistics, which is a bijection in training too; take store or remat")
 
     def init(key, x, context=None):
         def step(h, k):
@@ -134,22 +147,34 @@ def repeat(layer: Layer, n: int) -> Layer:
     def bijector(params, context=None, key=None, train=False, **_):
         stacked = (params, None if key is None else jax.random.split(key, n))
 
-        def build(p):
+        def build(p, context):
             return layer.bijector(p[0], context=context, key=p[1], train=train)
 
-        rank = build(jax.tree.map(lambda a: a[0], stacked)).event_ndims_out  # only the rank is read: XLA drops the slices
+        def forward(p, context, z):
+            return build(p, context).forward_and_log_det(z)
 
-        def run(h, method, reverse):
+        def backward(p, context, x):
+            return build(p, context).inverse_and_log_det(x)
+
+        # Only the rank is read: XLA drops the slices.
+        rank = build(jax.tree.map(lambda a: a[0], stacked), context).event_ndims_out
+
+        def run(h, there, back, reverse):
+            if memory == "invert":
+                return invertible_scan(there, back, n, reverse, stacked, context, h)
+
             def step(carry, p):
-                h, log_det = getattr(build(p), method)(carry[0])
+                h, log_det = there(p, context, carry[0])
                 return (h, carry[1] + log_det), None
 
+            # One checkpoint around the whole scan would recompute everything at once and save nothing.
+            step = jax.checkpoint(step, prevent_cse=False) if memory == "remat" else step
             start = (h, jnp.zeros(h.shape[: h.ndim - rank], h.dtype))
             return jax.lax.scan(step, start, stacked, length=n, reverse=reverse)[0]
 
         return Bijection(
-            lambda z: run(z, "forward_and_log_det", reverse=True),
-            lambda x: run(x, "inverse_and_log_det", reverse=False),
+            lambda z: run(z, forward, backward, reverse=True),
+            lambda x: run(x, backward, forward, reverse=False),
             event_ndims_in=rank,
         )
 
