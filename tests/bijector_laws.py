@@ -81,6 +81,16 @@ def data(shape: tuple[int, ...], domain: str, n: int = 8, dtype: Any = jnp.float
     return {key: jnp.asarray(value, dtype) for key, value in values.items()}
 
 
+def ends(layer: Layer, params: Params, shape: tuple[int, ...], domain: str, dtype: Any = jnp.float32) -> dict[str, jax.Array]:
+    """`data` with z [n + 3, *latent] in the shape that the layer maps x to."""
+    found = data(shape, domain, dtype=dtype)
+
+    def latent(params, x, context):
+        return at_rank(layer.bijector(params, context=context), len(shape)).inverse(x)
+
+    return found | {"z": found["z"].reshape(jax.eval_shape(latent, params, found["x"], found["context"]).shape)}
+
+
 # Compile time counts here, speed does not.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -125,7 +135,7 @@ def residuals(layer: Layer, rank: int, params: Params, inputs: dict[str, jax.Arr
     weights = jnp.cos(jnp.arange(z.size, dtype=z.dtype)).reshape(z.shape)  # of a scalar loss that mixes every output
     gradients = {
         "inverse": pull_inverse((weights, jnp.ones_like(log_det2))),
-        "forward": pull_forward((jnp.stack([weights, weights]), jnp.ones((2, *log_det.shape), log_det.dtype))),
+        "forward": pull_forward((jnp.stack([weights, weights]).reshape(2, *x.shape), jnp.ones((2, *log_det.shape), log_det.dtype))),
     }
     return {
         "inverse(forward(z)) = z": relative(z1, z),

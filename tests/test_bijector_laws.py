@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.bijector_laws import CASES, Case, data, failures, mass, perturbed, quick_jit, relative, residuals, start
+from tests.bijector_laws import CASES, Case, data, ends, failures, mass, perturbed, quick_jit, relative, residuals, start
 from vaeflow.bijectors import BIJECTORS
 from vaeflow.bijectors.layer import Bijection, Layer, at_rank, chain, repeat
+from vaeflow.errors import UserError
 from vaeflow.model import split_params
 
 # By default the last shape of every example; all of them in the long matrix. The shapes that are planes have a test of their own.
@@ -26,7 +27,7 @@ def named(cases):
 
 def check64(layer: Layer, params, shape, domain: str, uses_context: bool) -> list[str]:
     with jax.enable_x64(True):
-        inputs = data(shape, domain, dtype=jnp.float64)
+        inputs = ends(layer, params, shape, domain, jnp.float64)
         found = quick_jit(functools.partial(residuals, layer, len(shape)))(params, inputs)
         assert found["forward(inverse(x)) = x"].dtype == jnp.float64
         return failures(found, 1e-8, uses_context)
@@ -35,7 +36,8 @@ def check64(layer: Layer, params, shape, domain: str, uses_context: bool) -> lis
 @functools.cache
 def there_and_back(case: Case, dtype: str = "float32"):
     """params -> (x1, log_det, z2, log_det2), (z1, back, x2): z to x1 to z1, x to z2 to x2."""
-    inputs, layer = data(case.shape, case.entry.domain), case.layer(dtype)
+    layer = case.layer(dtype)
+    inputs = ends(layer, start(case, dtype), case.shape, case.entry.domain)
 
     def run(params, x, z, context):
         bijector = at_rank(layer.bijector(params, context=context), len(case.shape))
@@ -54,7 +56,7 @@ def test_laws_in_float64(case: Case):
 
 @named(LAST)
 def test_float32(case: Case):
-    inputs, atol = data(case.shape, case.entry.domain), case.entry.inverse_atol
+    inputs, atol = ends(case.layer(), start(case), case.shape, case.entry.domain), case.entry.inverse_atol
     there, back = there_and_back(case)(perturbed(start(case)))
     assert {a.dtype for a in (*there, *back)} == {jnp.dtype(jnp.float32)}
     assert relative(back[0], inputs["z"]) < atol and relative(back[2], inputs["x"]) < atol
@@ -63,11 +65,19 @@ def test_float32(case: Case):
 
 @named(ONCE)
 def test_without_jit(case: Case):
-    params, inputs = perturbed(start(case)), data(case.shape, case.entry.domain)
-    bijector = at_rank(case.layer().bijector(params, context=inputs["context"]), len(case.shape))
+    layer, params = case.layer(), perturbed(start(case))
+    inputs = ends(layer, params, case.shape, case.entry.domain)
+    bijector = at_rank(layer.bijector(params, context=inputs["context"]), len(case.shape))
     eager = (*bijector.forward_and_log_det(inputs["z"]), *bijector.inverse_and_log_det(inputs["x"]))
     jitted, _ = there_and_back(case)(params)
     assert max(relative(a, b) for a, b in zip(eager, jitted, strict=True)) < 1e-5
+
+
+@named(ONCE)
+def test_no_parameter_overflows(case: Case):
+    """Trained leaves thrown off by noise of 100: log-scales are bounded by construction, so numbers and log_det stay finite."""
+    there, _ = there_and_back(case)(perturbed(start(case), 100.0))
+    assert all(bool(jnp.all(jnp.isfinite(a))) for a in there)
 
 
 @named([c for c in LAST if c.entry.identity])
@@ -79,7 +89,8 @@ def test_starts_as_the_identity(case: Case):
 
 @named([c for c in LAST if c.entry.context and c.number in (0, 2)])
 def test_bfloat16_networks(case: Case):
-    params, inputs = perturbed(start(case, "bfloat16")), data(case.shape, case.entry.domain)
+    params = perturbed(start(case, "bfloat16"))
+    inputs = ends(case.layer("bfloat16"), params, case.shape, case.entry.domain)
     there, back = there_and_back(case, "bfloat16")(params)
     assert {a.dtype for a in (*jax.tree.leaves(split_params(params)[0]), *there, *back)} == {jnp.dtype(jnp.float32)}
     assert jnp.median(jnp.abs(back[0] - inputs["z"])) < 1e-3
@@ -90,6 +101,10 @@ def test_bfloat16_networks(case: Case):
 def test_repeat_is_a_chain_of_its_slices(case: Case):
     inputs, layer = data(case.shape, case.entry.domain), case.layer()
     copies, in_turn = repeat(layer, 2), chain(layer, layer)
+    if ends(layer, start(case), case.shape, case.entry.domain)["z"].shape != inputs["x"].shape:
+        with pytest.raises(UserError, match="repeat needs a layer that keeps the shape"):
+            jax.eval_shape(copies.init, jax.random.key(0), inputs["x"], inputs["context"])
+        return
     slices = {"00": perturbed(start(case)), "01": perturbed(start(case), 0.04)}
     stacked = jax.tree.map(lambda a, b: jnp.stack([a, b]), *slices.values())
 

@@ -23,9 +23,15 @@ KINDS = {
     "deconv": {"channels": [4, 3], "kernel": 4, "stride": 2, "hidden": [5]},
     "convnet": {"channels": [4], "kernel": 3},
     "pixels": {"kind": "convnet", "channels": [], "kernel": 3},
+    "glow_net": {"channels": [4, 4], "kernel": 3},
+    "resnet": {"width": 4, "blocks": 2, "kernel": 3},
 }
-IMAGE = {"conv", "flat", "convnet", "pixels"}  # what they read
-SHAPES = {"deconv": [(8, 8, 1), (2, 7, 10, 3)], "convnet": [(8, 8, 3), (5, 8, 8, 2)], "pixels": [(2, 8, 8, 2)]}
+IMAGE = {"conv", "flat", "convnet", "pixels", "glow_net", "resnet"}  # what they read
+SHAPES = {
+    "deconv": [(8, 8, 1), (2, 7, 10, 3)],
+    "convnet": [(8, 8, 3), (5, 8, 8, 2)],
+    **{name: [(2, 8, 8, 2)] for name in ("pixels", "glow_net", "resnet")},
+}
 CASES = [(name, out) for name in KINDS for out in SHAPES.get(name, [(4,), (2, 3, 3, 1)])]
 
 
@@ -79,7 +85,7 @@ def test_a_zero_head_gives_zeros_and_bfloat16_keeps_float32_at_the_border(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv", "deconv", "convnet"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "deconv", "convnet", "resnet"])
 def test_float64_inputs_are_promoted_and_bfloat16_computes_in_bfloat16(name):
     with jax.enable_x64(True):
         x, context = inputs(name, 4, dtype=jnp.float64)

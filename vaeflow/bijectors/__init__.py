@@ -27,6 +27,8 @@ from vaeflow.bijectors.planar import planar
 from vaeflow.bijectors.radial import radial
 from vaeflow.bijectors.residual import residual
 from vaeflow.bijectors.spline import spline_coupling
+from vaeflow.bijectors.split import split
+from vaeflow.bijectors.squeeze import flatten, squeeze
 from vaeflow.bijectors.sylvester import sylvester
 from vaeflow.build import Count, part_kind
 
@@ -158,6 +160,17 @@ BIJECTORS: dict[str, Entry] = {
             Example(dict(columns=1, reflections=1), ((1,), (2,))),
             Example(dict(columns=3, reflections=3), ((3,), (5,))),
             Example(dict(columns=2, reflections=0)),
+        ),
+        context=True,
+    ),
+    "squeeze": Entry(squeeze, (Example(dict(factor=2), ((2, 2, 1), (4, 6, 2))),)),
+    "flatten": Entry(flatten, (Example(dict(event=(2, 3, 2)), ((2, 3, 2),)),)),
+    "split": Entry(
+        split,
+        (
+            Example(dict(event=(4, 4, 3), inner="norm", net="convnet", cap=2.0), ((4, 4, 3),)),
+            Example(dict(event=(2,), inner="norm", net="mlp", cap=2.0), ((2,),)),
+            Example(dict(event=(5,), inner="coupling", net="", cap=2.0), ((5,),)),
         ),
         context=True,
     ),

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vaeflow.build import part_kind
-from vaeflow.nets.conv import conv, convnet, deconv
+from vaeflow.nets.conv import conv, convnet, deconv, glow_net
 from vaeflow.nets.made import Made, made
 from vaeflow.nets.mlp import mlp
 from vaeflow.nets.net import Net
+from vaeflow.nets.resnet import resnet
 
 NETS: dict[str, Callable[..., Net]] = {
     "mlp": mlp,
     "conv": conv,
     "deconv": deconv,
     "convnet": convnet,
+    "glow_net": glow_net,
+    "resnet": resnet,
 }
 
 part_kind(Net, "net", NETS)

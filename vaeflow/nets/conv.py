@@ -1,6 +1,7 @@
-"""Convolutional networks: image -> vector (`conv`), vector -> image (`deconv`), image -> image (`convnet`).
+"""Convolutional networks: image -> vector (`conv`), vector -> image (`deconv`), image -> image (`convnet`, `glow_net`).
 
 Images are [..., H, W, C]. Padding is SAME, so a stride s maps H to ceil(H/s); `deconv` starts from ceil(H / s^n) and crops.
+The networks from image to image also take a context that is itself an image, [B, H, W, C'].
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def conv(
     """Encoder: for each of `channels` a strided convolution, then Dense layers `hidden`, then a Dense head of any shape."""
 
     def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:
-        _needs_image("conv", event_ndims)
+        needs_image("conv", event_ndims)
         common = (tuple(channels), kernel, activation, tuple(out), zero_head, compute_dtype(dtype))
         return Conv(*common, stride, tuple(hidden))
 
@@ -38,7 +39,7 @@ def deconv(
     each of `channels` (the last is the head), each growing the image `stride`-fold; mirrors `conv` with channels reversed."""
 
     def module(out: tuple[int, ...], event_ndims: int = 1, zero_head: bool = False) -> nn.Module:
-        _image_out("deconv", out)
+        image_out("deconv", out)
         if not channels:
             raise UserError("deconv: channels=() is impossible; it must name at least one number of channels")
         common = (tuple(channels), kernel, activation, tuple(out), zero_head, compute_dtype(dtype))
@@ -50,26 +51,38 @@ def deconv(
 def convnet(*, channels: tuple[Count, ...], kernel: Count, activation: Activation, dtype: Dtype) -> Net:
     """Same-size network (a coupling's conditioner): a convolution of stride 1 for each of `channels`, then one as the head."""
 
+    return _same_size("convnet", channels, kernel, kernel, activation, dtype)
+
+
+def glow_net(*, channels: tuple[Count, ...], kernel: Count, activation: Activation, dtype: Dtype) -> Net:
+    """Glow's conditioner (Kingma and Dhariwal 2018): as `convnet`, but only the first convolution and the head are wider than one
+    pixel. With two `channels` and kernel 3: 3x3, 1x1, 3x3."""
+    return _same_size("glow_net", channels, kernel, 1, activation, dtype)
+
+
+def _same_size(kind: str, channels: tuple[int, ...], kernel: int, between: int, activation: str, dtype: str) -> Net:
     def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:
-        _needs_image("convnet", event_ndims)
-        _image_out("convnet", out)
-        return ConvNet(tuple(channels), kernel, activation, tuple(out), zero_head, compute_dtype(dtype))
+        needs_image(kind, event_ndims)
+        image_out(kind, out)
+        return ConvNet(tuple(channels), kernel, activation, tuple(out), zero_head, compute_dtype(dtype), between)
 
     return Net(module)
 
 
-def _needs_image(kind: str, event_ndims: int) -> None:
+def needs_image(kind: str, event_ndims: int) -> None:
+    """UserError: the network reads images, and is given something else."""
     if event_ndims != 3:
         raise UserError(f"a {kind} network reads images [H, W, C], here it is given events of rank {event_ndims}; use an mlp or a deconv")
 
 
-def _image_out(kind: str, out: tuple[int, ...]) -> None:
+def image_out(kind: str, out: tuple[int, ...]) -> None:
+    """UserError: the network gives images, and something else is asked."""
     if len(out) not in (3, 4):
         raise UserError(f"a {kind} network gives images [H, W, C], here the shape {tuple(out)} is asked; use an mlp or a conv")
 
 
-class _Convolutional(nn.Module):
-    """What the three share: sizes, and layers of the class given, the first of which adds the context's term."""
+class Convolutional(nn.Module):
+    """What these networks share: sizes, and layers of the class given, the first of which adds the context's term."""
 
     channels: tuple[int, ...]
     kernel: int
@@ -82,9 +95,13 @@ class _Convolutional(nn.Module):
         return dict(dtype=self.dtype, **inits(zero=head and self.zero_head))
 
     def context(self, h: Array, context: Array | None, pixels: bool, head: bool = False) -> Array:
-        """h + V c, the same at every pixel of an image."""
+        """h + V c, the same at every pixel of an image; for a context that is an image as large as h, a convolution of it."""
         if context is None:
             return h
+        if pixels and context.ndim >= 4:
+            if context.shape[-3:-1] != h.shape[-3:-1]:
+                raise UserError(f"a context of {context.shape[-3:-1]} pixels does not fit a layer on {h.shape[-3:-1]} pixels")
+            return h + Convolution(h.shape[-1], self.kernel, 1, name="context", **self.options(head))(context)
         term = nn.Dense(h.shape[-1], use_bias=False, name="context", **self.options(head))(context)
         return h + (term[..., None, None, :] if pixels else term)
 
@@ -99,7 +116,7 @@ class _Convolutional(nn.Module):
         return self.out[-1] * (self.out[0] if len(self.out) == 4 else 1)
 
 
-class Conv(_Convolutional):
+class Conv(Convolutional):
     """See `conv`."""
 
     stride: int
@@ -121,7 +138,7 @@ class Conv(_Convolutional):
         return h.reshape(*h.shape[:-1], *self.out).astype(jnp.result_type(x))
 
 
-class Deconv(_Convolutional):
+class Deconv(Convolutional):
     """See `deconv`."""
 
     stride: int
@@ -181,15 +198,18 @@ class UpConv(nn.Module):
         return h.reshape(*x.shape[:-3], s * height, s * width, n)
 
 
-class ConvNet(_Convolutional):
-    """See `convnet`."""
+class ConvNet(Convolutional):
+    """See `convnet`; `between` is the kernel of the convolutions between the first and the head."""
+
+    between: int
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         f, h = getattr(nn, self.activation), x
         for i, n in enumerate((*self.channels, self.map_channels())):
             head = i == len(self.channels)
-            h = Convolution(n, self.kernel, 1, name="head" if head else f"conv_{i}", **self.options(head))(h)
+            kernel = self.kernel if head or i == 0 else self.between
+            h = Convolution(n, kernel, 1, name="head" if head else f"conv_{i}", **self.options(head))(h)
             h = self.context(h, context, pixels=True, head=head) if i == 0 else h
             h = h if head else f(h)
         return self.maps(h).astype(jnp.result_type(x))
