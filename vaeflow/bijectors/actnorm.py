@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.bijectors.transformer import bounded, unbounded
 from vaeflow.model import Array
 
 
@@ -29,7 +30,8 @@ def affine_map(shift: Array, log_scale: Array) -> Bijection:
 
 
 def actnorm() -> Layer:
-    """x = z * exp(log_scale) + shift, both [D] and trained; D the last axis (an image's channels, then shared by all pixels).
+    """x = z * exp(s) + shift, s = bounded(log_scale), both [D] and trained; D the last axis (an image's channels,
+    shared by all pixels).
 
     The first batch has zero mean and unit variance at the latent end. A component that is constant in that batch keeps its
     scale: dividing by a standard deviation of zero would blow up every later batch.
@@ -39,9 +41,9 @@ def actnorm() -> Layer:
         del key, context
         mean, variance = moments(x.astype(jnp.float32))
         varies = variance > 1e-12 + 1e-10 * mean**2  # below that the variance is rounding
-        return {"shift": mean, "log_scale": jnp.where(varies, 0.5 * jnp.log(jnp.where(varies, variance, 1)), 0)}
+        return {"shift": mean, "log_scale": unbounded(jnp.where(varies, 0.5 * jnp.log(jnp.where(varies, variance, 1)), 0))}
 
     def bijector(params, **_):
-        return affine_map(params["shift"], params["log_scale"])
+        return affine_map(params["shift"], bounded(params["log_scale"]))
 
     return Layer(init, bijector)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors.coupling import Mask, coupling
 from vaeflow.bijectors.layer import Bijection, Layer
-from vaeflow.bijectors.transformer import Transformer
+from vaeflow.bijectors.transformer import Transformer, bounded
 from vaeflow.nets.net import Net
 
 
@@ -21,7 +21,7 @@ def additive_coupling(*, net: Net, mask: Mask, flip: bool) -> Layer:
 
 
 def nice_scaling() -> Layer:
-    """x = z * exp(s), s [D] trained, over the last axis; log_det = sum(s). It starts as the identity (event rank 1)."""
+    """x = z * exp(s), s = bounded(log_scale), [D] trained, over the last axis; log_det = sum(s) (event rank 1). Starts as the identity."""
 
     def init(key, x, context=None):
         del key, context
@@ -29,7 +29,7 @@ def nice_scaling() -> Layer:
 
     def bijector(params, **_):
         def run(h, sign):
-            log_scale = sign * params["log_scale"].astype(h.dtype)
+            log_scale = sign * bounded(params["log_scale"].astype(h.dtype))
             return h * jnp.exp(log_scale), jnp.broadcast_to(jnp.sum(log_scale), h.shape[:-1])
 
         return Bijection(lambda z: run(z, 1), lambda x: run(x, -1), 1)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors.coupling import Mask, coupling
 from vaeflow.bijectors.layer import Layer
-from vaeflow.bijectors.transformer import Transformer
+from vaeflow.bijectors.transformer import Transformer, bounded
 from vaeflow.build import Positive
 from vaeflow.nets.net import Net
 
@@ -16,7 +16,7 @@ def affine(cap: float) -> Transformer:
     for small raw s = raw. theta = (t, raw)."""
 
     def log_scale(theta):
-        return cap * jnp.tanh(theta[1] / cap)
+        return bounded(theta[1], cap)
 
     def forward(theta, z):
         s = log_scale(theta)

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors.actnorm import affine_map, moments
 from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.bijectors.transformer import bounded
 from vaeflow.build import Decay, Positive
 
 
 def batch_norm(*, momentum: Decay, eps: Positive) -> Layer:
-    """z = (x - m) / sqrt(v + eps) * exp(gamma) + beta over the last axis D; log |dz/dx| = sum(gamma - log(v + eps) / 2).
+    """z = (x - m) / sqrt(v + eps) * exp(g) + beta, g = bounded(gamma), over the last axis D; log |dz/dx| = sum(g - log(v + eps) / 2).
 
     gamma, beta [D] are trained. m, v [D] are, by mode and direction:
         evaluation, both directions   the running statistics ("stats": mean, var)
@@ -29,7 +30,7 @@ def batch_norm(*, momentum: Decay, eps: Positive) -> Layer:
 
     def affine(params, mean, var):
         # x = z * exp(log_scale) + shift
-        log_scale = 0.5 * jnp.log(var + eps) - params["gamma"].astype(var.dtype)
+        log_scale = 0.5 * jnp.log(var + eps) - bounded(params["gamma"].astype(var.dtype))
         return affine_map(mean - params["beta"].astype(var.dtype) * jnp.exp(log_scale), log_scale)
 
     def bijector(params, train=False, **_):

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax.scipy.linalg import lu, solve_triangular
 
 from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.bijectors.transformer import bounded, unbounded
 
 
 def lu_linear(*, start: Literal["identity", "rotation"]) -> Layer:
-    """z = W x with W = P L U over the last axis D; log |det dz/dx| = sum(log_diag) (event rank 1).
+    """z = W x with W = P L U over the last axis D; log |det dz/dx| = sum(d), d = bounded(log_diag) (event rank 1).
 
-    L is unit lower triangular, U upper triangular with the diagonal sign * exp(log_diag); L, U and log_diag are trained, the
+    L is unit lower triangular, U upper triangular with the diagonal sign * exp(d); L, U and log_diag are trained, the
     permutation P and the signs are "fixed", so W stays invertible and its determinant costs O(D). The direction of density
     evaluation is two triangular products, `forward` two triangular solves.
 
@@ -30,7 +31,7 @@ def lu_linear(*, start: Literal["identity", "rotation"]) -> Layer:
         return {
             "lower": jnp.tril(lower, -1),
             "upper": jnp.triu(upper, 1),
-            "log_diag": jnp.log(jnp.abs(diagonal)),
+            "log_diag": unbounded(jnp.log(jnp.abs(diagonal))),
             "fixed": {"permutation": jnp.argmax(p, axis=1), "sign": jnp.sign(diagonal)},
         }
 
@@ -41,6 +42,7 @@ def lu_linear(*, start: Literal["identity", "rotation"]) -> Layer:
             lower, upper, log_diag, sign = (
                 a.astype(dtype) for a in (*(params[k] for k in ("lower", "upper", "log_diag")), params["fixed"]["sign"])
             )
+            log_diag = bounded(log_diag)
             return (
                 jnp.tril(lower, -1) + jnp.eye(lower.shape[0], dtype=dtype),
                 jnp.triu(upper, 1) + jnp.diag(sign * jnp.exp(log_diag)),

@@ -6,6 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
+from vaeflow.model import Array
+
+# Bound of trained log-scales that no network gives: e^20 and its cube are still far inside float32.
+CAP = 20.0
+
 
 class Transformer(NamedTuple):
     """size      numbers per mapped number: theta [size, ...] has them on the LEADING axis, so that selections and sums over
@@ -19,3 +26,14 @@ class Transformer(NamedTuple):
     size: int
     forward: Callable
     inverse: Callable
+
+
+def bounded(raw: Array, cap: float = CAP) -> Array:
+    """cap * tanh(raw / cap): within (-cap, cap), and raw where that is small. Log-scales go through it, so that no parameter,
+    however far training threw it, overflows in either direction."""
+    return cap * jnp.tanh(raw / cap)
+
+
+def unbounded(value: Array, cap: float = CAP) -> Array:
+    """The raw that `bounded` maps to value, up to 0.999 of the cap."""
+    return cap * jnp.arctanh(jnp.clip(value / cap, -0.999, 0.999))
