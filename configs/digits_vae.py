@@ -18,6 +18,9 @@ ROWS = {
     "conv": "convolutional encoder and decoder",
     "flow_prior": "RealNVP prior over the latents",
     "flow_posterior": "inverse-spline posterior over the Gaussian, conditioned on the encoder",
+    "planar": "16 planar flows over the Gaussian posterior, their parameters from the encoder",
+    "radial": "16 radial flows in their place",
+    "sylvester": "4 Sylvester flows in their place, 8 columns by 8 Householder reflections",
     "cyclical": "cyclical warm-up of beta: 4 cycles",
     "free_bits": "linear warm-up of beta and 0.1 nats of free bits per latent",
     "conditional": "conditioned on the label: p(x|label)",
@@ -60,6 +63,11 @@ def get_config(row: str = "") -> ConfigDict:
         for name, flip in (("coupling_a", False), ("coupling_b", True)):
             c.parts[name] = spline("flow_net", "alternating", flip)
         c.parts.flow_net = mlp(64)
+    elif row in ("planar", "radial", "sylvester"):
+        c.model.posterior = "flow"
+        c.model.posterior_context = 32
+        c.parts.flow = repeat("step", 4 if row == "sylvester" else 16)
+        c.parts.step = dict(kind=row) | (dict(columns=8, reflections=8) if row == "sylvester" else {})
     elif row == "cyclical":
         c.model.update(beta_schedule="cyclical", beta_steps=750)
     elif row == "free_bits":
