@@ -111,8 +111,9 @@ def flow(event: tuple[int, ...], levels: int = 0, **changes) -> ConfigDict:
         event=event,
         levels=levels,
         layer="flow",
-        base="normal",
-        dequantize="uniform" if levels else "none",
+        base="normal",  # normal, logistic, or the name of a part: student_t, uniform, gaussian_mixture, context_normal
+        dequantize="uniform" if levels else "none",  # variational: y = x + sigmoid(v), v from the layer `dequantizer`
+        dequantizer="",
         flatten=len(event) > 1,
     )
     return ConfigDict(c | changes)

@@ -22,6 +22,10 @@ PARTS = dict(
     unit=dict(kind="chain", of=("coupling", "flip")),
     coupling=dict(kind="affine_coupling", net="net", mask="half", flip=False, cap=2.0),
     flip=dict(kind="permutation", order="reverse"),
+    student_t=dict(kind="student_t", df=3.0, learned=True),
+    uniform=dict(kind="uniform", low=-50.0, high=50.0),
+    gaussian_mixture=dict(kind="gaussian_mixture", components=3, spread=1.0, cap=3.0),
+    context_normal=dict(kind="context_normal", cap=3.0),
     norm=dict(kind="chain", of=("statistics", "layer")),
     statistics=dict(kind="batch_norm", momentum=0.9, eps=1e-5),
 )

@@ -96,7 +96,7 @@ def test_good_values_pass_and_are_made_what_the_annotations_say():
         ({"hidden": 4}, "model.hidden=4 has the wrong type; it must be a list of int >= 1"),
         ({"hidden": [4, 0]}, "model.hidden[1]=0 is impossible; it must be >= 1"),
         ({"hidden": "45"}, "model.hidden='45' has the wrong type"),
-        ({"layer": "stepp"}, "model.layer='stepp' is unknown (did you mean 'step'?); known: affine, flip, net, step"),
+        ({"layer": "stepp"}, "model.layer='stepp' is unknown (did you mean 'step'?); known: actnorm, "),
         ({"layer": 3}, "model.layer=3 has the wrong type; it must be the name of a layer in config.parts"),
         ({"layer": "net"}, "parts.net.kind='mlp' is a net, where a layer is needed; known: actnorm, "),
     ],

@@ -6,7 +6,7 @@ A maker is a function with keyword-only arguments (or a NamedTuple class); its a
     Annotated[float, Range(...)]     a number in a closed or half-open interval (see Count, Positive, Fraction, ...)
     Literal["a", "b"]                a closed set of names
     tuple[int, ...]                  a list or tuple of such
-    Layer, Net                       the NAME of another entry of `config.parts`, which is built in turn
+    Layer, Net                       the NAME of another entry of `config.parts`, which is built in turn; or a kind without arguments
     Layer | None                     the same, or "" for none
 
 `call` demands exactly the maker's arguments, so a mistyped key, a missing one and an impossible value are each one line
@@ -89,12 +89,21 @@ def build(parts: Mapping[str, Any], name: str, want: type, _open: tuple[str, ...
                     f"{where}.kind={kind!r} is a {other_title}, where a {title} is needed; known: {', '.join(sorted(registry))}"
                 )
         raise unknown(f"{where}.kind", kind, registry)
-    make = getattr(registry[kind], "make", registry[kind])
+    make = _maker(registry[kind])
     checked = check(make, values, where, parts, (*_open, name))
     try:
         return make(**checked)
     except UserError as error:  # values that are possible alone, not together
         raise UserError(f"{where}: {error}") from error
+
+
+def _maker(entry: Any) -> Callable[..., Any]:
+    return getattr(entry, "make", entry)
+
+
+def _without_arguments(registry: Mapping[str, Any]) -> list[str]:
+    """The kinds that need no part of their own: their name says everything."""
+    return [kind for kind, entry in registry.items() if not signature(_maker(entry))]
 
 
 def signature(make: Callable[..., Any]) -> dict[str, Any]:
@@ -152,9 +161,10 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
     if hint in _PART_KINDS:
         if not isinstance(value, str):
             raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
-        if value not in parts:
-            raise unknown(key, value, parts)
-        return build(parts, value, hint, _open)
+        bare = _without_arguments(_PART_KINDS[hint][1])
+        if value not in parts and value not in bare:
+            raise unknown(key, value, [*parts, *bare])
+        return build(parts if value in parts else {value: {"kind": value}}, value, hint, _open)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise UserError(f"{key}={value!r} is impossible; it must be a finite number")

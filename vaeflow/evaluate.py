@@ -66,6 +66,17 @@ def elbo_terms(model: Model) -> Example:
     return fn
 
 
+def own_terms(model: Model) -> Example:
+    """One example -> the model's `terms` but "loss", a name of training."""
+    assert model.terms is not None
+    terms = model.terms
+
+    def fn(params, key, batch):
+        return {name: values[0] for name, values in terms(params, jax.random.fold_in(key, 1), batch).items() if name != "loss"}
+
+    return fn
+
+
 def posterior_means(model: Model) -> Example:
     """One example -> two estimates a, b [D] of E_q[z] with independent errors, so that Cov_x(a, b) is an unbiased estimate
     of Var_x(E_q[z]); both are the mean itself where q is Gaussian."""
@@ -124,8 +135,8 @@ def make_validate(
 ) -> Callable[[Params], dict[str, float]]:
     """params -> {"loss", "recon", "kl"}: what `best` is selected by, as ONE compiled function over data that stay on the device.
 
-    loss = -mean log_prob (one draw at fixed keys, beta 1; absent without a density); recon and kl where there is a latent.
-    The draws of loss and of recon are different ones, so loss = recon + kl only in expectation.
+    loss = -mean log_prob (one draw at fixed keys, beta 1; absent without a density); recon and kl where there is a latent. The
+    draws of loss and of recon are different ones, so loss = recon + kl only in expectation. A model's `terms` come before -log_prob.
     """
     parts: dict[str, Example] = {}
     if model.log_prob is not None:
@@ -136,7 +147,9 @@ def make_validate(
     def fn(params, key, one):
         out: dict[str, Array] = {}
         first, second = jax.random.split(key)
-        if "loss" in parts:
+        if model.terms is not None:
+            out |= {name: values[0] for name, values in model.terms(params, jax.random.fold_in(key, 1), one).items()}
+        if "loss" in parts and "loss" not in out:
             out["loss"] = -parts["loss"](params, first, one)["log_prob"]
         if "terms" in parts:
             terms = parts["terms"](params, second, one)
@@ -196,6 +209,9 @@ def results(model: Model, params: Params, source: Source, name: str, config: Any
             truth = np.asarray(source.density(split.x), np.float64)
             out["true_nll"] = -float(truth.mean())
             out["kl_to_truth"], out["kl_to_truth_se"] = mean_se(truth - found["log_prob"])
+    if model.terms is not None:
+        for term, values in gather(make_pass(own_terms(model), split, key, **options)(params)).items():
+            out[term], out[f"{term}_se"] = mean_se(values)
     if grid.applies(model, split.x):
         out["integral"] = grid.density(model, params, split, key, devices=devices).integral
     device = jax.devices()[0]

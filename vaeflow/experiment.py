@@ -180,12 +180,19 @@ def _from_elsewhere(params: Params, config: ConfigDict) -> tuple[Params, frozens
 
 
 def _overlay(params: Params, workdir: str, key: str) -> tuple[Params, frozenset]:
-    """params with every array that the other workdir has at the same path; a path with another shape is an error."""
+    """params with every array that the other workdir has at the same path; a path with another shape is an error.
+
+    A model that learns from another one has all of that one's parameters below "fixed": only there are they taken from fixed_from.
+    """
     try:
         other: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(load_params(Path(workdir).expanduser()))
     except UserError as error:
         raise UserError(f"config.{key}={workdir!r}: {error}") from None
     mine: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
+    if key == "fixed_from" and "fixed" in params:
+        other = {("fixed", *path): leaf for path, leaf in other.items()}
+        if missing := sorted("/".join(path[1:]) for path in mine if path[0] == "fixed" and path not in other):
+            raise UserError(f"config.{key}={workdir!r} is another model than the teacher of this one: it has no {', '.join(missing[:3])}")
     common = frozenset(path for path in mine if path in other)
     if not common:
         raise UserError(

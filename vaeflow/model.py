@@ -51,6 +51,8 @@ class Model(NamedTuple):
     latent    for models with a latent variable: what reconstructions, active units and AIS need
     encode    (params, key, batch) -> z [B, ...], or None       of models without `latent`: a flow's f^-1(x), one dequantisation draw
     update    (params, key, batch, step) -> params, or None   sets the "stats" leaves after the optimiser's step
+    terms     (params, key, batch) -> {name: [B]}, or None    further numbers of evaluation, nats per example; "loss", where it is among
+              them, is what `best` is selected by instead of -log_prob
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
     """
 
@@ -62,6 +64,7 @@ class Model(NamedTuple):
     latent: Latent | None = None
     encode: Callable[..., Array] | None = None
     update: Callable[..., Params] | None = None
+    terms: Callable[..., dict[str, Array]] | None = None
     note: str = ""
 
 

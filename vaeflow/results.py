@@ -14,6 +14,9 @@ _ROWS = (
     ("bits_per_dim", "  in bits/dim", 4),
     ("true_nll", "NLL of the true density", 3),
     ("kl_to_truth", "KL(truth || model)", 4),
+    ("kl_to_teacher", "KL(student || teacher)", 4),
+    ("entropy", "  -E log q, the student's entropy", 3),
+    ("cross_entropy", "  -E log p of the teacher", 3),
     ("integral", "integral over the grid", 4),
 )
 _DENSITY = {

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from vaeflow.build import call, check, signature
 from vaeflow.errors import UserError, unknown
 from vaeflow.model import Model
-from vaeflow.models import flow, vae
+from vaeflow.models import distill, flow, flow_mixture, vae
 
 
 class Entry(NamedTuple):
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     make      keyword-only arguments -> Model
     examples  arguments at which the laws try it, on random data of `event` and `levels` (0: real numbers) with a context for
               the families with `context`; the parts "net", "conv", "deconv" (networks), "layer" and "norm" (a layer that
-              keeps statistics; both act on vectors) exist there
+              keeps statistics; both act on vectors), and a base of every kind that has arguments, called as its kind, exist there
     context   whether the family models p(x|c)
     """
 
@@ -34,6 +34,8 @@ class Entry(NamedTuple):
 MODELS: dict[str, Entry] = {
     "vae": Entry(vae.vae, vae.EXAMPLES),
     "flow": Entry(flow.flow, flow.EXAMPLES),
+    "flow_mixture": Entry(flow_mixture.flow_mixture, flow_mixture.EXAMPLES),
+    "distill": Entry(distill.distill, distill.EXAMPLES),
 }
 
 
