@@ -21,6 +21,7 @@ from vaeflow.bijectors.gaussianize import gaussianize
 from vaeflow.bijectors.householder import householder
 from vaeflow.bijectors.layer import Layer, Memory, chain, inverse, repeat
 from vaeflow.bijectors.lu_linear import lu_linear
+from vaeflow.bijectors.mintnet import mintnet
 from vaeflow.bijectors.mixture import mixture_coupling
 from vaeflow.bijectors.permutation import permutation
 from vaeflow.bijectors.planar import planar
@@ -160,6 +161,14 @@ BIJECTORS: dict[str, Entry] = {
             Example(dict(columns=1, reflections=1), ((1,), (2,))),
             Example(dict(columns=3, reflections=3), ((3,), (5,))),
             Example(dict(columns=2, reflections=0)),
+    "mintnet": Entry(
+        mintnet,
+        (
+            Example(dict(copies=3, kernel=3, flip=False, cap=2.0, tolerance=0.0), ((1, 1, 1), (1, 2, 1), (3, 2, 2))),
+            Example(dict(copies=2, kernel=5, flip=True, cap=2.0, tolerance=0.0), ((1, 1, 2), (4, 4, 1))),
+        ),
+        context=True,
+    ),
         ),
         context=True,
     ),

@@ -10,6 +10,7 @@ from vaeflow.nets.made import Made, made
 from vaeflow.nets.mlp import mlp
 from vaeflow.nets.net import Net
 from vaeflow.nets.resnet import resnet
+from vaeflow.nets.transformer import transformer
 
 NETS: dict[str, Callable[..., Net]] = {
     "mlp": mlp,
@@ -18,6 +19,7 @@ NETS: dict[str, Callable[..., Net]] = {
     "convnet": convnet,
     "glow_net": glow_net,
     "resnet": resnet,
+    "transformer": transformer,
 }
 
 part_kind(Net, "net", NETS)
