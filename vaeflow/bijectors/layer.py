@@ -20,7 +20,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 
-from vaeflow.bijectors.memory import invertible_scan
+from vaeflow.bijectors.memory import Run, invertible_scan, layer_scan
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
 
@@ -160,17 +160,10 @@ def repeat(layer: Layer, n: int, memory: Memory = "store") -> Layer:
         rank = build(jax.tree.map(lambda a: a[0], stacked), context).event_ndims_out
 
         def run(h, there, back, reverse):
+            how = Run(n, rank, reverse)
             if memory == "invert":
-                return invertible_scan(there, back, n, reverse, stacked, context, h)
-
-            def step(carry, p):
-                h, log_det = there(p, context, carry[0])
-                return (h, carry[1] + log_det), None
-
-            # One checkpoint around the whole scan would recompute everything at once and save nothing.
-            step = jax.checkpoint(step, prevent_cse=False) if memory == "remat" else step
-            start = (h, jnp.zeros(h.shape[: h.ndim - rank], h.dtype))
-            return jax.lax.scan(step, start, stacked, length=n, reverse=reverse)[0]
+                return invertible_scan(there, back, how, stacked, context, h)
+            return layer_scan(there, how, stacked, context, h, remat=memory == "remat")
 
         return Bijection(
             lambda z: run(z, forward, backward, reverse=True),
