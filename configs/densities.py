@@ -20,6 +20,8 @@ FLOWS = {
     "spline": "RQ-NSF: 4 spline couplings with LU linear layers",
     "maf": "MAF: 8 affine autoregressive layers, natural and reversed order in turn",
     "iaf": "IAF: 8 inverted MAF layers, natural and reversed order in turn",
+    "naf": "NAF: 2 autoregressive layers, a mixture of 16 logistic cdfs each, natural and reversed order",
+    "gaussianization": "Gaussianization flow: 8 x a mixture of 24 logistic cdfs per dimension, Householder rotation; started from data",
     "residual": "residual flow: 16 x ActNorm, a residual block with Lipschitz constant below 0.95, exact log-determinant",
 }
 ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
@@ -64,6 +66,16 @@ def get_config(row: str = "") -> ConfigDict:
         if name == "iaf":
             c.parts.flow.of = ("norm", "inverted")
             c.parts.inverted = dict(kind="inverse", of="steps")
+    elif name == "naf":
+        c.parts.steps.n = 1
+        for part, order in (("first", "natural"), ("second", "reverse")):
+            c.parts[f"made_{part}"] = made(64, 64, order=order)
+            c.parts[part] = dict(kind="mixture_autoregressive", made=f"made_{part}", components=16, kernel="logistic", cap=5.0)
+    elif name == "gaussianization":
+        c.parts.steps.n = 8
+        c.parts.step.of = ("kernels", "rotation")
+        c.parts.kernels = dict(kind="gaussianize", components=24, kernel="logistic", cap=5.0, start="data")
+        c.parts.rotation = dict(kind="householder", reflections=2, start="random")
     elif name == "residual":
         c.parts.flow.of = ("steps",)
         c.parts.steps.n = 16
