@@ -18,6 +18,7 @@ ROWS = {
     "spline": "RQ-NSF: 4 rational-quadratic spline couplings with LU linear layers",
     "batch_norm": "RealNVP with batch normalisation instead of ActNorm",
     "checkerboard": "RealNVP on the images themselves: checkerboard masks, convolutional conditioners",
+    "variational": "RealNVP with variational dequantisation (Flow++): the noise is a flow that sees the image",
     "conditional": "RealNVP conditioned on the label: p(x|label)",
 }
 
@@ -62,6 +63,13 @@ def get_config(row: str = "") -> ConfigDict:
         c.model.flatten = False
         c.parts.net = dict(kind="convnet", channels=(32, 32), kernel=3, activation="relu", dtype="float32")
         c.parts.coupling_a.mask = c.parts.coupling_b.mask = "checkerboard"
+    elif row == "variational":
+        c.model.update(dequantize="variational", dequantizer="noise")
+        c.parts.noise = repeat("noise_step", 2)
+        c.parts.noise_step = dict(kind="chain", of=("norm", "noise_a", "noise_b"))
+        c.parts.noise_net = mlp(64)
+        for name, flip in (("noise_a", False), ("noise_b", True)):
+            c.parts[name] = affine("noise_net", "alternating", flip)
     elif row == "conditional":
         c.data.context = "label"
     return c
