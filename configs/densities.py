@@ -21,7 +21,7 @@ FLOWS = {
     "maf": "MAF: 8 affine autoregressive layers, natural and reversed order in turn",
     "iaf": "IAF: 8 inverted MAF layers, natural and reversed order in turn",
     "naf": "NAF: 2 autoregressive layers, a mixture of 16 logistic cdfs each, natural and reversed order",
-    "gaussianization": "Gaussianization flow: 8 x a mixture of 24 logistic cdfs per dimension, Householder rotation; started from data",
+    "gaussianization": "Gaussianization flow: 8 x a mixture of 16 logistic cdfs per dimension, Householder rotation; started from data",
     "residual": "residual flow: 16 x ActNorm, a residual block with Lipschitz constant below 0.95, exact log-determinant",
 }
 ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
@@ -72,9 +72,11 @@ def get_config(row: str = "") -> ConfigDict:
             c.parts[f"made_{part}"] = made(64, 64, order=order)
             c.parts[part] = dict(kind="mixture_autoregressive", made=f"made_{part}", components=16, kernel="logistic", cap=5.0)
     elif name == "gaussianization":
+        c.data.batch = 1024  # the first batch is what the mixtures are fitted to
+        c.train.steps = 3000
         c.parts.steps.n = 8
         c.parts.step.of = ("kernels", "rotation")
-        c.parts.kernels = dict(kind="gaussianize", components=24, kernel="logistic", cap=5.0, start="data")
+        c.parts.kernels = dict(kind="gaussianize", components=16, kernel="logistic", cap=5.0, start="data")
         c.parts.rotation = dict(kind="householder", reflections=2, start="random")
     elif name == "residual":
         c.parts.flow.of = ("steps",)
