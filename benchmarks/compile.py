@@ -33,9 +33,9 @@ STAGES = ("trace", "lower", "compile")
 EVENT, BATCH, CAPACITY, ROWS = (6,), 512, 64, 10_000
 
 
-def config(layers: int) -> ConfigDict:
+def config(layers: int) -> Any:
     """A flow of `layers` couplings, each before a reversal of the numbers: ONE coupling in the program, whatever the depth."""
-    c = base()
+    c: Any = base()
     c.model = flow(EVENT, layer="steps")
     c.parts = ConfigDict(dict(steps=repeat("step", layers), step=dict(kind="chain", of=("coupling", "reverse")), net=mlp(256, 256)))
     c.parts.coupling, c.parts.reverse = spline("net", "half", False), dict(kind="permutation", order="reverse")

@@ -56,7 +56,8 @@ def invertible_scan(there: Direction, back: Direction, run: Run, stacked: Any, c
 
 
 def _forward(there, back, run, stacked, context, h):
-    out = invertible_scan(there, back, run, stacked, context, h)
+    del back
+    out = layer_scan(there, run, stacked, context, h)
     return out, (stacked, context, out[0])
 
 
