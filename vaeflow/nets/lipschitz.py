@@ -13,6 +13,7 @@ above, a function of K alone: averaged or restored weights are as invertible as 
 from __future__ import annotations
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -48,15 +49,21 @@ def lip_swish(h: Array, beta: Array) -> Array:
 
 
 def init(key: Array, size: int, hidden: tuple[int, ...], context: Array | None) -> Params:
-    """Parameters of g: R^size -> R^size; context [..., C] or None."""
+    """Parameters of g: R^size -> R^size; context [..., C] or None.
+
+    A kernel of norm 1 onto n units has entries of about n^(-1/2): with the usual start (zero biases, softplus(beta) about 1) LipSwish
+    would work where it is nearly linear. So softplus(beta) = n^(1/2), and biases ~ N(0, 1/n) spread the bends over the inputs.
+    """
     sizes = (size, *hidden, size)
     keys = jax.random.split(key, len(sizes))
     kernel = jax.nn.initializers.lecun_normal()
     params: Params = {}
     for i, (m, n) in enumerate(itertools.pairwise(sizes)):
-        params[f"dense_{i}"] = {"kernel": kernel(keys[i], (m, n)), "bias": jnp.zeros(n)}
+        key_k, key_b = jax.random.split(keys[i])
+        last = i == len(hidden)
+        params[f"dense_{i}"] = {"kernel": kernel(key_k, (m, n)), "bias": jnp.zeros(n) if last else jax.random.normal(key_b, (n,)) / n**0.5}
         if i:
-            params[f"dense_{i}"]["beta"] = jnp.array(0.5)  # the paper's start
+            params[f"dense_{i}"]["beta"] = jnp.array(math.log(math.expm1(m**0.5)))
     if context is not None:
         params["context"] = {"kernel": kernel(keys[-1], (context.shape[-1], sizes[1]))}
     return params
