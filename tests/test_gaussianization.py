@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def skewed(n: int = 500):
     return jnp.asarray(np.stack([a, b + 0.5 * a, modes], -1), jnp.float32)
 
 
-def kernel_layer(kernel="logistic", start="data", components=8):
+def kernel_layer(kernel: Any = "logistic", start: Any = "data", components: int = 8):
     return gaussianize(components=components, kernel=kernel, cap=5.0, start=start)
 
 

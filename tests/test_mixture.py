@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ X = np.concatenate([np.linspace(-4, 4, 21), np.outer([30.0, 1e3], [-1, -0.7, 0.7
 both_kernels = pytest.mark.parametrize("kernel", ["logistic", "normal"])
 
 
-def theta_of(components: int, dtype=np.float64):
+def theta_of(components: int, dtype: Any = np.float64):
     """theta [3 K, len(X)], the same numbers whatever the type."""
     return np.random.default_rng(3).normal(size=(3 * components, X.size)).astype(np.float32).astype(dtype)
 
@@ -28,7 +29,7 @@ def explicit(theta):
     """(weights, means, scales) [K, ...] of theta, by the definitions."""
     logits, means, raw = np.split(np.asarray(theta, np.float64), 3)
     start = np.array(starting_means(len(logits)))[:, None]
-    return np.exp(logits - logsumexp(logits, axis=0)), means + start, np.exp(CAP * np.tanh(raw / CAP))
+    return np.exp(logits - np.asarray(logsumexp(logits, axis=0))), means + start, np.exp(CAP * np.tanh(raw / CAP))
 
 
 def test_with_a_normal_base_the_density_is_the_gaussian_mixture():
@@ -37,7 +38,7 @@ def test_with_a_normal_base_the_density_is_the_gaussian_mixture():
         z, log_slope = quick_jit(mixture_cdf(4, "normal", CAP).inverse)(theta, x)
         log_p = -0.5 * z**2 - 0.5 * np.log(2 * np.pi) + log_slope
     w, m, s = explicit(theta)
-    want = logsumexp(np.log(w / s) - 0.5 * ((X - m) / s) ** 2 - 0.5 * np.log(2 * np.pi), axis=0)
+    want = np.asarray(logsumexp(np.log(w / s) - 0.5 * ((X - m) / s) ** 2 - 0.5 * np.log(2 * np.pi), axis=0))
     np.testing.assert_allclose(log_p[:21], want[:21], rtol=0, atol=1e-11)
     np.testing.assert_allclose(log_p, want, rtol=1e-13, atol=1e-11)  # down to -10^7 nats
 
