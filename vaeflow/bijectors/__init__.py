@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vaeflow.bijectors.actnorm import actnorm
 from vaeflow.bijectors.additive import additive_coupling, nice_scaling
 from vaeflow.bijectors.affine import affine_coupling
-from vaeflow.bijectors.autoregressive import affine_autoregressive, spline_autoregressive
+from vaeflow.bijectors.autoregressive import affine_autoregressive, mixture_autoregressive, spline_autoregressive
 from vaeflow.bijectors.batch_norm import batch_norm
 from vaeflow.bijectors.elementwise import logit, scale
 from vaeflow.bijectors.gaussianize import gaussianize
@@ -140,6 +140,14 @@ BIJECTORS: dict[str, Entry] = {
         context=True,
         identity=True,
     ),
+    "mixture_autoregressive": Entry(
+        mixture_autoregressive,
+        (
+            Example(dict(made="made", components=3, kernel="normal", cap=2.0), ((1,), *VECTORS)),
+            Example(dict(made="made_random", components=3, kernel="logistic", cap=2.0), ((1,), *VECTORS)),
+        ),
+        context=True,
+    ),
     "nice_scaling": Entry(nice_scaling, (Example({}),), identity=True),
     "actnorm": Entry(actnorm, (Example({}, (*VECTORS, (4, 4, 2))),)),
     "batch_norm": Entry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*VECTORS, (4, 4, 2))),)),
@@ -153,14 +161,6 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
-    "planar": Entry(planar, (Example({}, ((1,), *VECTORS)),), context=True),
-    "radial": Entry(radial, (Example({}, ((1,), *VECTORS)),), context=True),
-    "sylvester": Entry(
-        sylvester,
-        (
-            Example(dict(columns=1, reflections=1), ((1,), (2,))),
-            Example(dict(columns=3, reflections=3), ((3,), (5,))),
-            Example(dict(columns=2, reflections=0)),
     "mintnet": Entry(
         mintnet,
         (
@@ -169,6 +169,14 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
+    "planar": Entry(planar, (Example({}, ((1,), *VECTORS)),), context=True),
+    "radial": Entry(radial, (Example({}, ((1,), *VECTORS)),), context=True),
+    "sylvester": Entry(
+        sylvester,
+        (
+            Example(dict(columns=1, reflections=1), ((1,), (2,))),
+            Example(dict(columns=3, reflections=3), ((3,), (5,))),
+            Example(dict(columns=2, reflections=0)),
         ),
         context=True,
     ),

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from vaeflow.bijectors.affine import affine
 from vaeflow.bijectors.incremental import incremental
 from vaeflow.bijectors.layer import Bijection, Layer, sum_event
+from vaeflow.bijectors.mixture import Components, KernelName, in_turn, mixture_cdf
 from vaeflow.bijectors.rational_quadratic import rational_quadratic
 from vaeflow.bijectors.solve import fixed_point, solve
 from vaeflow.bijectors.spline import Least
@@ -94,3 +95,13 @@ def spline_autoregressive(
 ) -> Layer:
     """RQ-NSF (AR) (Durkan et al. 2019): x_i = spline(z_i; theta_i), the identity outside [-bound, bound]."""
     return autoregressive(rational_quadratic(bins, bound, min_width, min_height, min_slope), made)
+
+
+def mixture_autoregressive(*, made: Made, components: Components, kernel: KernelName, cap: Positive) -> Layer:
+    """z_i = F^-1(sum_k w_k F((x_i - m_k) / s_k)), all numbers of made(x_0 .. x_(i-1)); see mixture.py.
+
+    kernel normal     over N(0, I) every p(x_i | x_<i) is a mixture of Gaussians: the mixture-of-Gaussians MADE
+    kernel logistic   NAF with a deep sigmoidal unit, then an affine map (Huang et al. 2018)
+    """
+    mixture = mixture_cdf(components, kernel, cap)
+    return autoregressive(mixture if kernel == "normal" else in_turn(mixture, affine(cap)), made)

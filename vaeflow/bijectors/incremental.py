@@ -25,7 +25,8 @@ import numpy as np
 from vaeflow.model import Array
 from vaeflow.nets.made import Made, degrees
 
-_GROUPS = 6
+# At most so many groups, of at least so many degrees: each is compiled apart.
+_GROUPS, _DEGREES = 6, 8
 
 Map = Callable[[Array, Array], tuple[Array, Array]]
 
@@ -71,8 +72,8 @@ def incremental(made: Made, size: int, params: Any, forward: Map, z: Array, cont
 
 
 def _groups(d: int) -> list[tuple[int, int]]:
-    """Degrees 0 .. d - 1 in at most _GROUPS runs [low, high) of nearly equal length."""
-    cuts = np.linspace(0, d, min(_GROUPS, d) + 1).round().astype(int)
+    """Degrees 0 .. d - 1 in runs [low, high) of nearly equal length."""
+    cuts = np.linspace(0, d, min(_GROUPS, max(d // _DEGREES, 1)) + 1).round().astype(int)
     return [(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
 
 
