@@ -94,7 +94,10 @@ def main() -> None:
                 if memory == "invert" and depth == depths[-1] and share > LIMIT:
                     over.append(name)
     titles = ["stack", "depth", "memory", "temporary [MiB]", "of store's", "time / store", "quartiles"]
-    notes = "Temporary memory of one training step, without parameters, optimiser state and data. Time: the median over turns."
+    notes = (
+        "Temporary memory of one training step, beside parameters, optimiser state and data; what fits into the space of the results"
+        " (the new state) before they are written does not count. Time: the median over turns."
+    )
     common.sheet("What the backward pass of repeat keeps", titles, rows, notes, flags.output, "benchmarks.memory")
     if over:
         print(f"invert is above {LIMIT:.2f} of store's memory: {', '.join(over)}", file=sys.stderr)
