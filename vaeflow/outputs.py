@@ -24,7 +24,8 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
     path = directory / "samples.npz"
     _write_npz(path, {"x": x, **given})
-    figure = figures.draw_samples(x, config, directory / "figures" / "samples_drawn.png")
+    names = workdir.read_json(directory / "data.json")["labels"] if "label" in given else ()
+    figure = figures.draw_samples(x, config, directory / "figures" / "samples_drawn.png", given.get("label"), names)
     print(f"{n} samples, temperature {config.sample.temperature:g}, seed {seed}:\n  {path}\n  {figure}")
 
 

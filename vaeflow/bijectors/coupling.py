@@ -80,8 +80,16 @@ def coupling(transformer: Transformer, net: Net, mask: Mask, flip: bool) -> Laye
         if x.ndim - 1 < rank or (context is not None and x.ndim - 1 > rank):  # a context [B, C] could not be told from the wider event
             needs = "images [H, W, C]" if rank == 3 else "vectors [D]"
             raise UserError(f"a coupling with mask={mask!r} needs events that are {needs}; here they have the shape {x.shape[1:]}")
+        if context is not None and context.ndim >= 4 and context.shape[1:3] != x.shape[1:3]:
+            raise UserError(f"a context that is an image of {context.shape[1:]} does not fit events of the shape {x.shape[1:]}")
         kept, moved, _, _ = parts(x, mask, flip)
-        return {"net": module(moved).init(key, kept[:1], None if context is None else context[:1])["params"]}
+        theta, found = module(moved).init_with_output(key, kept[:1], None if context is None else context[:1])
+        if jnp.shape(theta) != (1, transformer.size, *moved.shape[1:]):
+            assert context is not None
+            raise UserError(
+                f"the network does not read contexts of the shape {context.shape[1:]}; images need a convolutional one"
+            )
+        return {"net": found["params"]}
 
     def bijector(params, context=None, **_):
         def run(x, function):

@@ -38,7 +38,7 @@ def draw_all(model: Model, params: Params, source: Source, config: Any, rows: Ro
     drawn = [
         curves.training_curves(rows, directory / "curves.png"),
         curves.recon_kl_plane(rows, directory / "recon_kl.png"),
-        _samples(model, params, split, config, top, key, directory),
+        _samples(model, params, split, source.label_names, config, top, key, directory),
     ]
     if grid.applies(model, split.x):
         drawn.append(_density(model, params, split, key, directory / "density.png"))
@@ -50,10 +50,12 @@ def draw_all(model: Model, params: Params, source: Source, config: Any, rows: Ro
     return [path for path in drawn if path is not None]
 
 
-def draw_samples(x: np.ndarray, config: Any, path: str | Path) -> Path:
-    """Samples [n, *event] alone: pictures, points of the plane, or marginals."""
+def draw_samples(x: np.ndarray, config: Any, path: str | Path, label: np.ndarray | None = None, names: Sequence[str] = ()) -> Path:
+    """Samples [n, *event] alone: pictures (by class, where they have a `label` [n]), points of the plane, or marginals."""
     x, path = np.asarray(x), Path(path)
     if images.is_image(x.shape[1:]):
+        if label is not None:
+            return images.class_grid(x, label, names, path, f"{len(x)} samples by class", _top(config.model.get("levels", 0)))
         return images.image_grid(x, path, f"{len(x)} samples", _top(config.model.get("levels", 0)))
     if x.shape[1:] == (2,):
         return points.plane(x, path, f"{len(x):,} samples")
@@ -87,9 +89,16 @@ def _draw(model: Model, params: Params, split: Split, key: Array, n: int) -> np.
     return np.asarray(jax.jit(model.sample, static_argnums=2)(params, key, n, context))
 
 
-def _samples(model: Model, params: Params, split: Split, config: Any, top: float, key: Array, directory: Path) -> Path | None:
+def _samples(
+    model: Model, params: Params, split: Split, names: Sequence[str] | None, config: Any, top: float, key: Array, directory: Path
+) -> Path | None:
     event = split.x.shape[1:]
     if images.is_image(event):
+        if names is not None and _is_class(split, len(names)):
+            label = np.repeat(np.arange(len(names)), -(-config.sample.n // len(names)))
+            context = jnp.asarray(np.eye(len(names), dtype=np.float32)[label])
+            x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, key, len(label), context))
+            return images.class_grid(x, label, names, directory / "samples.png", f"{len(x)} samples of the model, by class", top)
         x = _draw(model, params, _head(split, config.sample.n), key, config.sample.n)
         return images.image_grid(x, directory / "samples.png", f"{len(x)} samples of the model", top)
     if event == (2,):
@@ -99,6 +108,14 @@ def _samples(model: Model, params: Params, split: Split, config: Any, top: float
         return points.density_panels(shown.x, _draw(model, params, shown, key, len(shown.x)), None, directory / "samples.png")
     shown = _head(split, _SCATTER)
     return points.marginals(shown.x, _draw(model, params, shown, key, len(shown.x)), directory / "marginals.png")
+
+
+def _is_class(split: Split, classes: int) -> bool:
+    """Whether the context is the label, one-hot."""
+    if split.context is None or split.label is None or split.context.shape[1:] != (classes,):
+        return False
+    context = np.asarray(split.context)
+    return bool((context == (np.asarray(split.label)[:, None] == np.arange(classes))).all())
 
 
 def _density(model: Model, params: Params, split: Split, key: Array, path: Path) -> Path:

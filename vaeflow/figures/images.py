@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,21 @@ def image_grid(x: np.ndarray, path: Path, title: str, top: float, columns: int =
         ax = figure.subplots()
         show(ax, mosaic(x, columns))
         ax.set_title(title)
+    return path
+
+
+def class_grid(x: np.ndarray, label: np.ndarray, names: Sequence[str], path: Path, title: str, top: float) -> Path:
+    """Pictures [N, H, W, C] in one row a class that occurs, named at the axis; `names` of all classes, label [N]."""
+    x, classes = unit_range(x, top), np.unique(label)
+    columns = int(max((label == c).sum() for c in classes))
+    aspect, height = x.shape[1] / x.shape[2], x.shape[1]
+    cell = max(_CELL, 2.4 / columns)
+    with canvas(path, columns * cell + 0.7, len(classes) * cell * aspect + 0.4) as figure:
+        ax = figure.subplots()
+        show(ax, mosaic(np.concatenate([_fill(x[label == c], columns) for c in classes]), columns))
+        ax.set_yticks(np.arange(len(classes)) * (height + 1) + (height - 1) / 2, [names[c] for c in classes])
+        ax.tick_params(length=0)
+        ax.set(title=title, ylabel="class")
     return path
 
 

@@ -6,7 +6,8 @@
                  log q(y|x) = log N(eps) - log_det_f - sum log sigmoid'(v)
 
 log p(y) - log q(y|x) is a log-weight of P(x), the integral of p over x's unit cell: its exp has mean P(x). f sees x scaled to [-1, 1] as
-its context, in the shape of y: vectors [B, D], or images. It does not see the model's own context: q may be any density.
+its context, in the shape of y: vectors [B, D], or images (then for couplings of the same height and width: checkerboard or channel
+masks, convolutional networks). It does not see the model's own context: q may be any density.
 """
 
 from __future__ import annotations
