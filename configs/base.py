@@ -144,3 +144,8 @@ def spline(net: str, mask: str, flip: bool, bins: int = 8, bound: float = 4.0) -
     return dict(
         kind="spline_coupling", net=net, mask=mask, flip=flip, bins=bins, bound=bound, min_width=1e-3, min_height=1e-3, min_slope=1e-3
     )
+
+
+def mintnet(copies: int, flip: bool) -> dict:
+    """A part: MintNet's layer of 3x3 masked convolutions, `copies` hidden channels for each of the image's."""
+    return dict(kind="mintnet", copies=copies, kernel=3, flip=flip, cap=2.0, tolerance=1e-6)

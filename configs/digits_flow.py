@@ -10,7 +10,7 @@ early at step 1,200; one to three minutes on 2 shared CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, mlp, repeat, spline
+from configs.base import affine, base, flow, mintnet, mlp, repeat, spline
 
 ROWS = {
     "": "RealNVP: 8 affine couplings, ActNorm",
@@ -19,6 +19,8 @@ ROWS = {
     "batch_norm": "RealNVP with batch normalisation instead of ActNorm",
     "checkerboard": "RealNVP on the images themselves: checkerboard masks, convolutional conditioners",
     "variational": "RealNVP with variational dequantisation (Flow++): the noise is a flow that sees the image",
+    "mintnet": "MintNet on the images themselves: 4 masked convolutional layers at 8x8, 4 at 4x4, both raster orders",
+    "jet": "Jet on the images themselves: 2x2 patches, 8 channel couplings by transformers, LU linear layers",
     "conditional": "RealNVP conditioned on the label: p(x|label)",
 }
 
@@ -70,6 +72,21 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts.noise_net = mlp(64)
         for name, flip in (("noise_a", False), ("noise_b", True)):
             c.parts[name] = affine("noise_net", "alternating", flip)
+    elif row == "mintnet":
+        c.model.flatten = False
+        c.parts.flow.of = ("grey", "logit", "steps", "squeeze", "steps")
+        c.parts.steps.n = 2
+        c.parts.step.of = ("norm", "mint_a", "mint_b")
+        c.parts.squeeze = dict(kind="squeeze", factor=2)
+        c.parts.mint_a, c.parts.mint_b = (mintnet(8, flip) for flip in (False, True))
+    elif row == "jet":
+        c.model.flatten = False
+        c.parts.flow.of = ("grey", "logit", "squeeze", "steps")
+        c.parts.step.of = ("norm", "linear", "coupling_a", "coupling_b")
+        c.parts.squeeze = dict(kind="squeeze", factor=2)
+        c.parts.linear = dict(kind="lu_linear", start="rotation")
+        c.parts.net = dict(kind="transformer", width=32, depth=1, heads=4, activation="gelu", dtype="float32")
+        c.parts.coupling_a.mask = c.parts.coupling_b.mask = "channel"
     elif row == "conditional":
         c.data.context = "label"
     return c
