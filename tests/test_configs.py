@@ -28,6 +28,8 @@ def shrunk(name: str):
                 part["hidden"] = (8,) * len(part["hidden"])
             if "channels" in part:
                 part["channels"] = (4,) * len(part["channels"])
+            if part["kind"] == "resnet":
+                part.update(width=4, blocks=1)
             if part["kind"] == "repeat":
                 part["n"] = min(part["n"], 2)
     return config
@@ -62,7 +64,8 @@ def structure(name: str) -> str:
     """What makes two rows the same program but for sizes: kinds and switches, not names and numbers."""
     config = plain(load(name))
     switches = {k: v for k, v in config["model"].items() if isinstance(v, str | bool) or k in ("free_bits", "posterior_context")}
-    kinds = {name: {k: v for k, v in part.items() if k not in ("hidden", "n", "channels")} for name, part in config["parts"].items()}
+    sizes = ("hidden", "n", "channels", "width", "blocks")
+    kinds = {name: {k: v for k, v in part.items() if k not in sizes} for name, part in config["parts"].items()}
     return json.dumps([switches, kinds, config["data"]["kind"], config["data"]["binarize"], config["data"]["context"]], sort_keys=True)
 
 
