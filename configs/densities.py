@@ -74,6 +74,7 @@ def get_config(row: str = "") -> ConfigDict:
     elif name == "gaussianization":
         c.data.batch = 1024  # the first batch is what the mixtures are fitted to
         c.train.steps = 3000
+        c.parts.flow.of = ("norm", "steps", "kernels")  # the last marginals are Gaussianized too
         c.parts.steps.n = 8
         c.parts.step.of = ("kernels", "rotation")
         c.parts.kernels = dict(kind="gaussianize", components=16, kernel="logistic", cap=5.0, start="data")

@@ -75,8 +75,9 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts.steps.n = 4
         c.parts.layer = dict(kind="mixture_autoregressive", made="made", components=8, kernel="logistic", cap=3.0)
     elif row == "gaussianization":
+        c.parts.flow.of = ("norm", "steps", "kernels")  # the last marginals are Gaussianized too
         c.parts.steps.n = 6
-        c.parts.step.of = ("norm", "kernels", "rotation")
+        c.parts.step.of = ("kernels", "rotation")
         c.parts.kernels = dict(kind="gaussianize", components=8, kernel="logistic", cap=3.0, start="data")
         c.parts.rotation = dict(kind="householder", reflections=8, start="random")
     elif row == "residual":
@@ -84,6 +85,8 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts.step.of = ("norm", "block")
         c.parts.block = dict(kind="residual", hidden=(64, 64), lip=0.9, log_det="unbiased", terms=4, roulette=0.5)
     c.optim.update(name="adamw", learning_rate=1e-3, weight_decay=1.0, clip=5.0, schedule="cosine", ema=0.99)
+    if row == "gaussianization":
+        c.optim.weight_decay = 0.0  # its parameters are the data's quantiles, not weights
     c.train.update(steps=2000, eval_every=50, checkpoint_every=500, patience=10)
     c.eval.batch = 512
     return c

@@ -20,7 +20,7 @@ class Transformer(NamedTuple):
     forward   (theta, z) -> (x, log |dx/dz|), all elementwise; z, x [...]
     inverse   (theta, x) -> (z, log |dz/dx|)
 
-    At theta = 0 the map is the identity: a network whose head starts at zero starts as the identity.
+    At theta = 0 the map is the identity (of mixtures near it, see mixture.py): a network whose head starts at zero starts there.
     """
 
     size: int
