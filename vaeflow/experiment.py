@@ -91,6 +91,8 @@ def make(config: ConfigDict, directory: Path | None = None) -> Experiment:
         raise UserError(f"{key} needs a validation split, and there is none: set data.val or data.val_fraction")
     experiment = Experiment(config, model, source, devices, training, optimiser, evaluation, tx)
     shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
+    if "fixed" in shapes and not config.fixed_from and directory is not None:  # without a workdir it is looked at, not run
+        raise UserError("config.fixed_from='' is impossible here: this model learns from another one; name the workdir of that one's run")
     frozen = frozenset() if goes_on else _from_elsewhere(shapes, config)[1]
     if not jax.tree.leaves(split_params(shapes, frozen)[0]):
         why = f"model.kind={config.model.kind!r} has none"

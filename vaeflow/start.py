@@ -11,7 +11,6 @@ from jax import ShapeDtypeStruct
 
 from vaeflow import train
 from vaeflow.checkpoint import Checkpoints, restore_fixed, save_fixed, stored_fixed
-from vaeflow.errors import UserError
 from vaeflow.experiment import Experiment, first_batch, init_params
 from vaeflow.model import Params, by_path
 
@@ -29,8 +28,6 @@ def begin(
         say(f"going on from step {int(state.step)} of {x.train.steps}")
         return x.devices.replicate(state), fixed, progress
     params, frozen, lines = init_params(x)
-    if "fixed" in params and not x.config.fixed_from:
-        raise UserError("config.fixed_from='' is impossible here: this model learns from another one; name the workdir of that one's run")
     for line in lines:
         say(line)
     state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)

@@ -86,9 +86,7 @@ def coupling(transformer: Transformer, net: Net, mask: Mask, flip: bool) -> Laye
         theta, found = module(moved).init_with_output(key, kept[:1], None if context is None else context[:1])
         if jnp.shape(theta) != (1, transformer.size, *moved.shape[1:]):
             assert context is not None
-            raise UserError(
-                f"the network does not read contexts of the shape {context.shape[1:]}; images need a convolutional one"
-            )
+            raise UserError(f"the network does not read contexts of the shape {context.shape[1:]}; images need a convolutional one")
         return {"net": found["params"]}
 
     def bijector(params, context=None, **_):
