@@ -32,6 +32,7 @@ from flax.traverse_util import flatten_dict
 
 from benchmarks import common
 from benchmarks.peers import process
+from benchmarks.peers.weights import most
 from vaeflow.bijectors import Layer
 from vaeflow.build import build
 from vaeflow.distributions import standard_normal
@@ -72,7 +73,7 @@ def flow(name: str) -> tuple[Layer, list[dict[str, Any]]]:
 
 def write(name: str, file: Path, file32: Path) -> float:
     """The files of a case (weights.py says what stands in them) with points in float64 and in float32; log-densities are computed in
-    float64 in both. The largest error of those that vaeflow computes in float32."""
+    float64 in both. The error of what vaeflow computes in float32, which 99% of the points stay below."""
     layer, layers = flow(name)
     noise = np.random.default_rng(0)
     z = SPREAD * noise.normal(size=(POINTS, DIMENSIONS))  # some of it outside the splines' interval
@@ -112,7 +113,7 @@ def write(name: str, file: Path, file32: Path) -> float:
         save(file, z=z, x=x, log_prob=density(params, x, context), context=context)
         exact = density(params, narrow_x.astype("float64"), None if narrow_context is None else narrow_context.astype("float64"))
         save(file32, z=narrow, x=narrow_x, log_prob=exact, context=narrow_context)
-    return float(np.abs(mine - np.asarray(exact)).max())
+    return most(mine, np.asarray(exact))
 
 
 def main() -> None:
@@ -133,15 +134,16 @@ def main() -> None:
             mine = [name for name in CASES if library in CASES[name][4]]
             answers = process.ask(python, f"with_{library}", "agreement", *(file for name in mine for file in files[name]))
             for name, wide, narrow in zip(mine, answers[::2], answers[1::2], strict=True):
-                errors = (wide["log_prob"], wide["sample"], own[name], narrow["log_prob"])
+                errors = (wide["log_prob"], wide["sample"], own[name], narrow["most"])
                 rows.append([name, library, *(f"{error:.1e}" for error in errors)])
                 versions |= wide["versions"]
     rows.sort(key=lambda row: list(CASES).index(row[0]))
-    titles = ["flow", "library", "log_prob [nats]", "samples", "float32: vaeflow", "float32: library"]
+    titles = ["flow", "library", "log_prob [nats]", "samples", "float32: vaeflow [nats]", "float32: library [nats]"]
     notes = (
         f"Largest differences over {POINTS} points with D={DIMENSIONS}, in float64: of log-densities (at most {LIMIT:g} is right), and of"
-        f" the images of the same noise of standard deviation {SPREAD}, relative to 1 + |x|. Then the error of the log-density [nats]"
-        " that each computes in float32, against vaeflow's in float64 at the same points: rounding, which steep layers magnify."
+        f" the images of the same noise of standard deviation {SPREAD}, relative to 1 + |x|. float32: the error of the log-density that"
+        " each computes in float32, against float64 at the same points; 99% of the points are below (the rest is rounding that steep"
+        " splines magnify)."
         f" Three layers, nets {'x'.join(map(str, HIDDEN))}, normal noise of {NOISE} on every weight. With"
         f" {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))}."
     )
