@@ -96,6 +96,21 @@ def test_a_conditional_model_gets_contexts_of_its_data(tmp_path):
     assert [path.name for path in found] == ["samples.png", "reconstructions.png", "latents.png"]
 
 
+def test_pictures_of_a_class_conditional_model_stand_in_one_row_a_class(tmp_path):
+    def sample(params, key, n, context=None):
+        return jnp.broadcast_to(8 * jnp.argmax(context, -1)[:, None, None, None], (n, 8, 8, 1))
+
+    split = image_split()
+    split = split._replace(context=np.eye(3, dtype=np.float32)[split.label])
+    model = toys.linear_gaussian(event=(8, 8, 1))._replace(sample=sample)
+    path = figures.draw_all(model, {}, toys.source(split, 17), toys.config(levels=17), [], tmp_path)[0]
+    height = size(path)[1]
+    picture = np.asarray(Image.open(path).convert("L")).astype(int)[:, -60]  # through the last column of pictures
+    rows = [np.median(picture[int(height * a) : int(height * b)]) for a, b in ((0.2, 0.35), (0.5, 0.6), (0.8, 0.95))]
+    assert rows[0] < rows[1] < rows[2]
+    assert near(figures.draw_samples(split.x[:7], toys.config(levels=17), tmp_path / "x.png", split.label[:7], "abc"), 3.1, 2.8)
+
+
 def test_single_figures(tmp_path):
     """What experiments.sample and experiments.compare draw."""
     config = toys.config(levels=17)
