@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from vaeflow.bijectors.solve import newton
 from vaeflow.errors import UserError
 from vaeflow.nets.masked_conv import masks, triangular
 
-OPTIONS = dict(copies=3, kernel=3, flip=False, cap=2.0, tolerance=0.0)
+OPTIONS: dict[str, Any] = dict(copies=3, kernel=3, flip=False, cap=2.0, tolerance=0.0)
 
 
 def test_the_jacobian_is_triangular_in_raster_order_with_exact_zeros():
