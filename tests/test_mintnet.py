@@ -23,14 +23,14 @@ def test_the_jacobian_is_triangular_in_raster_order_with_exact_zeros():
     shape = (3, 4, 2)
     x = jax.random.normal(jax.random.key(0), (1, *shape))
     for flip in (False, True):
-        layer = mintnet(**(OPTIONS | dict(flip=flip)))
+        layer = mintnet(**{**OPTIONS, "flip": flip})
         params = perturbed(layer.init(jax.random.key(1), x), 0.3)
 
         @quick_jit
         def run(params, x, layer=layer):
             bijector = layer.bijector(params)
-            jacobian = jax.jacrev(lambda h: bijector.inverse(h[None])[0])(x[0])
-            return jacobian.reshape(24, 24), bijector.inverse_and_log_det(x)[1][0]
+            jacobian = jax.jacrev(lambda h: jnp.asarray(bijector.inverse(h[None]))[0])(x[0])
+            return jacobian.reshape(24, 24), jnp.asarray(bijector.inverse_and_log_det(x)[1])[0]
 
         jacobian, log_det = (np.asarray(a) for a in run(params, x))
         lower = jacobian[::-1, ::-1] if flip else jacobian
@@ -54,7 +54,7 @@ def test_masks_and_diagonal_of_copies():
 
 def steep(shape, copies: int = 2):
     """(layer, params) whose z is about 0.14 x + 50 tanh(7 tanh(7 x)), besides what earlier entries add."""
-    layer = mintnet(**(OPTIONS | dict(copies=copies)))
+    layer = mintnet(**{**OPTIONS, "copies": copies})
     params = layer.init(jax.random.key(1), jnp.zeros((1, *shape)))
     for i, pair in enumerate(((1, copies), (copies, copies), (copies, 1))):
         diagonal = masks(3, pair, shape[-1])[1]
@@ -100,7 +100,7 @@ def test_guarded_steps_end_a_cycle_of_newtons():
 def test_few_steps_invert_an_image(monkeypatch):
     """24 passes of the network where 98 entries depend on one another."""
     monkeypatch.setattr(sys.modules[guarded.__module__], "guarded", lambda f, tolerance, steps: guarded(f, tolerance, min(steps, 24)))
-    layer = mintnet(**(OPTIONS | dict(copies=4)))
+    layer = mintnet(**{**OPTIONS, "copies": 4})
     x = jax.random.normal(jax.random.key(0), (4, 7, 7, 2))
     params = perturbed(layer.init(jax.random.key(1), x), 0.1)
     z = quick_jit(lambda p, x: layer.bijector(p).inverse(x))(params, x)
