@@ -149,3 +149,8 @@ def spline(net: str, mask: str, flip: bool, bins: int = 8, bound: float = 4.0) -
 def mintnet(copies: int, flip: bool) -> dict:
     """A part: MintNet's layer of 3x3 masked convolutions, `copies` hidden channels for each of the image's."""
     return dict(kind="mintnet", copies=copies, kernel=3, flip=flip, cap=2.0, tolerance=1e-6)
+
+
+def mixture(net: str, mask: str, flip: bool, components: int = 8) -> dict:
+    """A part: Flow++'s coupling, a mixture of logistics and an affine map, log-scales within (-3, 3)."""
+    return dict(kind="mixture_coupling", net=net, mask=mask, flip=flip, components=components, cap=3.0)

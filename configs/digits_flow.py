@@ -10,7 +10,7 @@ early at step 1,200; one to three minutes on 2 shared CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, mintnet, mlp, repeat, spline
+from configs.base import affine, base, flow, made, mintnet, mixture, mlp, repeat, spline
 
 ROWS = {
     "": "RealNVP: 8 affine couplings, ActNorm",
@@ -19,6 +19,8 @@ ROWS = {
     "batch_norm": "RealNVP with batch normalisation instead of ActNorm",
     "checkerboard": "RealNVP on the images themselves: checkerboard masks, convolutional conditioners",
     "variational": "RealNVP with variational dequantisation (Flow++): the noise is a flow that sees the image",
+    "flowpp": "Flow++ on the images themselves: mixture-of-logistics couplings at 8x8 and 4x4, variational dequantisation",
+    "maf": "MAF: 5 affine autoregressive layers, LU linear layers",
     "mintnet": "MintNet on the images themselves: 4 masked convolutional layers at 8x8, 4 at 4x4, both raster orders",
     "jet": "Jet on the images themselves: 2x2 patches, 8 channel couplings by transformers, LU linear layers",
     "conditional": "RealNVP conditioned on the label: p(x|label)",
@@ -72,6 +74,23 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts.noise_net = mlp(64)
         for name, flip in (("noise_a", False), ("noise_b", True)):
             c.parts[name] = affine("noise_net", "alternating", flip)
+    elif row == "flowpp":
+        c.model.update(flatten=False, dequantize="variational", dequantizer="noise")
+        c.parts.flow.of = ("grey", "logit", "pixels", "squeeze", "channels")
+        c.parts.net = dict(kind="convnet", channels=(32, 32), kernel=3, activation="relu", dtype="float32")
+        c.parts.squeeze = dict(kind="squeeze", factor=2)
+        for stack, mask in (("pixels", "checkerboard"), ("channels", "channel")):
+            c.parts[stack] = repeat(f"{stack}_step", 2)
+            c.parts[f"{stack}_step"] = dict(kind="chain", of=("norm", f"{stack}_a", f"{stack}_b"))
+            c.parts[f"{stack}_a"], c.parts[f"{stack}_b"] = (mixture("net", mask, flip) for flip in (False, True))
+        c.parts.noise = dict(kind="chain", of=("norm", "noise_a", "noise_b"))
+        c.parts.noise_a, c.parts.noise_b = (affine("net", "checkerboard", flip) for flip in (False, True))
+    elif row == "maf":
+        c.parts.steps.n = 5
+        c.parts.step.of = ("norm", "linear", "autoregressive")
+        c.parts.linear = dict(kind="lu_linear", start="rotation")
+        c.parts.made = made(256, 256)
+        c.parts.autoregressive = dict(kind="affine_autoregressive", made="made", cap=2.0)
     elif row == "mintnet":
         c.model.flatten = False
         c.parts.flow.of = ("grey", "logit", "steps", "squeeze", "steps")

@@ -16,7 +16,7 @@ one for each budget in BUDGETS.
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, mintnet, repeat
+from configs.base import affine, base, flow, mintnet, mixture, repeat
 
 
 def realnvp(event: tuple[int, ...], scales: int, width: int, blocks: int) -> dict:
@@ -71,6 +71,21 @@ def cut(event: tuple[int, ...], cuts: int, layers: tuple, prior: str = "") -> di
     return parts
 
 
+def flowpp(event: tuple[int, ...], width: int, layers: int, steps: int) -> dict:
+    """Flow++'s parts (Ho et al. 2019), its networks without attention: `steps` pairs of mixture-of-logistics couplings with checkerboard
+    masks, squeeze, as many with channel masks; the dequantiser `noise` is a pair of couplings that see the image."""
+    parts: dict = dict(body=dict(kind="chain", of=("pixels", "squeeze", "channels")), squeeze=dict(kind="squeeze", factor=2))
+    parts["net"] = dict(kind="convnet", channels=(width,) * layers, kernel=3, activation="relu", dtype="float32")
+    parts["norm"] = dict(kind="actnorm")
+    for stack, mask in (("pixels", "checkerboard"), ("channels", "channel")):
+        parts[stack] = repeat(f"{stack}_step", steps)
+        parts[f"{stack}_step"] = dict(kind="chain", of=("norm", f"{stack}_a", f"{stack}_b"))
+        parts[f"{stack}_a"], parts[f"{stack}_b"] = (mixture("net", mask, flip) for flip in (False, True))
+    parts["noise"] = dict(kind="chain", of=("norm", "noise_a", "noise_b"))
+    parts["noise_a"], parts["noise_b"] = (affine("net", "checkerboard", flip) for flip in (False, True))
+    return parts
+
+
 def mint(event: tuple[int, ...], copies: tuple[int, ...], layers: int) -> dict:
     """MintNet's parts (Song, Meng and Ermon 2019): at each scale `layers` pairs of masked convolutional layers, one of either raster
     order, each pair after ActNorm; then squeeze. `copies`: at each scale the hidden channels for one of the image's. Nothing leaves
@@ -99,6 +114,7 @@ def jet(event: tuple[int, ...], patch: int, width: int, depth: int, heads: int, 
 FLOWS = {
     "realnvp": (realnvp, "RealNVP: two scales of checkerboard and channel couplings, residual networks, batch normalisation"),
     "glow": (glow, "Glow: two scales of ActNorm, 1x1 convolution and channel coupling, learned split priors"),
+    "flowpp": (flowpp, "Flow++: mixture-of-logistics couplings, variational dequantisation"),
     "mintnet": (mint, "MintNet: three scales of masked convolutional layers, inverted by a fixed point"),
     "jet": (jet, "Jet: 4x4 patches, channel couplings by transformers"),
 }
@@ -107,6 +123,8 @@ BUDGETS = {  # sizes of the flow; then of training
     ("realnvp", "paper"): (dict(scales=2, width=32, blocks=4), dict(batch=64, steps=200_000)),
     ("glow", "cpu"): (dict(scales=2, width=64, steps=8), dict(batch=64, steps=4000)),
     ("glow", "paper"): (dict(scales=2, width=512, steps=32), dict(batch=512, steps=100_000)),
+    ("flowpp", "cpu"): (dict(width=16, layers=2, steps=1), dict(batch=64, steps=2000)),
+    ("flowpp", "paper"): (dict(width=96, layers=10, steps=4), dict(batch=64, steps=200_000)),
     ("mintnet", "cpu"): (dict(copies=(16, 8, 4), layers=2), dict(batch=64, steps=4000)),
     ("mintnet", "paper"): (dict(copies=(32, 32, 16), layers=6), dict(batch=128, steps=200_000)),
     ("jet", "cpu"): (dict(patch=4, width=64, depth=2, heads=4, steps=4), dict(batch=64, steps=2500)),
@@ -131,6 +149,8 @@ def get_config(row: str = "") -> ConfigDict:
         )
         | FLOWS[name][0](c.model.event, **sizes)
     )
+    if name == "flowpp":
+        c.model.update(dequantize="variational", dequantizer="noise")
     schedule(c, name, budget or "cpu", training["steps"])
     return c
 
