@@ -119,15 +119,15 @@ FLOWS = {
     "jet": (jet, "Jet: 4x4 patches, channel couplings by transformers"),
 }
 BUDGETS = {  # sizes of the flow; then of training
-    ("realnvp", "cpu"): (dict(scales=2, width=8, blocks=1), dict(batch=64, steps=2500)),
+    ("realnvp", "cpu"): (dict(scales=2, width=8, blocks=1), dict(batch=64, steps=1200)),
     ("realnvp", "paper"): (dict(scales=2, width=32, blocks=4), dict(batch=64, steps=200_000)),
-    ("glow", "cpu"): (dict(scales=2, width=64, steps=8), dict(batch=64, steps=4000)),
+    ("glow", "cpu"): (dict(scales=2, width=64, steps=8), dict(batch=64, steps=2000)),
     ("glow", "paper"): (dict(scales=2, width=512, steps=32), dict(batch=512, steps=100_000)),
-    ("flowpp", "cpu"): (dict(width=16, layers=2, steps=1), dict(batch=64, steps=2000)),
+    ("flowpp", "cpu"): (dict(width=16, layers=2, steps=1), dict(batch=64, steps=1200)),
     ("flowpp", "paper"): (dict(width=96, layers=10, steps=4), dict(batch=64, steps=200_000)),
-    ("mintnet", "cpu"): (dict(copies=(16, 8, 4), layers=2), dict(batch=64, steps=4000)),
+    ("mintnet", "cpu"): (dict(copies=(16, 8, 4), layers=2), dict(batch=64, steps=1500)),
     ("mintnet", "paper"): (dict(copies=(32, 32, 16), layers=6), dict(batch=128, steps=200_000)),
-    ("jet", "cpu"): (dict(patch=4, width=64, depth=2, heads=4, steps=4), dict(batch=64, steps=2500)),
+    ("jet", "cpu"): (dict(patch=4, width=64, depth=2, heads=4, steps=4), dict(batch=64, steps=1000)),
     ("jet", "paper"): (dict(patch=4, width=512, depth=5, heads=8, steps=16), dict(batch=256, steps=100_000)),
 }
 ROWS = {"": f"{FLOWS['realnvp'][1]} (cpu)"} | {
