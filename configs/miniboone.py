@@ -79,14 +79,16 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts.steps.n = 6
         c.parts.step.of = ("kernels", "rotation")
         c.parts.kernels = dict(kind="gaussianize", components=8, kernel="logistic", cap=3.0, start="data")
-        c.parts.rotation = dict(kind="householder", reflections=8, start="random")
+        c.parts.rotation = dict(kind="householder", reflections=8, start="pca")
     elif row == "residual":
         c.parts.steps.n = 8
         c.parts.step.of = ("norm", "block")
         c.parts.block = dict(kind="residual", hidden=(64, 64), lip=0.9, log_det="unbiased", terms=4, roulette=0.5)
     c.optim.update(name="adamw", learning_rate=1e-3, weight_decay=1.0, clip=5.0, schedule="cosine", ema=0.99)
-    if row == "gaussianization":
-        c.optim.weight_decay = 0.0  # its parameters are the data's quantiles, not weights
     c.train.update(steps=2000, eval_every=50, checkpoint_every=500, patience=10)
+    if row == "gaussianization":
+        c.data.batch = 1024  # the first batch is what the mixtures are fitted to
+        c.optim.update(weight_decay=0.0, learning_rate=5e-3)  # its parameters are the data's quantiles, not weights
+        c.train.steps = 400
     c.eval.batch = 512
     return c

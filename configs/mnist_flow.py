@@ -61,7 +61,8 @@ def glow(event: tuple[int, ...], scales: int, width: int, steps: int) -> dict:
 def cut(event: tuple[int, ...], cuts: int, layers: tuple, prior: str = "") -> dict:
     """The parts body, scale_0, split_0, scale_1, ...: at scale i layers[0](i), squeeze, layers[1](i), then half of the channels leave
     and the rest is scale_(i + 1); scale_(cuts) is the caller's. `prior`: the net of what leaves."""
-    (height, width, channels), parts = event, {"body": dict(kind="chain", of=("scale_0",))}
+    height, width, channels = event
+    parts: dict = dict(body=dict(kind="chain", of=("scale_0",)))
     for i in range(cuts):
         height, width, channels = height // 2, width // 2, channels * 4
         parts[f"scale_{i}"] = dict(kind="chain", of=(*layers[0](i), "squeeze", *layers[1](i), f"split_{i}"))

@@ -64,7 +64,11 @@ def test_npz_array_by_name_and_binary_values(tmp_path):
         (dict(x=np.zeros((9, 2))), dict(context="label"), "data.context='label': data.kind='npz' has no labels in the split 'train'"),
         (dict(x=np.zeros((9, 2)), label=-np.ones(8)), {}, "'x' has 9 examples but 8 of 'label'"),
         (dict(x=np.zeros(())), {}, r"the array 'x' is one value; it must be \[N, ...\]"),
-        (dict(x=np.zeros((9, 2))), dict(val="x"), "data.train='': data.kind='npz' needs the training examples where data.val or data.test is named"),
+        (
+            dict(x=np.zeros((9, 2))),
+            dict(val="x"),
+            "data.train='': data.kind='npz' needs the training examples where data.val or data.test is named",
+        ),
         (dict(x=np.zeros((9, 2))), dict(name="x", train="x"), "data.name='x' and data.train='x' both name the training examples"),
         (dict(x=np.zeros((9, 2))), dict(train="y[:3]"), r"data.train='y\[:3\]' is no array and no rows of one; known: x, and rows such as"),
         (dict(x=np.zeros((9, 2))), dict(train="x[:99]"), r"data.train='x\[:99\]' asks for the rows 0 to 99 of 9"),
