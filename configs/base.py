@@ -43,6 +43,7 @@ def base() -> ConfigDict:
             b2=0.999,
             eps=1e-8,
             weight_decay=0.0,
+            decay_on="all",  # all, kernels (the networks' matrices alone)
             clip=0.0,  # global gradient norm; 0: off
             schedule="constant",  # constant, cosine, step, exponential
             warmup=0,  # steps

@@ -72,6 +72,14 @@ def test_weight_decay_is_decoupled():
     assert float(updates["w"][0]) == pytest.approx(-0.1 * 0.3 * 2.0)
 
 
+@pytest.mark.parametrize("name", ["adamw", "lamb", "lion"])
+def test_weight_decay_of_kernels_alone(name):
+    tx = optim.make(section(name=name, learning_rate=0.1, weight_decay=0.3, decay_on="kernels"), 10)
+    params = {"net": {"kernel": jnp.array([2.0]), "bias": jnp.array([2.0])}, "log_scale": jnp.array([2.0])}
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    assert float(updates["net"]["kernel"][0]) < 0 == float(updates["net"]["bias"][0]) == float(updates["log_scale"][0])
+
+
 def test_the_moving_average_forgets_the_start_and_then_decays():
     ema = {"w": jnp.array(0.0)}
     for step in range(2000):

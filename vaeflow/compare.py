@@ -34,6 +34,8 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
             print(f"left out: {line}\n")
             continue
         results = workdir.read_json(path)
+        if commit := results.get("trained_commit"):
+            results["trained_by"] = commit[:7] + "+changes" * bool(results.get("trained_changed"))
         rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
         curves[name] = read_metrics(directory)
         if "integral" in results:
@@ -93,11 +95,14 @@ _COLUMNS = (
     ("integral", "integral"),
     ("k", "k"),
     ("bits_per_dim", "bits/dim"),
+    ("kl_to_teacher", "KL to the teacher [nats]"),
     ("active_units", "active units"),
     ("split", "split"),
     ("examples", "examples"),
     ("steps", "steps"),
     ("seconds_trained", "train [s]"),
+    ("device", "on"),
+    ("trained_by", "commit"),
     ("seed", "seed"),
     ("note", "note"),
 )

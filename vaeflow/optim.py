@@ -28,6 +28,7 @@ class Optim(NamedTuple):
     b2: Decay  # second moment; the decay of rmsprop
     eps: Positive
     weight_decay: NonNegative  # decoupled (Loshchilov & Hutter 2019), times the learning rate; adamw, lamb and lion only
+    decay_on: Literal["all", "kernels"]  # what weight_decay acts on: every parameter, or the leaves named kernel (networks' matrices)
     clip: NonNegative  # global norm of the gradients; 0: off
     schedule: Literal["constant", "cosine", "step", "exponential"]
     warmup: Natural  # steps of linear warm-up
@@ -67,18 +68,24 @@ def make(c: Optim, steps: int) -> optax.GradientTransformation:
         )
     rate = schedule(c, steps)
     moments: dict[str, Any] = dict(b1=c.b1, b2=c.b2)
+    decay: dict[str, Any] = dict(weight_decay=c.weight_decay, mask=_kernels if c.decay_on == "kernels" else None)
     method = {
         "adam": lambda: optax.adam(rate, eps=c.eps, **moments),
-        "adamw": lambda: optax.adamw(rate, eps=c.eps, weight_decay=c.weight_decay, **moments),
+        "adamw": lambda: optax.adamw(rate, eps=c.eps, **moments, **decay),
         "adamax": lambda: optax.adamax(rate, eps=c.eps, **moments),
         "nadam": lambda: optax.nadam(rate, eps=c.eps, **moments),
         "radam": lambda: optax.radam(rate, eps=c.eps, **moments),
-        "lamb": lambda: optax.lamb(rate, eps=c.eps, weight_decay=c.weight_decay, **moments),
-        "lion": lambda: optax.lion(rate, weight_decay=c.weight_decay, **moments),
+        "lamb": lambda: optax.lamb(rate, eps=c.eps, **moments, **decay),
+        "lion": lambda: optax.lion(rate, **moments, **decay),
         "rmsprop": lambda: optax.rmsprop(rate, decay=c.b2, eps=c.eps),
         "sgd": lambda: optax.sgd(rate, momentum=c.b1 or None),
     }[c.name]()
     return optax.chain(optax.clip_by_global_norm(c.clip), method) if c.clip else method
+
+
+def _kernels(params: Params) -> Params:
+    """True for the leaves named kernel: a flow's scales, shifts and rotations are no weights that small is good for."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", "") == "kernel", params)
 
 
 def ema_update(ema: Params, trained: Params, step: Array, decay: float) -> Params:
