@@ -22,6 +22,7 @@ FLOWS = {
     "iaf": "IAF: 8 inverted MAF layers, natural and reversed order in turn",
     "naf": "NAF: 2 autoregressive layers, a mixture of 16 logistic cdfs each, natural and reversed order",
     "gaussianization": "Gaussianization flow: 8 x a mixture of 16 logistic cdfs per dimension, Householder rotation; started from data",
+    "mixture": "mixture of 8 RealNVPs of 2 affine couplings each",
     "residual": "residual flow: 16 x ActNorm, a residual block with Lipschitz constant below 0.95, exact log-determinant",
 }
 ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
@@ -45,13 +46,13 @@ def get_config(row: str = "") -> ConfigDict:
     c.optim.update(learning_rate=2e-3, clip=5.0, schedule="cosine")
     c.train.update(steps=6000, log_every=100, eval_every=1000, checkpoint_every=2000)
     c.eval.batch = 1000
-    if name in ("nice", "realnvp", "spline"):
+    if name in ("nice", "realnvp", "spline", "mixture"):
         c.parts.net = mlp(64, 64)
         for part, flip in (("first", False), ("second", True)):
             if name == "nice":
                 c.parts[part] = dict(kind="additive_coupling", net="net", mask="half", flip=flip)
             else:
-                c.parts[part] = affine("net", "half", flip) if name == "realnvp" else spline("net", "half", flip, bins=16, bound=3.0)
+                c.parts[part] = spline("net", "half", flip, bins=16, bound=3.0) if name == "spline" else affine("net", "half", flip)
     if name == "nice":
         c.parts.flow.of = ("norm", "steps", "scaling")
         c.parts.scaling = dict(kind="nice_scaling")
@@ -71,6 +72,9 @@ def get_config(row: str = "") -> ConfigDict:
         for part, order in (("first", "natural"), ("second", "reverse")):
             c.parts[f"made_{part}"] = made(64, 64, order=order)
             c.parts[part] = dict(kind="mixture_autoregressive", made=f"made_{part}", components=16, kernel="logistic", cap=5.0)
+    elif name == "mixture":
+        c.model.update(kind="flow_mixture", components=8)
+        c.parts.steps.n = 1
     elif name == "gaussianization":
         c.data.batch = 1024  # the first batch is what the mixtures are fitted to
         c.train.steps = 3000

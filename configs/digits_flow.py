@@ -14,7 +14,7 @@ from configs.base import affine, base, flow, made, mintnet, mixture, mlp, repeat
 
 ROWS = {
     "": "RealNVP: 8 affine couplings, ActNorm",
-    "nice": "NICE: 4 additive couplings and the scaling layer",
+    "nice": "NICE: 4 additive couplings and the scaling layer, logistic base",
     "spline": "RQ-NSF: 4 rational-quadratic spline couplings with LU linear layers",
     "batch_norm": "RealNVP with batch normalisation instead of ActNorm",
     "checkerboard": "RealNVP on the images themselves: checkerboard masks, convolutional conditioners",
@@ -49,6 +49,7 @@ def get_config(row: str = "") -> ConfigDict:
     c.train.update(steps=3000, eval_every=100, checkpoint_every=500, patience=8)
     c.eval.update(k=100, chunk=20)
     if row == "nice":
+        c.model.base = "logistic"
         c.parts.flow.of = ("grey", "logit", "steps", "scaling")
         c.parts.scaling = dict(kind="nice_scaling")
         c.parts.steps.n = 2

@@ -21,6 +21,7 @@ ROWS = {
     "spline": "RQ-NSF (C): 6 x LU linear layer, rational-quadratic spline coupling",
     "maf": "MAF: 5 affine autoregressive layers",
     "spline_maf": "RQ-NSF (AR): 4 x LU linear layer, rational-quadratic spline autoregressive layer",
+    "maf_t": "the same over Student's t with learned degrees of freedom",
     "maf_mog": "MAF MoG: 4 MAF layers, then a mixture-of-5-Gaussians MADE at the latent end",
     "naf": "NAF: 4 autoregressive layers, a mixture of 8 logistic cdfs each",
     "gaussianization": "Gaussianization flow: 6 x a mixture of 8 logistic cdfs per dimension, Householder rotation; started from data",
@@ -42,10 +43,13 @@ def get_config(row: str = "") -> ConfigDict:
     )
     if row in ("glow", "spline", "spline_maf"):
         c.parts.mixing = dict(kind="lu_linear", start="rotation")
-    if row in ("", "maf"):
+    if row in ("", "maf", "maf_t"):
         c.parts.made = made(128, 128, activation="tanh")
         c.parts.mixing = dict(kind="permutation", order="reverse")
         c.parts.layer = dict(kind="affine_autoregressive", made="made", cap=2.0)
+        if row == "maf_t":
+            c.model.base = "tails"
+            c.parts.tails = dict(kind="student_t", df=10.0, learned=True)
     elif row == "spline_maf":
         c.parts.made = made(128, 128, activation="tanh")
         c.parts.steps.n = 4
