@@ -120,13 +120,13 @@ FLOWS = {
     "jet": (jet, "Jet: 4x4 patches, channel couplings by transformers"),
 }
 BUDGETS = {  # sizes of the flow; then of training
-    ("realnvp", "cpu"): (dict(scales=2, width=8, blocks=1), dict(batch=64, steps=1200)),
+    ("realnvp", "cpu"): (dict(scales=2, width=8, blocks=1), dict(batch=64, steps=800)),
     ("realnvp", "paper"): (dict(scales=2, width=32, blocks=4), dict(batch=64, steps=200_000)),
     ("glow", "cpu"): (dict(scales=2, width=64, steps=8), dict(batch=64, steps=2000)),
     ("glow", "paper"): (dict(scales=2, width=512, steps=32), dict(batch=512, steps=100_000)),
     ("flowpp", "cpu"): (dict(width=16, layers=2, steps=1), dict(batch=64, steps=1200)),
     ("flowpp", "paper"): (dict(width=96, layers=10, steps=4), dict(batch=64, steps=200_000)),
-    ("mintnet", "cpu"): (dict(copies=(16, 8, 4), layers=2), dict(batch=64, steps=1500)),
+    ("mintnet", "cpu"): (dict(copies=(16, 8, 4), layers=2), dict(batch=64, steps=800)),
     ("mintnet", "paper"): (dict(copies=(32, 32, 16), layers=6), dict(batch=128, steps=200_000)),
     ("jet", "cpu"): (dict(patch=4, width=64, depth=2, heads=4, steps=4), dict(batch=64, steps=1000)),
     ("jet", "paper"): (dict(patch=4, width=512, depth=5, heads=8, steps=16), dict(batch=256, steps=100_000)),
@@ -161,5 +161,5 @@ def schedule(c: ConfigDict, name: str, budget: str, steps: int) -> None:
     c.optim.update(learning_rate=2e-3, clip=5.0, schedule="cosine", warmup=steps // 20)
     if budget == "paper":
         c.optim.update(learning_rate=1e-3, schedule="constant", warmup=1000, name="adamax" if name == "glow" else "adam")
-    c.train.update(steps=steps, log_every=min(steps // 40, 1000), eval_every=steps // 5, checkpoint_every=steps // 5)
+    c.train.update(steps=steps, log_every=min(steps // 40, 1000), eval_every=steps // 4, checkpoint_every=steps // 4)
     c.eval.update(k=5, chunk=5, batch=100)
