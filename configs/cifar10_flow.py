@@ -3,12 +3,12 @@
     python -m experiments.train --config=configs/cifar10_flow.py:glow,paper --config.data.dir=DATA_DIR --workdir=runs/cifar10_glow
     python -m experiments.train --config=configs/cifar10_flow.py:realnvp --config.data.dir=DATA_DIR --workdir=runs/cifar10_realnvp
 
-Rows are FLOW or FLOW,BUDGET, as in configs/mnist_flow.py, whose parts these are. `paper` has the architecture, optimiser and batch of
-the papers (accelerators, days; the number of steps is a choice): RealNVP with one cut, 8 residual blocks of 64 channels; Glow with
-three scales of 32 steps, 512 channels, on grey values in [-1/2, 1/2) without a logit. Published bits/dim: RealNVP 3.49, Glow 3.35
-(Kingma and Dhariwal 2018, table 2). Not as there: RealNVP's weight normalisation, its horizontal flips of training images and its L2
-penalty; Glow's ActNorm inside its networks; the last 5,000 training images select.
-Expected: to be filled by a run of each row.
+Rows are FLOW or FLOW,BUDGET, as in configs/mnist_flow.py, whose parts these are. `paper` has about the sizes of the
+papers (accelerators, days): RealNVP with one cut, 8 residual blocks of 64 channels; Glow with three scales of 32 steps, 512 channels, on
+grey values in [-1/2, 1/2) without a logit. Published bits/dim: RealNVP 3.49, Glow 3.35 (Kingma and Dhariwal 2018, table 2). Not as
+there: RealNVP's weight and batch normalisation inside its networks, its running average of batch statistics in training, its
+learned scale before the tanh, its horizontal flips and L2 penalty; Glow's ActNorm inside its networks; clipping, moving average,
+warm-up and the number of steps are ours; the last 5,000 training images select. No row was trained to its end: no accelerator.
 """
 
 from ml_collections import ConfigDict

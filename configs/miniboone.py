@@ -87,7 +87,7 @@ def get_config(row: str = "") -> ConfigDict:
     elif row == "residual":
         c.parts.steps.n = 8
         c.parts.step.of = ("norm", "block")
-        c.parts.block = dict(kind="residual", hidden=(64, 64), lip=0.9, log_det="unbiased", terms=4, roulette=0.5)
+        c.parts.block = dict(kind="residual", hidden=(64, 64), lip=0.9, log_det="unbiased", terms=4, roulette=0.85)
     c.optim.update(name="adamw", learning_rate=1e-3, weight_decay=1.0, decay_on="kernels", clip=5.0, schedule="cosine", ema=0.99)
     c.train.update(steps=2000, eval_every=50, checkpoint_every=500, patience=10)
     if row == "gaussianization":

@@ -1,14 +1,18 @@
-"""Flows on MNIST images: multi-scale RealNVP and Glow; bits/dim. `python -m experiments.prepare --dataset=mnist` fetches it once.
+"""Flows on MNIST images: multi-scale RealNVP and Glow, Flow++, MintNet, Jet; bits/dim.
 
+    python -m experiments.prepare --dataset=mnist --data_dir=DATA_DIR      # once
     python -m experiments.train --config=configs/mnist_flow.py:glow --config.data.dir=DATA_DIR --workdir=runs/mnist_glow
     python -m experiments.train --config=configs/mnist_flow.py:glow,paper --config.data.dir=DATA_DIR --dry_run
 
-Rows are FLOW or FLOW,BUDGET. The budget `cpu` (that of FLOW alone) is what two CPU cores train in minutes, far below what these flows
-reach; `paper` has the architecture, optimiser and batch of the paper for images of 32x32 (accelerators, hours to days; the papers do
-not state the number of steps: those here are a choice). 256 grey values, uniform dequantisation, scale and logit at the data end, so
-the density is that of the grey values; best by train[50000:]. An image of 28x28x1 is cut at 14x14 and at 7x7 (bijectors/split.py): the
-whole flow is one bijector between the image and a vector of 784.
-Expected: to be filled by a run of each row at its cpu budget.
+Rows are FLOW or FLOW,BUDGET. The budget `cpu` (that of FLOW alone) is what two CPU cores train in about ten minutes, one to three passes
+over the data: far below what these flows reach (published, with uniform dequantisation: RealNVP 1.06, Glow 1.05 as quoted in FFJORD's
+Table 2; MintNet 0.98, which could not be checked). `paper` is for accelerators, hours to days, and was not run: for RealNVP and Glow
+about the sizes of their papers for images of 32x32 (cut twice, as 28x28 allows), for Flow++, MintNet and Jet larger sizes of our own
+choice. Optimiser, clipping, moving average and the number of steps are ours; cifar10_flow.py says where else the two differ.
+256 grey values, uniform dequantisation (variational for Flow++), scale and logit at the data end, so the density is that of the grey
+values; best by train[50000:]. An image of 28x28x1 is cut at 14x14 and at 7x7 (bijectors/split.py): the whole flow is one bijector
+between the image and a vector of 784.
+EXPECTED
 
 To add a flow: a function of the event's shape and of sizes that returns its parts, the outermost of them `body`; a line in FLOWS and
 one for each budget in BUDGETS.
@@ -22,7 +26,7 @@ from configs.base import affine, base, flow, mintnet, mixture, repeat
 def realnvp(event: tuple[int, ...], scales: int, width: int, blocks: int) -> dict:
     """RealNVP's parts (Dinh et al. 2016, sections 3.5-4.1): at each scale three couplings with alternating checkerboard masks, squeeze,
     three with alternating channel masks, half of the channels leave; four checkerboard couplings at last. Batch normalisation
-    follows every coupling. The networks' width doubles with every scale."""
+    follows every coupling (in MAF's form, see batch_norm.py; none inside the networks). The networks' width doubles with every scale."""
     parts = cut(event, scales, (lambda i: three(f"pixels_{i}"), lambda i: three(f"channels_{i}")))
     for i in range(scales + 1):
         parts[f"net_{i}"] = dict(kind="resnet", width=width * 2**i, blocks=blocks, kernel=3, activation="relu", dtype="float32")
@@ -157,7 +161,7 @@ def get_config(row: str = "") -> ConfigDict:
 
 
 def schedule(c: ConfigDict, name: str, budget: str, steps: int) -> None:
-    """Optimiser and lengths of the `steps` of a budget: cpu a cosine from 2e-3, paper the paper's Adam or Adamax at 1e-3."""
+    """Optimiser and lengths of the `steps` of a budget: cpu a cosine from 2e-3, paper a constant 1e-3 (Glow by Adamax)."""
     c.optim.update(learning_rate=2e-3, clip=5.0, schedule="cosine", warmup=steps // 20)
     if budget == "paper":
         c.optim.update(learning_rate=1e-3, schedule="constant", warmup=1000, name="adamax" if name == "glow" else "adam")

@@ -37,9 +37,10 @@ def test_the_loss_is_the_divergence_of_two_gaussians():
     batch = {"x": jnp.zeros((4000, 2))}
     params = m.init(KEY, batch)
     assert set(params) == {"layer", "fixed"} and set(split_params(params)[2]) == {"fixed"}
-    params = params | {"layer": jax.tree.map(lambda a: a + 0.4, params["layer"])}
-    s = jnp.exp(0.4)
-    exact = 2 * (-0.4 + s**2 / 2 - 0.5)
+    fixed = jax.tree.map(lambda a: a + 0.2, params["fixed"])
+    params = params | {"layer": jax.tree.map(lambda a: a + 0.4, params["layer"]), "fixed": fixed}
+    s, t = jnp.exp(0.4), jnp.exp(0.2)
+    exact = 2 * (jnp.log(t / s) + s**2 / (2 * t**2) - 0.5)
     loss, metrics = m.loss(params, KEY, batch, 0)
     terms = m.terms(params, KEY, {"x": batch["x"][:500]})  # type: ignore[misc]
     assert terms["kl_to_teacher"].shape == (500,)
@@ -57,6 +58,7 @@ def test_a_student_learns_from_a_run(tmp_path):
     words = (*words, f"--config.fixed_from={teacher}")
     other = refusal("train", *words, "--config.parts.flow.of=norm,steps,norm")
     assert "another model than the teacher of this one: it has no layer/02/" in other
+    assert "cap is 1.0 here and 2.0 there" in refusal("train", *words, "--config.parts.first.cap=1.0")
     assert "KL(student || teacher)" in call("train", *words)
     results = json.loads((student / "results.json").read_text())
     assert results["kl_to_teacher"] == pytest.approx(results["cross_entropy"] - results["entropy"], abs=1e-3)

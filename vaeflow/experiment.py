@@ -20,6 +20,7 @@ from vaeflow.config import VALUES, check_sections, plain
 from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, split_params
 from vaeflow.stored import committed_steps, load_params
+from vaeflow.workdir import read_config
 
 
 class Eval(NamedTuple):
@@ -176,7 +177,10 @@ def _from_elsewhere(params: Params, config: ConfigDict) -> tuple[Params, frozens
         params, taken = _overlay(params, config.init_from, "init_from")
         lines.append(f"init_from={config.init_from}: {len(taken)} of {len(traverse_util.flatten_dict(params))} arrays")
     if config.fixed_from:
+        learns_from = "fixed" in params
         params, frozen = _overlay(params, config.fixed_from, "fixed_from")
+        if learns_from:
+            _same_teacher(config)
         lines.append(f"fixed_from={config.fixed_from}: {len(frozen)} arrays stay as they are")
     return params, frozen, lines
 
@@ -204,6 +208,33 @@ def _overlay(params: Params, workdir: str, key: str) -> tuple[Params, frozenset]
         if mine[path].shape != other[path].shape:
             raise UserError(f"config.{key}={workdir!r}: {'/'.join(path)} has the shape {other[path].shape}, here {mine[path].shape}")
     return traverse_util.unflatten_dict({p: jnp.asarray(other[p]) if p in common else a for p, a in mine.items()}), common
+
+
+def _same_teacher(config: ConfigDict) -> None:
+    """UserError: the teacher of this config is not built as the run fixed_from was. Arrays of equal shapes do not show an order, a
+    bound or an activation."""
+    other = read_config(Path(config.fixed_from).expanduser())
+    for mine, theirs in (("teacher", "layer"), ("teacher_base", "base"), *((key, key) for key in ("event", "levels", "flatten"))):
+        if difference := _difference(_whole(config, config.model[mine]), _whole(other, other.model[theirs]), f"model.{mine}"):
+            raise UserError(f"config.fixed_from={config.fixed_from!r} is another model than the teacher of this one: {difference}")
+
+
+def _whole(config: ConfigDict, value: Any) -> Any:
+    """A value with the parts that it names, and those that they name, in place of their names."""
+    if isinstance(value, (list, tuple)):
+        return [_whole(config, v) for v in value]
+    if isinstance(value, str) and value in config.parts:
+        return {key: _whole(config, v) for key, v in config.parts[value].items() if v != value}
+    return value
+
+
+def _difference(mine: Any, theirs: Any, key: str) -> str:
+    """The first difference of two such values as `key=here, there ...`; "" for none."""
+    if isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys():
+        return next((d for k in mine if (d := _difference(mine[k], theirs[k], f"{key}.{k}"))), "")
+    if isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        return next((d for i, pair in enumerate(zip(mine, theirs, strict=True)) if (d := _difference(*pair, f"{key}[{i}]"))), "")
+    return "" if mine == theirs else f"{key} is {mine!r} here and {theirs!r} there"
 
 
 def _names(flat: Mapping[tuple[str, ...], Any]) -> str:

@@ -84,7 +84,8 @@ def make(c: Optim, steps: int) -> optax.GradientTransformation:
 
 
 def _kernels(params: Params) -> Params:
-    """True for the leaves named kernel: a flow's scales, shifts and rotations are no weights that small is good for."""
+    """True for the leaves named kernel: a flow's scales, shifts and rotations are no weights that small is good for. (Of a Mint layer
+    the kernels hold its diagonal as well, whose logarithm then decays to 0.)"""
     return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", "") == "kernel", params)
 
 

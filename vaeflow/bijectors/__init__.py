@@ -34,6 +34,7 @@ from vaeflow.bijectors.sylvester import sylvester
 from vaeflow.build import Count, part_kind
 
 VECTORS = ((2,), (5,))
+FROM_ONE = ((1,), *VECTORS)
 CHECKERBOARDS = ((1, 2, 1), (4, 4, 1))
 CHANNELS = ((1, 1, 2), (4, 4, 2))
 
@@ -52,7 +53,6 @@ class Entry(NamedTuple):
     make      keyword-only arguments -> Layer
     examples  what the laws try
     domain    the data: "real", or "unit" for the open interval (0, 1)
-    log_det   "exact", or "stochastic" (then the laws use a deterministic mode)
     inverse_atol  float32 tolerance of inverse(forward(z)) = z, relative to 1 + |z|
     context   whether the bijector depends on the context
     identity  whether it starts as the identity
@@ -61,7 +61,6 @@ class Entry(NamedTuple):
     make: Callable[..., Layer]
     examples: tuple[Example, ...]
     domain: str = "real"
-    log_det: str = "exact"
     inverse_atol: float = 1e-5
     context: bool = False
     identity: bool = False
@@ -91,7 +90,7 @@ def _couplings(*masks: str, **arguments: Any) -> tuple[Example, ...]:
 
 
 _SPLINE = dict(bins=4, bound=3.0, min_width=1e-3, min_height=1e-3, min_slope=1e-3)
-_RESIDUAL = dict(hidden=(8,), lip=0.9, log_det="unbiased", terms=4, roulette=0.5)
+_RESIDUAL = dict(hidden=(8,), lip=0.9, log_det="unbiased", terms=4, roulette=0.85)
 
 BIJECTORS: dict[str, Entry] = {
     "chain": Entry(_chain, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
@@ -136,27 +135,27 @@ BIJECTORS: dict[str, Entry] = {
     ),
     "spline_autoregressive": Entry(
         spline_autoregressive,
-        tuple(Example(dict(made=made, **_SPLINE), ((1,), *VECTORS)) for made in ("made", "made_random")),
+        tuple(Example(dict(made=made, **_SPLINE), FROM_ONE) for made in ("made", "made_random")),
         context=True,
         identity=True,
     ),
     "mixture_autoregressive": Entry(
         mixture_autoregressive,
         (
-            Example(dict(made="made", components=3, kernel="normal", cap=2.0), ((1,), *VECTORS)),
-            Example(dict(made="made_random", components=3, kernel="logistic", cap=2.0), ((1,), *VECTORS)),
+            Example(dict(made="made", components=3, kernel="normal", cap=2.0), FROM_ONE),
+            Example(dict(made="made_random", components=3, kernel="logistic", cap=2.0), FROM_ONE),
         ),
         context=True,
     ),
-    "nice_scaling": Entry(nice_scaling, (Example({}),), identity=True),
-    "actnorm": Entry(actnorm, (Example({}, (*VECTORS, (4, 4, 2))),)),
-    "batch_norm": Entry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*VECTORS, (4, 4, 2))),)),
-    "permutation": Entry(permutation, (Example(dict(order="reverse")), Example(dict(order="random")))),
-    "lu_linear": Entry(lu_linear, (Example(dict(start="identity")), Example(dict(start="rotation"), (*VECTORS, (4, 4, 2))))),
+    "nice_scaling": Entry(nice_scaling, (Example({}, FROM_ONE),), identity=True),
+    "actnorm": Entry(actnorm, (Example({}, (*FROM_ONE, (4, 4, 2))),)),
+    "batch_norm": Entry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*FROM_ONE, (4, 4, 2))),)),
+    "permutation": Entry(permutation, (Example(dict(order="reverse"), FROM_ONE), Example(dict(order="random"), FROM_ONE))),
+    "lu_linear": Entry(lu_linear, (Example(dict(start="identity")), Example(dict(start="rotation"), (*FROM_ONE, (4, 4, 2))))),
     "residual": Entry(
         residual,
         (
-            Example(_RESIDUAL, ((1,), *VECTORS)),
+            Example(_RESIDUAL, FROM_ONE),
             Example(_RESIDUAL | dict(hidden=(8, 8), lip=0.6, log_det="exact"), ((2,),)),
         ),
         context=True,
@@ -169,8 +168,8 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
-    "planar": Entry(planar, (Example({}, ((1,), *VECTORS)),), context=True),
-    "radial": Entry(radial, (Example({}, ((1,), *VECTORS)),), context=True),
+    "planar": Entry(planar, (Example({}, FROM_ONE),), context=True),
+    "radial": Entry(radial, (Example({}, FROM_ONE),), context=True),
     "sylvester": Entry(
         sylvester,
         (
@@ -191,8 +190,8 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
-    "logit": Entry(logit, (Example(dict(alpha=0.0)), Example(dict(alpha=0.05))), domain="unit"),
-    "scale": Entry(scale, (Example(dict(shift=-1.0, factor=17.0)),)),
+    "logit": Entry(logit, (Example(dict(alpha=0.0), FROM_ONE), Example(dict(alpha=0.05), FROM_ONE)), domain="unit"),
+    "scale": Entry(scale, (Example(dict(shift=-1.0, factor=17.0), FROM_ONE),)),
 }
 
 part_kind(Layer, "layer", BIJECTORS)

@@ -16,7 +16,8 @@ def batch_norm(*, momentum: Decay, eps: Positive) -> Layer:
     gamma, beta [D] are trained. m, v [D] are, by mode and direction:
         evaluation, both directions   the running statistics ("stats": mean, var)
         train=True, inverse           the moments of the batch given, over all axes but the last; gradients flow through them.
-                                      log_det is that of the affine map with these moments, as in the papers
+                                      log_det is that of the affine map with these moments, as MAF has it
+                                      (RealNVP, appendix E, trains with a running average over recent batches instead)
         train=True, forward           the running statistics: sampling has no data batch to take moments from, so in training
                                       mode `forward` is not the inverse of `inverse`
     `update` moves the running statistics: new = momentum * old + (1 - momentum) * batch. They start at the first batch's.

@@ -85,8 +85,12 @@ def coupling(transformer: Transformer, net: Net, mask: Mask, flip: bool) -> Laye
         kept, moved, _, _ = parts(x, mask, flip)
         theta, found = module(moved).init_with_output(key, kept[:1], None if context is None else context[:1])
         if jnp.shape(theta) != (1, transformer.size, *moved.shape[1:]):
-            assert context is not None
-            raise UserError(f"the network does not read contexts of the shape {context.shape[1:]}; images need a convolutional one")
+            what = (
+                "without a context"
+                if context is None
+                else f"with contexts of the shape {context.shape[1:]}; images need a convolutional one"
+            )
+            raise UserError(f"the network gives {jnp.shape(theta)[1:]} where {(transformer.size, *moved.shape[1:])} is needed, {what}")
         return {"net": found["params"]}
 
     def bijector(params, context=None, **_):

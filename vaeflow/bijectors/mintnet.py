@@ -133,7 +133,8 @@ def guarded(f: Function, tolerance: float, max_steps: int) -> Solver:
 
     least <= slope <= most puts the solution, the entries before it given, into [x + r / most, x + r / least] (r = z - f(x) > 0;
     exchanged for r < 0). A step that leaves what this interval and the earlier ones share goes to its middle; where they share
-    nothing the entries before have moved the solution, and the intervals start again from this one.
+    nothing the entries before have moved the solution, and the intervals start again from this one. After max_steps the last x is
+    returned as it is: badly conditioned layers show in forward(inverse(x)) - x.
     """
 
     def solver(given: Weights, z: Array) -> Array:

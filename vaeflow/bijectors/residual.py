@@ -28,6 +28,7 @@ from vaeflow.bijectors.amortised import needs_vectors
 from vaeflow.bijectors.layer import Bijection, Layer
 from vaeflow.bijectors.solve import newton, solve
 from vaeflow.build import Count, Range
+from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets import lipschitz
 
@@ -75,6 +76,10 @@ def residual(
     log_det   of training with a key; without a key and in evaluation it is exact
     terms     n of "series" and "unbiased";  roulette: q of "unbiased", the chance of going on after each further term
     """
+    if log_det == "unbiased" and lip**2 >= roulette:
+        raise UserError(
+            f"roulette={roulette:g} is impossible with lip={lip:g}: the estimator's variance is finite above lip^2={lip**2:.3g}"
+        )
     max_steps = math.ceil(40 / -math.log(lip))  # lip^max_steps < 1e-17
 
     def block(layers, x):

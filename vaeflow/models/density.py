@@ -77,7 +77,7 @@ def mixture(density: Density, k: int) -> Density:
     """
 
     def init(key, y, context):
-        own, pick = jax.random.split(key)
+        own, pick = jax.random.split(jax.random.fold_in(key, 1))  # apart from the noise that `model_of` draws
         flat = y.reshape(len(y), -1)
         first = flat[jax.random.choice(pick, len(y), (k,), replace=len(y) < k)]
         order = jnp.argsort(jnp.sum((flat - first[:, None]) ** 2, axis=-1), axis=-1)[:, : max(len(y) // k, min(len(y), 2))]

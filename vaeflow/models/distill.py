@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors import Layer
 from vaeflow.build import Count, Natural, NonNegative
+from vaeflow.errors import UserError
 from vaeflow.model import Model
 from vaeflow.models.bases import Base
 from vaeflow.models.density import model_of, pushforward
@@ -45,6 +46,8 @@ def distill(
     temperature: NonNegative,
 ) -> Model:
     """See the module's docstring; event, levels, dequantize, flatten, temperature as in flow.py, of both flows."""
+    if layer.update is not None:
+        raise UserError("model.layer of a distilled flow keeps statistics (batch_norm), which samples of its own would not set")
     shape = (math.prod(event),) if flatten else event
     grey = dequantizer(dequantize, levels, event, shape)
     student, master = pushforward(layer, base, shape), pushforward(teacher, teacher_base, shape)

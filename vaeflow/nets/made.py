@@ -29,10 +29,10 @@ _LEAST = 1 << 15
 
 
 class Made(NamedTuple):
-    """hidden      sizes of the hidden layers; none: theta is affine in x
+    """hidden      sizes of the hidden layers; with fewer units than D - 1 some inputs are seen by none; (): theta is affine in x
     order       in which the inputs are ordered: natural (x_0 first), reverse, random (drawn at init)
     inversion   of the sequential direction: incremental (exact, one input after the other) or jacobi (all at once until
-                nothing moves by more than tolerance * (1 + |x|); at most D passes)
+                nothing moves by more than tolerance * (1 + |x|); at most D passes; gradients through it have that tolerance, too)
     dtype       of the parallel direction; the sequential one computes in float32
     """
 
