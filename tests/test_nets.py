@@ -25,12 +25,13 @@ KINDS = {
     "pixels": {"kind": "convnet", "channels": [], "kernel": 3},
     "glow_net": {"channels": [4, 4], "kernel": 3},
     "resnet": {"width": 4, "blocks": 2, "kernel": 3},
+    "transformer": {"width": 4, "depth": 2, "heads": 2},
 }
-IMAGE = {"conv", "flat", "convnet", "pixels", "glow_net", "resnet"}  # what they read
+IMAGE = {"conv", "flat", "convnet", "pixels", "glow_net", "resnet", "transformer"}  # what they read
 SHAPES = {
     "deconv": [(8, 8, 1), (2, 7, 10, 3)],
     "convnet": [(8, 8, 3), (5, 8, 8, 2)],
-    **{name: [(2, 8, 8, 2)] for name in ("pixels", "glow_net", "resnet")},
+    **{name: [(2, 8, 8, 2)] for name in ("pixels", "glow_net", "resnet", "transformer")},
 }
 CASES = [(name, out) for name in KINDS for out in SHAPES.get(name, [(4,), (2, 3, 3, 1)])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,6 @@ from vaeflow.config import VALUES, check_sections, plain
 from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, split_params
 from vaeflow.stored import committed_steps, load_params
-from vaeflow.workdir import read_config
 
 
 class Eval(NamedTuple):
@@ -213,7 +213,7 @@ def _overlay(params: Params, workdir: str, key: str) -> tuple[Params, frozenset]
 def _same_teacher(config: ConfigDict) -> None:
     """UserError: the teacher of this config is not built as the run fixed_from was. Arrays of equal shapes do not show an order, a
     bound or an activation."""
-    other = read_config(Path(config.fixed_from).expanduser())
+    other = ConfigDict(json.loads((Path(config.fixed_from).expanduser() / "config.json").read_text()))
     for mine, theirs in (("teacher", "layer"), ("teacher_base", "base"), *((key, key) for key in ("event", "levels", "flatten"))):
         if difference := _difference(_whole(config, config.model[mine]), _whole(other, other.model[theirs]), f"model.{mine}"):
             raise UserError(f"config.fixed_from={config.fixed_from!r} is another model than the teacher of this one: {difference}")

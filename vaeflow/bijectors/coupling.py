@@ -84,13 +84,14 @@ def coupling(transformer: Transformer, net: Net, mask: Mask, flip: bool) -> Laye
             raise UserError(f"a context that is an image of {context.shape[1:]} does not fit events of the shape {x.shape[1:]}")
         kept, moved, _, _ = parts(x, mask, flip)
         theta, found = module(moved).init_with_output(key, kept[:1], None if context is None else context[:1])
-        if jnp.shape(theta) != (1, transformer.size, *moved.shape[1:]):
+        needed = (1, *moved.shape[1 : moved.ndim - rank], transformer.size, *moved.shape[moved.ndim - rank :])
+        if jnp.shape(theta) != needed:
             what = (
                 "without a context"
                 if context is None
                 else f"with contexts of the shape {context.shape[1:]}; images need a convolutional one"
             )
-            raise UserError(f"the network gives {jnp.shape(theta)[1:]} where {(transformer.size, *moved.shape[1:])} is needed, {what}")
+            raise UserError(f"the network gives {jnp.shape(theta)[1:]} where {needed[1:]} is needed, {what}")
         return {"net": found["params"]}
 
     def bijector(params, context=None, **_):
