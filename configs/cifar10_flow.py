@@ -24,7 +24,7 @@ BUDGETS = {  # sizes of the flow; then of training
     ("realnvp", "cpu"): (dict(scales=1, width=8, blocks=1), dict(batch=64, steps=2000)),
     ("realnvp", "paper"): (dict(scales=1, width=64, blocks=8), dict(batch=64, steps=500_000)),
     ("glow", "cpu"): (dict(scales=3, width=64, steps=6), dict(batch=64, steps=2500)),
-    ("glow", "paper"): (dict(scales=3, width=512, steps=32), dict(batch=512, steps=200_000)),
+    ("glow", "paper"): (dict(scales=3, width=512, steps=32, memory="invert"), dict(batch=512, steps=200_000)),
 }
 ROWS = {"": f"{LINES['realnvp']} (cpu)"} | {
     f"{name}{suffix}": f"{line} ({suffix.strip(',') or 'cpu'})" for name, line in LINES.items() for suffix in ("", ",cpu", ",paper")

@@ -45,12 +45,12 @@ def three(name: str) -> tuple[str, ...]:
     return f"{name}_a", "norm", f"{name}_b", "norm", f"{name}_a", "norm"
 
 
-def glow(event: tuple[int, ...], scales: int, width: int, steps: int) -> dict:
+def glow(event: tuple[int, ...], scales: int, width: int, steps: int, memory: str = "store") -> dict:
     """Glow's parts (Kingma and Dhariwal 2018): at each scale squeeze, `steps` times (ActNorm, 1x1 convolution, channel coupling), half
     of the channels leave under a learned prior given the others; the last scale keeps them all."""
     parts = cut(event, scales - 1, (lambda i: (), lambda i: (f"steps_{i}",)), prior="prior_net")
     for i in range(scales):
-        parts[f"steps_{i}"] = repeat("step", steps)
+        parts[f"steps_{i}"] = repeat("step", steps, memory)
     parts[f"scale_{scales - 1}"] = dict(kind="chain", of=("squeeze", f"steps_{scales - 1}"))
     parts["squeeze"] = dict(kind="squeeze", factor=2)
     parts["step"] = dict(kind="chain", of=("norm", "linear", "coupling"))
@@ -127,7 +127,7 @@ BUDGETS = {  # sizes of the flow; then of training
     ("realnvp", "cpu"): (dict(scales=2, width=8, blocks=1), dict(batch=64, steps=800)),
     ("realnvp", "paper"): (dict(scales=2, width=32, blocks=4), dict(batch=64, steps=200_000)),
     ("glow", "cpu"): (dict(scales=2, width=64, steps=8), dict(batch=64, steps=2000)),
-    ("glow", "paper"): (dict(scales=2, width=512, steps=32), dict(batch=512, steps=100_000)),
+    ("glow", "paper"): (dict(scales=2, width=512, steps=32, memory="invert"), dict(batch=512, steps=100_000)),
     ("flowpp", "cpu"): (dict(width=16, layers=2, steps=1), dict(batch=64, steps=1200)),
     ("flowpp", "paper"): (dict(width=96, layers=10, steps=4), dict(batch=64, steps=200_000)),
     ("mintnet", "cpu"): (dict(copies=(16, 8, 4), layers=2), dict(batch=64, steps=800)),
