@@ -5,8 +5,8 @@
 
 Rows are DENSITY_FLOW, for example rings_maf. 100,000 points, 10,000 each to validate and test. The table gives the exact test NLL in
 nats, the true density's, the gap between them, KL(truth || model), and the integral of the model's density on a grid (1.00).
-Expected (row checkerboard_spline, seed 0, 10,000 test points): NLL 3.508 ± 0.002 nats, the true density has 3.466, integral 1.004;
-84 s of training on 2 shared CPU cores.
+Expected (row checkerboard_spline, seed 0, 10,000 test points): NLL 3.508 ± 0.002 nats, the true density has 3.466, integral 1.005;
+87 s of training on one busy CPU core. All flows on four densities: results/densities.md.
 """
 
 from ml_collections import ConfigDict

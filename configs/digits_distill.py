@@ -7,6 +7,8 @@
 The teacher is trained by maximum likelihood and samples one pixel after another; the student is trained by KL(student || teacher) on
 its own samples, which it makes in one pass, and `best` is chosen by the same KL. Of the data it sees the scale that its ActNorm starts
 with and nothing else; its NLL on them is reported beside the KL.
+Expected (seed 0, 300 test images): teacher NLL (IWAE-100) 94.86 nats, student 97.96, KL(student || teacher) 2.19 +- 0.04 nats; 13 and 215 s
+of training on one busy CPU core. Sampling speed: results/speed_distill.md.
 """
 
 from ml_collections import ConfigDict

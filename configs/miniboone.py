@@ -7,7 +7,7 @@ The npz holds MAF's preprocessed `val` (3,284 examples) and `test` (3,648), and 
 last 10% select and stop, `test` tests. So this compares the flows with each other, and not with published rows, which train on
 29,556 examples. NLL in nats per example of the standardised columns. So few examples overfit within seconds: small networks, strong
 weight decay, early stopping; tanh, since relu extrapolates too far for the columns' outliers (up to 29 standard deviations).
-Number reached, time: at most two minutes a row on 2 CPU cores; not recorded yet.
+Expected (seed 0, test): MAF 16.39, NAF 14.04 nats; at most 71 s of training a row on one CPU core. All rows: results/miniboone.md.
 """
 
 from ml_collections import ConfigDict

@@ -72,8 +72,10 @@ def incremental(made: Made, size: int, params: Any, forward: Map, z: Array, cont
 
 
 def _groups(d: int) -> list[tuple[int, int]]:
-    """Degrees 0 .. d - 1 in runs [low, high) of nearly equal length."""
-    cuts = np.linspace(0, d, min(_GROUPS, max(d // _DEGREES, 1)) + 1).round().astype(int)
+    """Degrees 0 .. d - 1 in runs [low, high) of nearly equal length; one by one where degree 0, which has no units without a
+    context, would leave half or a third of the slots empty."""
+    n = d if d <= 3 else min(_GROUPS, max(d // _DEGREES, 1))
+    cuts = np.linspace(0, d, n + 1).round().astype(int)
     return [(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
 
 
