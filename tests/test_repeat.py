@@ -56,7 +56,7 @@ def differences(unit: Layer, method: str, params, x, context, key=None) -> dict[
     return dict(zip(MODES[1:], map(float, run(params, x, context, key)), strict=True))
 
 
-@pytest.mark.parametrize(("method", "conditional"), [(METHODS[0], False), (METHODS[1], True)])
+@pytest.mark.parametrize(("method", "conditional"), [pytest.param(METHODS[0], False, marks=pytest.mark.full), (METHODS[1], True)])
 def test_gradients_are_those_of_the_plain_scan(method, conditional):
     unit = build(PARTS, "step", Layer)
     found = {}
