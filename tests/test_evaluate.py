@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests import toys
-from vaeflow import evaluate, grid
+from vaeflow import elbo, evaluate, grid
 from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.model import Latent
@@ -29,14 +29,14 @@ def test_terms_of_the_elbo_and_active_units():
     x = toys.split(1500).x
     split = Split((x[:, :1] @ toys.W[:, :1].T + 0.5 * x).astype(np.float32))  # of the model's kind
     model = toys.linear_gaussian()
-    found = evaluate.latent_terms(model, {}, split, KEY, batch=256)
+    found = elbo.latent_terms(model, {}, split, KEY, batch=256)
     truth = -toys.linear_gaussian_log_p(split.x).mean()
     assert abs(found["neg_elbo"] - truth) < 4 * found["neg_elbo_se"]
     assert found["neg_elbo"] == pytest.approx(found["recon"] + found["kl"])
     assert found["kl_kind"] == "analytic" and found["kl"] == pytest.approx(sum(found["kl_per_dim"]), rel=1e-5)
     assert found["kl_per_dim"][1] == pytest.approx(0, abs=1e-6)
     assert (found["active_units"], found["latent_units"]) == (1, 2)
-    variance = evaluate.posterior_mean_variance(model, {}, split, KEY, batch=100)
+    variance = elbo.posterior_mean_variance(model, {}, split, KEY, batch=100)
     mean = split.x @ toys.W @ np.linalg.inv(np.eye(2) + toys.W.T @ toys.W / 0.25) / 0.25
     np.testing.assert_allclose(variance, mean.var(0, ddof=1), rtol=1e-4, atol=1e-6)
 
@@ -54,11 +54,11 @@ def shifted(model):
 def test_monte_carlo_kl_and_means_agree_with_the_analytic_ones():
     split = toys.split(600)
     plain = toys.linear_gaussian(1.2)
-    ours, theirs = (evaluate.latent_terms(m, {}, split, KEY, batch=300) for m in (plain, shifted(plain)))
+    ours, theirs = (elbo.latent_terms(m, {}, split, KEY, batch=300) for m in (plain, shifted(plain)))
     assert theirs["kl_kind"] == "Monte Carlo" and "kl_per_dim" not in theirs
     assert abs(ours["kl"] - theirs["kl"]) < 0.2
     assert theirs["active_units"] == ours["active_units"] == 1
-    exact, estimated = (evaluate.posterior_mean_variance(m, {}, split, KEY, batch=300) for m in (plain, shifted(plain)))
+    exact, estimated = (elbo.posterior_mean_variance(m, {}, split, KEY, batch=300) for m in (plain, shifted(plain)))
     np.testing.assert_allclose(estimated, exact, atol=0.006)
 
 

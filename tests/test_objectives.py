@@ -1,4 +1,4 @@
-"""objectives.py: bounds are ordered, schedules have the stated values, free bits stop at the floor."""
+"""objectives/: bounds are ordered, schedules have the stated values, free bits stop at the floor."""
 
 from __future__ import annotations
 

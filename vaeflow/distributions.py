@@ -7,6 +7,7 @@ and `mean` is a picture. They are elementwise (event shape []); `over_event` sum
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import distrax
@@ -33,6 +34,45 @@ def normal(mean: Array, std: Array, event_ndims: int = 1) -> Distribution:
 def standard_normal(shape: tuple[int, ...], batch: tuple[int, ...] = ()) -> Distribution:
     """N(0, I) over events of `shape`, with a batch shape."""
     return normal(jnp.zeros((*batch, *shape)), jnp.ones(()), len(shape))
+
+
+class Joint(distrax.Distribution):
+    """A distribution over vectors z [D] made of its two functions, whose log-density may be a sum over levels z = [z_1 | z_2 | ...]:
+
+        log p(z) = sum_l log p(z_l | z_<l),        the levels contiguous in z, of `sizes` (D_1, D_2, ...)
+
+    draw   (key, n) -> (z [n, *batch, D], terms [n, *batch, L]): the log-density is known where z is drawn
+    terms  z [..., *batch, D] -> [..., *batch, L], log p(z_l | z_<l)
+
+    One vector and no tuple, so that whatever works on a latent (IWAE, AIS, HMC, encodings) works on a hierarchy of them.
+    """
+
+    def __init__(self, draw: Callable[..., Any], terms: Callable[..., Any], sizes: tuple[int, ...], batch: tuple[int, ...] = ()):
+        super().__init__()
+        self._draw, self._terms, self._batch = draw, terms, batch
+        self.sizes = sizes
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return (sum(self.sizes),)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self._batch
+
+    def level_log_prob(self, value: Array) -> Array:
+        """log p(z_l | z_<l): z [..., D] -> [..., L]."""
+        return self._terms(value)
+
+    def log_prob(self, value: Array) -> Array:
+        return jnp.sum(self._terms(value), axis=-1)
+
+    def _sample_n(self, key: Array, n: int) -> Array:
+        return self._draw(key, n)[0]
+
+    def _sample_n_and_log_prob(self, key: Array, n: int) -> tuple[Array, Array]:
+        z, terms = self._draw(key, n)
+        return z, jnp.sum(terms, axis=-1)
 
 
 class GreyBernoulli(distrax.Distribution):

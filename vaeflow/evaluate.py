@@ -11,118 +11,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import distrax
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vaeflow import grid
 from vaeflow.data import Source, Split
+from vaeflow.elbo import elbo_terms, gaussian, latent_terms, own_terms
 from vaeflow.likelihood import average, log_likelihood, mean_se
 from vaeflow.model import Array, Model, Params
 from vaeflow.parallel import Devices
 from vaeflow.passes import Example, gather, make_pass
-
-# Burda, Grosse, Salakhutdinov (2015): a latent unit is active when the variance over x of its posterior mean exceeds this.
-ACTIVE = 0.01
-# Draws per half when a posterior's mean has no formula.
-_MEAN_DRAWS = 32
-
-
-def gaussian(d: Any) -> tuple[Array, Array] | None:
-    """(mean, standard deviation) [*batch, *event] of a distribution that is a diagonal Gaussian, else None."""
-    if isinstance(d, distrax.Independent):
-        d = d.distribution
-    if isinstance(d, distrax.MultivariateNormalDiag | distrax.Normal):
-        mean, std = jnp.asarray(d.mean()), jnp.asarray(d.stddev())
-        shape = jnp.broadcast_shapes(mean.shape, std.shape)
-        return jnp.broadcast_to(mean, shape), jnp.broadcast_to(std, shape)
-    return None
-
-
-def gaussian_kl(q: tuple[Array, Array], p: tuple[Array, Array]) -> Array:
-    """KL(N(m, s^2) || N(n, t^2)) = log t/s + (s^2 + (m - n)^2) / (2 t^2) - 1/2, per dimension."""
-    (m, s), (n, t) = q, p
-    return jnp.log(t / s) + (s**2 + (m - n) ** 2) / (2 * t**2) - 0.5
-
-
-def elbo_terms(model: Model) -> Example:
-    """One example -> recon = -log p(x|z) with z ~ q(z|x), kl = KL(q||p): analytic between diagonal Gaussians (and then also
-    `kl_per_dim` [D]), else log q(z|x) - log p(z) with the same draw."""
-    assert model.latent is not None
-    latent = model.latent
-
-    def fn(params, key, batch):
-        x, context = batch["x"], batch.get("context")
-        q, p = latent.posterior(params, x, context), latent.prior(params, context)
-        z, log_q = q.sample_and_log_prob(seed=key)
-        out = {"recon": -latent.likelihood(params, z, context).log_prob(x)[0]}
-        ours, theirs = gaussian(q), gaussian(p)
-        if ours is None or theirs is None:
-            return out | {"kl": (log_q - p.log_prob(z))[0]}
-        per_dim = gaussian_kl(ours, theirs)[0].ravel()
-        return out | {"kl": per_dim.sum(), "kl_per_dim": per_dim}
-
-    return fn
-
-
-def own_terms(model: Model) -> Example:
-    """One example -> the model's `terms` but "loss", a name of training."""
-    assert model.terms is not None
-    terms = model.terms
-
-    def fn(params, key, batch):
-        return {name: values[0] for name, values in terms(params, jax.random.fold_in(key, 1), batch).items() if name != "loss"}
-
-    return fn
-
-
-def posterior_means(model: Model) -> Example:
-    """One example -> two estimates a, b [D] of E_q[z] with independent errors, so that Cov_x(a, b) is an unbiased estimate
-    of Var_x(E_q[z]); both are the mean itself where q is Gaussian."""
-    assert model.latent is not None
-    latent = model.latent
-
-    def fn(params, key, batch):
-        q = latent.posterior(params, batch["x"], batch.get("context"))
-        known = gaussian(q)
-        if known is not None:
-            return {"a": known[0][0].ravel(), "b": known[0][0].ravel()}
-        draws = q.sample(seed=key, sample_shape=(2, _MEAN_DRAWS))
-        a, b = draws.mean(1).reshape(2, -1)
-        return {"a": a, "b": b}
-
-    return fn
-
-
-def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> dict[str, Any]:
-    """{neg_elbo, recon, kl, each with `_se`, kl_kind, kl_per_dim, active_units, latent_units} over a split."""
-    totals, per_dim = [], np.zeros(0)
-    for part in make_pass(elbo_terms(model), split, key, batch=batch, **options)(params):
-        if "kl_per_dim" in part:
-            total = part.pop("kl_per_dim").sum(0, dtype=np.float64)
-            per_dim = per_dim + total if per_dim.size else total
-        totals.append(part)
-    terms = gather(iter(totals))
-    terms["neg_elbo"] = terms["recon"] + terms["kl"]
-    out: dict[str, Any] = {}
-    for name in ("neg_elbo", "recon", "kl"):
-        out[name], out[f"{name}_se"] = mean_se(terms[name])
-    out["kl_kind"] = "analytic" if per_dim.size else "Monte Carlo"
-    if per_dim.size:
-        out["kl_per_dim"] = (per_dim / len(terms["kl"])).tolist()
-    variance = posterior_mean_variance(model, params, split, key, batch=batch, **options)
-    return out | {"active_units": int((variance > ACTIVE).sum()), "latent_units": variance.size}
-
-
-def posterior_mean_variance(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> np.ndarray:
-    """Var over the split's x of E_q[z|x], [D]: streamed sums in float64."""
-    count, a, b, ab = 0, 0.0, 0.0, 0.0
-    for part in make_pass(posterior_means(model), split, key, batch=batch, draws=2 * _MEAN_DRAWS, **options)(params):
-        one, two = np.asarray(part["a"], np.float64), np.asarray(part["b"], np.float64)
-        count += len(one)
-        a, b, ab = a + one.sum(0), b + two.sum(0), ab + (one * two).sum(0)
-    return np.asarray(ab - a * b / count) / max(count - 1, 1)
 
 
 def eval_key(seed: int) -> Array:

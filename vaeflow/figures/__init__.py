@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow import evaluate, grid
+from vaeflow import elbo, evaluate, grid
 from vaeflow.data import Source, Split
 from vaeflow.figures import curves, images, points
 from vaeflow.figures.curves import Rows
@@ -135,7 +135,7 @@ def _reconstructions(model: Model, params: Params, split: Split, source: Source,
     def fn(params, key, one):
         x, context = one["x"], one.get("context")
         q = latent.posterior(params, x, context)
-        known = evaluate.gaussian(q)
+        known = elbo.gaussian(q)
         z = q.sample(seed=key) if known is None else known[0]
         return {"x": x[0], "mean": latent.likelihood(params, z, context).mean()[0]}
 
@@ -157,7 +157,7 @@ def _manifold(model: Model, params: Params, split: Split, top: float, path: Path
     assert latent is not None
     if split.context is not None or not images.is_image(split.x.shape[1:]):
         return None
-    prior = evaluate.gaussian(latent.prior(params))
+    prior = elbo.gaussian(latent.prior(params))
     if prior is None or prior[0].shape[-1:] != (2,):
         return None
     quantiles = np.asarray(jax.scipy.special.ndtri((np.arange(_PLANE) + 0.5) / _PLANE), np.float32)

@@ -1,0 +1,9 @@
+"""Training objectives as functions of log-weights, draws and steps: bounds.py, regularisers.py, score_function.py, schedules.py."""
+
+from __future__ import annotations
+
+from vaeflow.objectives.bounds import elbo, iwae
+from vaeflow.objectives.regularisers import free_bits
+from vaeflow.objectives.schedules import BetaSchedule, beta_schedule
+
+__all__ = ["BetaSchedule", "beta_schedule", "elbo", "free_bits", "iwae"]
