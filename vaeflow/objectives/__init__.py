@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vaeflow.objectives.bounds import elbo, iwae
+from vaeflow.objectives.bounds import PATH, Bound, bound, elbo, iwae, renyi
 from vaeflow.objectives.regularisers import free_bits
 from vaeflow.objectives.schedules import BetaSchedule, beta_schedule
 
-__all__ = ["BetaSchedule", "beta_schedule", "elbo", "free_bits", "iwae"]
+__all__ = ["PATH", "BetaSchedule", "Bound", "beta_schedule", "bound", "elbo", "free_bits", "iwae", "renyi"]
