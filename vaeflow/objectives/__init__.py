@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from vaeflow.objectives.bounds import PATH, Bound, bound, elbo, iwae, renyi
-from vaeflow.objectives.regularisers import free_bits
+from vaeflow.objectives.regularisers import capacity, critic_loss, decomposition, fooling_loss, free_bits, mmd
 from vaeflow.objectives.schedules import BetaSchedule, beta_schedule
 
-__all__ = ["PATH", "BetaSchedule", "Bound", "beta_schedule", "bound", "elbo", "free_bits", "iwae", "renyi"]
+__all__ = [
+    "PATH",
+    "BetaSchedule",
+    "Bound",
+    "beta_schedule",
+    "bound",
+    "capacity",
+    "critic_loss",
+    "decomposition",
+    "elbo",
+    "fooling_loss",
+    "free_bits",
+    "iwae",
+    "mmd",
+    "renyi",
+]

@@ -10,10 +10,12 @@ E[w] = p(x), so mean log w is a lower bound of log p(x) and log mean w a tighter
                Roeder et al. 2017)
     iwae       log mean_i w_i (Burda et al. 2016); its gradient is sum_i v_i d log w_i
     iwae_one   the same with one draw i ~ v in place of the sum: k draws forward, ONE backward (Burda et al. 2016, section 3)
-    iwae_path  the same as iwae without the score of q, whose expectation is not 0 for k > 1: biased for q, of low variance (Roeder et al. 2017)
+    iwae_path  the same as iwae without the score of q, whose expectation is not 0 for k > 1: biased for q, of low variance (Roeder
+               et al. 2017)
     dreg       gradient of iwae for q by sum_i v_i^2 (d log w_i / dz_i) dz_i: unbiased, and its signal-to-noise does not fall with k
                (doubly reparameterised, Tucker et al. 2019); for p as in iwae
-    renyi      1/(1 - alpha) log mean_i w_i^(1 - alpha)  (Li & Turner 2016); alpha = 0 is iwae, alpha -> 1 the elbo, alpha < 0 no lower bound
+    renyi      1/(1 - alpha) log mean_i w_i^(1 - alpha) (Li & Turner 2016); alpha = 0 is iwae, alpha -> 1 the elbo; alpha < 0 is no
+               lower bound
 """
 
 from __future__ import annotations
