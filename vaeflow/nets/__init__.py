@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vaeflow.build import part_kind
+from vaeflow.nets.causal import Causal, causal_transformer
 from vaeflow.nets.conv import conv, convnet, deconv, glow_net
+from vaeflow.nets.grids import downsample, upsample
 from vaeflow.nets.made import Made, made
 from vaeflow.nets.mlp import mlp
 from vaeflow.nets.net import Net
@@ -16,6 +18,8 @@ NETS: dict[str, Callable[..., Net]] = {
     "mlp": mlp,
     "conv": conv,
     "deconv": deconv,
+    "downsample": downsample,
+    "upsample": upsample,
     "convnet": convnet,
     "glow_net": glow_net,
     "resnet": resnet,
@@ -24,3 +28,4 @@ NETS: dict[str, Callable[..., Net]] = {
 
 part_kind(Net, "net", NETS)
 part_kind(Made, "conditioner", {"made": made})
+part_kind(Causal, "causal net", {"causal_transformer": causal_transformer})

@@ -33,16 +33,18 @@ def transformer(*, width: Count, depth: Count, heads: Count, activation: Activat
 
 
 class Block(Convolutional):
-    """h [..., tokens, width] -> (the next h, None), with the signature of a scan's body."""
+    """h [..., tokens, width] -> (the next h, None), with the signature of a scan's body; `causal`: tokens attend to no later ones."""
 
     heads: int
+    causal: bool = False
 
     @nn.compact
     def __call__(self, h: Array, _: None) -> tuple[Array, None]:
         width, f = self.channels[0], getattr(nn, self.activation)
         qkv = nn.Dense(3 * width, name="qkv", **self.options())(nn.LayerNorm(dtype=self.dtype, name="norm_0")(h))
         q, k, v = jnp.split(qkv.reshape(*h.shape[:-1], 3 * self.heads, width // self.heads), 3, axis=-2)
-        mixed = nn.dot_product_attention(q, k, v, dtype=self.dtype).reshape(h.shape)
+        mask = jnp.tri(h.shape[-2], dtype=bool) if self.causal else None
+        mixed = nn.dot_product_attention(q, k, v, mask=mask, dtype=self.dtype).reshape(h.shape)
         h = h + nn.Dense(width, name="mix", **self.options())(mixed)
         inner = nn.Dense(4 * width, name="up", **self.options())(nn.LayerNorm(dtype=self.dtype, name="norm_1")(h))
         return h + nn.Dense(width, name="down", **self.options())(f(inner)), None
