@@ -43,11 +43,14 @@ def path(text: str) -> Path:
 
 
 def parse_config(p: Parser, argv: list[str], prefix: str = "--config."):
-    """(flags, [(key, text)]): `--config.a.b=1` and `--config.a.b 1` are overrides, the rest are the parser's own flags."""
+    """(flags, [(key, text)]): `--config.a.b=1` and `--config.a.b 1` are overrides, the rest are the parser's own flags.
+
+    With the prefix "--" every flag with a dot in its name is an override.
+    """
     rest, overrides = [], []
     words = iter(argv)
     for word in words:
-        if not word.startswith(prefix):
+        if not word.startswith(prefix) or "." not in word.partition("=")[0]:
             rest.append(word)
             continue
         key, equals, text = word.removeprefix(prefix).partition("=")

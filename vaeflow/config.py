@@ -88,11 +88,11 @@ def rows(directory: str | Path = "configs") -> Iterator[tuple[str, str]]:
             yield f"{path}:{row}" if row else str(path), line
 
 
-def override(config: ConfigDict, key: str, text: str) -> None:
-    """config.<key> = text, read as the type of the value that is there."""
+def override(config: ConfigDict, key: str, text: str, where: str = "config") -> None:
+    """config.<key> = text, read as the type of the value that is there. `where` is what errors call the config."""
     *parents, last = key.split(".")
     node: Any = config
-    done = "config"
+    done = where
     for name in [*parents, last]:
         if not isinstance(node, ConfigDict):
             raise UserError(f"{done} is one value ({node!r}), not a group of values: it has no key {name!r}")

@@ -1,0 +1,36 @@
+"""Check a run from its workdir: independent estimates of log p(x) and what its latent space holds; a table and diagnostics.json."""
+
+from __future__ import annotations
+
+from experiments.flags import parse_config, parser, path
+from experiments.main import compilation_cache, run
+from vaeflow.errors import UserError
+
+EXAMPLES = """\
+  python -m experiments.diagnose --list
+  python -m experiments.diagnose --workdir=runs/digits_vae --checks=iwae --iwae.k=5000
+  python -m experiments.diagnose --workdir=runs/digits_vae --checks=iwae --examples=50 --split=val
+--CHECK.KEY=VALUE is a setting of a check (--list shows all); of the config only values under config.eval may be overridden."""
+
+
+def main(argv: list[str]) -> None:
+    p = parser(__doc__, EXAMPLES)
+    p.add_argument("--workdir", type=path, help="a run's folder")
+    p.add_argument("--checks", default="", help="names of checks, separated by commas")
+    p.add_argument("--examples", type=int, default=100, help="how many of the split, evenly spaced")
+    p.add_argument("--split", default="", choices=("train", "val", "test"), help="default: test, where the run has one")
+    p.add_argument("--list", action="store_true", help="every check with its settings and their defaults, and exit")
+    flags, overrides = parse_config(p, argv, "--")
+    compilation_cache()  # before jax is imported
+    from vaeflow import diagnose
+
+    if flags.list:
+        print(diagnose.listing())
+        return
+    if flags.workdir is None or not flags.checks:
+        raise UserError(f"--workdir and --checks are needed; known checks: {', '.join(diagnose.CHECKS)}")
+    diagnose.diagnose(flags.workdir, flags.checks.split(","), flags.examples, flags.split, overrides)
+
+
+if __name__ == "__main__":
+    run(main)
