@@ -90,9 +90,13 @@ def vae(event: tuple[int, ...], levels: int, latent: int, **changes) -> ConfigDi
         std_bound=10.0,
         posterior="",  # a layer over the Gaussian posterior
         posterior_context=0,  # features that the encoder gives this layer
-        prior="",  # a layer over the normal prior
+        prior="",  # a layer over the prior's base
+        prior_base="",  # "": N(0, I); or the name of a part: gaussian_mixture, context_normal, ...
+        pseudo_inputs=0,  # of the VampPrior in its place
         likelihood="bernoulli",  # bernoulli, bernoulli_intensities, gaussian, gaussian_learned, discretized_logistic
         likelihood_std=0.1,  # gaussian
+        objective="elbo",  # elbo, elbo_path, iwae, iwae_one, iwae_path, dreg, renyi
+        alpha=0.0,  # renyi
         kl="auto",  # auto: analytic where it exists; monte_carlo
         samples=1,  # draws of z per example
         beta=1.0,
@@ -101,6 +105,12 @@ def vae(event: tuple[int, ...], levels: int, latent: int, **changes) -> ConfigDi
         beta_steps=0,
         beta_ramp=0.5,
         free_bits=0.0,  # nats per latent dimension
+        capacity=0.0,  # nats at which the KL is held, reached after capacity_steps
+        capacity_steps=0,
+        tc=0.0,  # weight of the aggregate posterior's total correlation
+        mmd=0.0,  # weight of its squared MMD to the prior
+        adversarial=0.0,  # weight of fooling `critic`, a network that tells its draws from the prior's
+        critic="",
     )
     return ConfigDict(c | changes)
 

@@ -14,6 +14,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 
+from vaeflow.errors import UserError
 from vaeflow.model import Array
 
 Distribution = Any  # a distrax.Distribution; distrax annotates with array types that type checkers do not take for jax.Array
@@ -178,6 +179,23 @@ def std_of(name: Std, s: Array, bound: float) -> Array:
         return jnp.exp(0.5 * s)
     positive = jax.nn.softplus(s) + 1e-6
     return positive if name == "softplus" else bound * jnp.tanh(positive / bound)
+
+
+def check_likelihood(name: Likelihood, levels: int) -> None:
+    """UserError: data of `levels` grey values (0: as is) have no such likelihood."""
+    if name == "bernoulli" and levels != 2:
+        raise UserError(f"model.likelihood='bernoulli' needs binary data, not model.levels={levels}: set data.binarize and model.levels=2")
+    if name == "discretized_logistic" and levels < 2:
+        raise UserError(f"model.likelihood='discretized_logistic' needs grey values, model.levels >= 2, not {levels}")
+    if levels == 1:
+        raise UserError("model.levels=1 is impossible; it must be 0 (data as is) or >= 2 (grey values 0..levels-1)")
+
+
+def likelihood_note(name: Likelihood, levels: int) -> str:
+    """What p(x|z) is when it is no likelihood of the data as loaded, else ""."""
+    if name == "bernoulli_intensities":
+        return "BCE on intensities, not a likelihood"
+    return "Gaussian density at grey values that were not dequantised" if levels and name.startswith("gaussian") else ""
 
 
 def likelihood_heads(name: Likelihood) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ from vaeflow.bijectors.spline import spline_coupling
 from vaeflow.bijectors.split import split
 from vaeflow.bijectors.squeeze import flatten, squeeze
 from vaeflow.bijectors.sylvester import sylvester
+from vaeflow.bijectors.triangular import triangular
 from vaeflow.build import Count, part_kind
 
 VECTORS = ((2,), (5,))
@@ -179,6 +180,7 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
+    "triangular": Entry(triangular, (Example({}),), context=True),
     "squeeze": Entry(squeeze, (Example(dict(factor=2), ((2, 2, 1), (4, 6, 2))),)),
     "flatten": Entry(flatten, (Example(dict(event=(2, 3, 2)), ((2, 3, 2),)),)),
     "split": Entry(

@@ -10,10 +10,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from vaeflow.build import call, check, signature
+from vaeflow.build import call, check, part_kind, signature
 from vaeflow.errors import UserError, unknown
 from vaeflow.model import Model
-from vaeflow.models import distill, flow, flow_mixture, vae
+from vaeflow.models import contrastive, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
 
 
 class Entry(NamedTuple):
@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
     make      keyword-only arguments -> Model
     examples  arguments at which the laws try it, on random data of `event` and `levels` (0: real numbers) with a context for
-              the families with `context`; the parts "net", "conv", "deconv" (networks), "layer" and "norm" (a layer that
+              the families with `context`; the parts "net", "conv", "deconv", "causal" (networks), "layer" and "norm" (a layer that
               keeps statistics; both act on vectors), and a base of every kind that has arguments, called as its kind, exist there
     context   whether the family models p(x|c)
     """
@@ -33,10 +33,18 @@ class Entry(NamedTuple):
 
 MODELS: dict[str, Entry] = {
     "vae": Entry(vae.vae, vae.EXAMPLES),
+    "vq": Entry(vq.vq, vq.EXAMPLES),
+    "layered": Entry(layered.layered, layered.EXAMPLES),
+    "ladder": Entry(ladder.ladder, ladder.EXAMPLES),
     "flow": Entry(flow.flow, flow.EXAMPLES),
     "flow_mixture": Entry(flow_mixture.flow_mixture, flow_mixture.EXAMPLES),
     "distill": Entry(distill.distill, distill.EXAMPLES),
+    "contrastive": Entry(contrastive.contrastive, contrastive.EXAMPLES),
+    "discrete_vae": Entry(discrete.discrete_vae, discrete.EXAMPLES),
 }
+
+# A model as a part of another one (a VAE below a second stage): all of its maker's keys stand there, those of sampling too.
+part_kind(Model, "model", MODELS)
 
 
 def build_model(config: Any) -> Model:
