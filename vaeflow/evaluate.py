@@ -17,6 +17,7 @@ import numpy as np
 from vaeflow import grid
 from vaeflow.data import Source, Split
 from vaeflow.elbo import elbo_terms, gaussian, latent_terms, own_terms
+from vaeflow.information import collapse_warnings, information_terms
 from vaeflow.likelihood import average, log_likelihood, mean_se
 from vaeflow.model import Array, Model, Params
 from vaeflow.parallel import Devices
@@ -97,6 +98,8 @@ def results(model: Model, params: Params, source: Source, name: str, config: Any
     out |= {"density": model.density, "note": model.note}
     if model.latent is not None:
         out |= latent_terms(model, params, split, key, **options)
+        top = max(source.levels - 1, 1) if config.data.binarize != "dynamic" else 1
+        out |= information_terms(model, params, split, key, top=top, **options) | {"warnings": collapse_warnings(out)}
     if model.log_prob is not None:
         found = log_likelihood(model, params, split, key, k=k, chunk=config.eval.chunk, **options)
         out |= likelihood_terms(model, found, k)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 # (key, title, decimals); a row appears where results.json has its key, with its standard error where that is there too.
 _ROWS = (
     ("neg_elbo", "-ELBO", 2),
-    ("recon", "  reconstruction", 2),
-    ("kl", "  KL ({kl_kind})", 2),
+    ("recon", "  reconstruction, the distortion", 2),
+    ("kl", "  KL ({kl_kind}), the rate", 2),
+    ("information", "    mutual information I(x; z)", 3),
+    ("aggregate_kl", "    KL(q(z) || p(z))", 3),
+    ("total_correlation", "      total correlation of q(z)", 3),
+    ("dimension_kl", "      sum of KL(q(z_d) || p(z_d))", 3),
     ("nll", "{likelihood}", 3),
     ("bits_per_dim", "  in bits/dim", 4),
     ("true_nll", "NLL of the true density", 3),
@@ -18,6 +23,7 @@ _ROWS = (
     ("entropy", "  -E log q, the student's entropy", 3),
     ("cross_entropy", "  -E log p of the teacher", 3),
     ("integral", "integral over the grid", 4),
+    ("recon_mse", "squared error of an element", 5),
 )
 _DENSITY = {
     "exact": "exact log-likelihood",
@@ -40,11 +46,16 @@ def format_results(results: Mapping[str, Any]) -> str:
     if table:
         first, second = (max(len(row[i]) for row in table) for i in (0, 1))
         lines += [f"  {title:<{first}}   {value:>{second}}   {error}".rstrip() for title, value, error in table]
-    remarks = [f"density: {_DENSITY[results['density']]}"]
+    remarks = [f"warning: {line}" for line in results.get("warnings", ())]
+    remarks.append(f"density: {_DENSITY[results['density']]}")
     if results.get("note"):
         remarks.append(f"note: {results['note']}")
     if "k" in results:
         remarks.append(_diagnostics(results))
+    if "information" in results:
+        remarks.append(_information(results))
+    if "information_note" in results:
+        remarks.append(f"note: {results['information_note']}")
     if "params" in results:
         remarks.append(_provenance(results))
     where = f"{results['device_count']} x {results['device']}" if results["device_count"] > 1 else results["device"]
@@ -69,6 +80,17 @@ def _provenance(results: Mapping[str, Any]) -> str:
     params = f"{results['params']} parameters, of step {results['params_step']:,}{' (moving average)' if results['ema'] else ''}"
     budget = f"{results['steps']:,} steps in {results['seconds_trained']:.0f} s on {devices}"
     return f"{results['config'] or 'run'}, seed {results['seed']}: {budget}; {params}; commit {commit}"
+
+
+def _information(results: Mapping[str, Any]) -> str:
+    n = results["information_examples"]
+    text = f"q(z), the aggregate posterior, of {n:,} examples: I is at most their log {math.log(n):.2f}; an example's own posterior is"
+    text += f" {results['own_share']:.1%} of q(z)"
+    if results["saturated"]:
+        text += ": saturated, so I may be larger, KL(q(z) || p(z)) and total correlation smaller"
+    if results.get("marginal_examples", n) < n:
+        text += f"; q(z_d) of {results['marginal_examples']:,}"
+    return text
 
 
 def _diagnostics(results: Mapping[str, Any]) -> str:
