@@ -18,6 +18,7 @@ PARTS = dict(
     net=MLP,
     conv=dict(kind="conv", channels=(4,), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32"),
     deconv=dict(kind="deconv", channels=(4,), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32"),
+    causal=dict(kind="causal_transformer", width=4, depth=1, heads=2, activation="relu", dtype="float32"),
     layer=dict(kind="repeat", of="unit", n=2, memory="store"),
     unit=dict(kind="chain", of=("coupling", "flip")),
     coupling=dict(kind="affine_coupling", net="net", mask="half", flip=False, cap=2.0),
@@ -28,6 +29,8 @@ PARTS = dict(
     context_normal=dict(kind="context_normal", cap=3.0),
     norm=dict(kind="chain", of=("statistics", "layer")),
     statistics=dict(kind="batch_norm", momentum=0.9, eps=1e-5),
+    frozen_vae=dict(kind="vae", **MODELS["vae"].examples[0]),
+    frozen_flow_prior=dict(kind="vae", **MODELS["vae"].examples[0]) | dict(levels=0, likelihood="gaussian", prior="layer"),
 )
 VAE, FLOW = MODELS["vae"].examples[0], MODELS["flow"].examples[0]
 CASES = [(name, i) for name, entry in MODELS.items() for i in range(len(entry.examples))]

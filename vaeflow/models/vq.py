@@ -1,0 +1,170 @@
+"""VQ-VAE: a latent grid of codes, each the nearest of K vectors, with a learned prior over the codes
+(van den Oord, Vinyals, Kavukcuoglu 2017, "Neural discrete representation learning").
+
+    e(x, c) [*grid, d] = encoder, c the context (optional);  a_i = argmin_k |e_i - c_k|, the codes [n] in raster order, n = size of the grid
+    q(a|x) = a point mass;  p(a|c) = prod_i p(a_i | a_<i, c), a causal network;  p(x|a, c) from the decoder's output on the grid of c_(a_i)
+
+    loss = -log p(x|a) + beta 1/n sum_i |e_i - sg(c_(a_i))|^2 - log p(a)
+
+The decoder's gradient passes to the encoder straight through: d e_i = d c_(a_i) (objectives.straight_through). The codes are integers, so
+the prior's term trains the prior alone, beside the autoencoder and not after it. The codebook follows the encodings by moving averages
+(codebook.py), set by `update`.
+
+log p(x|a) + log p(a) at the one code that q names is a lower bound of log p(x) = log sum_a p(x|a) p(a); -log p(a) is the code's length.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import distrax
+import jax
+import jax.numpy as jnp
+
+from vaeflow import objectives
+from vaeflow.build import Count, Decay, Fraction, Natural, NonNegative, Positive
+from vaeflow.distributions import Distribution, Likelihood
+from vaeflow.errors import UserError
+from vaeflow.model import Latent, Model
+from vaeflow.models import codebook
+from vaeflow.models.code_prior import code_prior, draw
+from vaeflow.models.density import broadcast
+from vaeflow.models.observed import observed
+from vaeflow.nets import Causal, Net
+
+
+def vq(
+    *,
+    event: tuple[Count, ...],
+    levels: Natural,
+    grid: tuple[Count, ...],
+    codes: Count,
+    width: Count,
+    encoder: Net,
+    decoder: Net,
+    prior: Causal,
+    likelihood: Likelihood,
+    likelihood_std: Positive,
+    commitment: NonNegative,
+    decay: Decay,
+    smoothing: Positive,
+    restart: Fraction,
+    temperature: NonNegative,
+) -> Model:
+    """See the module's docstring.
+
+    event        the shape of one example; levels: its number of grey values as the model gets them, 0 for data as is
+    grid         the shape of the codes, (h, w) for networks between images, (n,) for vectors; codes: K; width: d
+    commitment   beta
+    decay        of the codebook's moving averages; smoothing: of its counts
+    restart      codes used less often than this fraction of 1/K are moved to encodings; 0: never
+    temperature  of `sample`: factor on the Gumbel noise of the prior's draws
+    """
+    n, data = math.prod(grid), observed(event, levels, likelihood, likelihood_std)
+    if not grid:
+        raise UserError("model.grid=() is impossible; it must be (n,) or (height, width)")
+    encode = encoder.module((*grid, width), len(event), False)
+    decode = decoder.module(data.out, len(grid) + 1, False)
+    causal = prior.module(n, codes, codes)
+
+    def vectors(params):
+        return codebook.vectors(params["stats"], smoothing)
+
+    def encodings(params, x, context):
+        """e [B, n, d]."""
+        e: Any = encode.apply({"params": params["encoder"]}, data.scaled(x), context)
+        return e.reshape(*e.shape[: -len(grid) - 1], n, width)
+
+    def decoded(params, z, context) -> Distribution:
+        """p(x|z), z [..., n, d]."""
+        return data.given(decode.apply({"params": params["decoder"]}, z.reshape(*z.shape[:-2], *grid, width), context))
+
+    def logits(params, context):
+        return lambda a: causal.apply({"params": params["prior"]}, a, context)
+
+    def posterior_of(params, x, context=None) -> Distribution:
+        return distrax.Independent(distrax.Deterministic(codebook.nearest(encodings(params, x, context), vectors(params))[0]), 1)
+
+    def prior_of(params, context=None) -> Distribution:
+        return code_prior(logits(params, context), n, () if context is None else context.shape[:-1])
+
+    def likelihood_of(params, z, context=None) -> Distribution:
+        return decoded(params, vectors(params)[z], context)
+
+    def init(key, batch):
+        data.fits(batch["x"])
+        x, context = jnp.asarray(batch["x"]), batch.get("context")
+        keys = jax.random.split(key, 4)
+        params: dict[str, Any] = {"encoder": encode.init(keys[0], data.scaled(x), context)["params"]}
+        e = encodings(params, x, context)
+        params["decoder"] = decode.init(keys[1], e.reshape(len(x), *grid, width), context)["params"]
+        params["prior"] = causal.init(keys[2], jnp.zeros((len(x), n), jnp.int32), context)["params"]
+        params["stats"] = codebook.start(keys[3], e.reshape(-1, width), codes)
+        return params
+
+    def loss(params, key, batch, step):
+        del key, step
+        x, context = batch["x"], batch.get("context")
+        e, c = encodings(params, x, context), jax.lax.stop_gradient(vectors(params))
+        a, gap = codebook.nearest(e, c)
+        recon = -jnp.mean(decoded(params, c[a] + e - jax.lax.stop_gradient(e), context).log_prob(x))
+        length = -jnp.mean(prior_of(params, context).log_prob(a))
+        total = recon + commitment * jnp.mean(gap) + length
+        found = {"loss": total, "recon": recon, "commitment": jnp.mean(gap), "prior": length}
+        return total, found | {"perplexity": codebook.perplexity(a, codes)}
+
+    def log_prob(params, key, batch):
+        del key
+        x, context = batch["x"], batch.get("context")
+        a = codebook.nearest(encodings(params, x, context), vectors(params))[0]
+        return likelihood_of(params, a, context).log_prob(x) + prior_of(params, context).log_prob(a)
+
+    def sample(params, key, count, context=None):
+        context = broadcast(context, count)
+        key_a, key_x = jax.random.split(key)
+        a = draw(logits(params, context), key_a, (count, n), temperature)
+        return data.show(key_x, likelihood_of(params, a, context))
+
+    def update(params, key, batch, step):
+        del step
+        e = encodings(params, batch["x"], batch.get("context")).reshape(-1, width)
+        a, gap = codebook.nearest(e, vectors(params))
+        old = params["stats"]
+        stats = codebook.averaged(old, e, a, decay)
+        return params | {"stats": codebook.revived(stats, old, key, e, gap, restart) if restart else stats}
+
+    return Model(
+        init=init,
+        loss=loss,
+        sample=sample,
+        log_prob=log_prob,
+        density="bound",
+        latent=Latent(prior_of, posterior_of, likelihood_of),
+        update=update,
+        note=data.note,
+    )
+
+
+_EXAMPLE = dict(
+    event=(6,),
+    levels=2,
+    grid=(3,),
+    codes=5,
+    width=2,
+    encoder="net",
+    decoder="net",
+    prior="causal",
+    likelihood="bernoulli",
+    likelihood_std=0.3,
+    commitment=0.25,
+    decay=0.9,
+    smoothing=1e-5,
+    restart=0.0,
+    temperature=1.0,
+)
+EXAMPLES = (
+    _EXAMPLE,
+    _EXAMPLE | dict(levels=0, likelihood="gaussian", restart=0.5),
+    _EXAMPLE | dict(event=(8, 8, 1), levels=17, likelihood="discretized_logistic", grid=(2, 2), encoder="conv", decoder="deconv"),
+)
