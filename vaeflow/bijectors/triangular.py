@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors import amortised
 from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.errors import UserError
 
 
 def triangular() -> Layer:
@@ -30,6 +31,8 @@ def triangular() -> Layer:
     def init(key, x, context=None):
         amortised.needs_vectors("triangular", x)
         d = x.shape[-1]
+        if d < 2:
+            raise UserError("a triangular layer needs events of two or more dimensions; of one it is the identity")
         keys = jax.random.split(key)
         start = {"below": 0.01 * jax.random.normal(keys[0], (d * (d - 1) // 2,))}
         return amortised.init(keys[1], context, start)
