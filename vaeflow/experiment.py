@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
 from ml_collections import ConfigDict
 
-from vaeflow import data, models, optim, parallel, train
+from vaeflow import data, models, optim, parallel, stages, train
 from vaeflow.build import Count, Seed, call
 from vaeflow.config import VALUES, check_sections, plain
 from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, split_params
-from vaeflow.stored import committed_steps, load_params
+from vaeflow.stored import committed_steps
 
 
 class Eval(NamedTuple):
@@ -75,7 +73,7 @@ def make(config: ConfigDict, directory: Path | None = None) -> Experiment:
     check_sections(config)
     call(_top, {key: config[key] for key in VALUES}, "config")
     if not goes_on:
-        _are_workdirs(config)
+        stages.are_workdirs(config)
     training = call(train.Train, plain(config.train), "train")
     evaluation = after_training(config)
     optimiser = call(optim.Optim, plain(config.optim), "optim")
@@ -94,7 +92,7 @@ def make(config: ConfigDict, directory: Path | None = None) -> Experiment:
     shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
     if "fixed" in shapes and not config.fixed_from and directory is not None:  # without a workdir it is looked at, not run
         raise UserError("config.fixed_from='' is impossible here: this model learns from another one; name the workdir of that one's run")
-    frozen = frozenset() if goes_on else _from_elsewhere(shapes, config)[1]
+    frozen = frozenset() if goes_on else stages.from_elsewhere(shapes, config)[1]
     if not jax.tree.leaves(split_params(shapes, frozen)[0]):
         why = f"model.kind={config.model.kind!r} has none"
         if config.fixed_from:
@@ -120,13 +118,6 @@ def platform() -> None:
 
 def _top(*, seed: Seed, init_from: str, fixed_from: str) -> None:
     """The schema of the values that stand in no section."""
-
-
-def _are_workdirs(config: ConfigDict) -> None:
-    for key in ("init_from", "fixed_from"):
-        workdir: Any = config[key]
-        if workdir and not (Path(workdir).expanduser() / "config.json").is_file():
-            raise UserError(f"config.{key}={workdir!r} is not a workdir: it has no config.json")
 
 
 def _fits(model: Mapping[str, Any], source: data.Source, section: Mapping[str, Any]) -> None:
@@ -166,76 +157,4 @@ def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
     """(initial parameters, paths held fixed, lines that say what came from elsewhere)."""
     config = experiment.config
     params = jax.jit(experiment.model.init)(jax.random.fold_in(jax.random.key(config.seed), 1), first_batch(experiment))
-    return _from_elsewhere(params, config)
-
-
-def _from_elsewhere(params: Params, config: ConfigDict) -> tuple[Params, frozenset, list[str]]:
-    """`init_params` of initial parameters, or of their shapes: what init_from and fixed_from name is put in place."""
-    lines: list[str] = []
-    frozen: frozenset = frozenset()
-    if config.init_from:
-        params, taken = _overlay(params, config.init_from, "init_from")
-        lines.append(f"init_from={config.init_from}: {len(taken)} of {len(traverse_util.flatten_dict(params))} arrays")
-    if config.fixed_from:
-        learns_from = "fixed" in params
-        params, frozen = _overlay(params, config.fixed_from, "fixed_from")
-        if learns_from:
-            _same_teacher(config)
-        lines.append(f"fixed_from={config.fixed_from}: {len(frozen)} arrays stay as they are")
-    return params, frozen, lines
-
-
-def _overlay(params: Params, workdir: str, key: str) -> tuple[Params, frozenset]:
-    """params with every array that the other workdir has at the same path; a path with another shape is an error.
-
-    A model that learns from another one has all of that one's parameters below "fixed": only there are they taken from fixed_from.
-    """
-    try:
-        other: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(load_params(Path(workdir).expanduser()))
-    except UserError as error:
-        raise UserError(f"config.{key}={workdir!r}: {error}") from None
-    mine: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
-    if key == "fixed_from" and "fixed" in params:
-        other = {("fixed", *path): leaf for path, leaf in other.items()}
-        if missing := sorted("/".join(path[1:]) for path in mine if path[0] == "fixed" and path not in other):
-            raise UserError(f"config.{key}={workdir!r} is another model than the teacher of this one: it has no {', '.join(missing[:3])}")
-    common = frozenset(path for path in mine if path in other)
-    if not common:
-        raise UserError(
-            f"config.{key}={workdir!r} has no parameters in common with this model: it has {_names(other)}; this model {_names(mine)}"
-        )
-    for path in common:
-        if mine[path].shape != other[path].shape:
-            raise UserError(f"config.{key}={workdir!r}: {'/'.join(path)} has the shape {other[path].shape}, here {mine[path].shape}")
-    return traverse_util.unflatten_dict({p: jnp.asarray(other[p]) if p in common else a for p, a in mine.items()}), common
-
-
-def _same_teacher(config: ConfigDict) -> None:
-    """UserError: the teacher of this config is not built as the run fixed_from was. Arrays of equal shapes do not show an order, a
-    bound or an activation."""
-    other = ConfigDict(json.loads((Path(config.fixed_from).expanduser() / "config.json").read_text()))
-    for mine, theirs in (("teacher", "layer"), ("teacher_base", "base"), *((key, key) for key in ("event", "levels", "flatten"))):
-        if difference := _difference(_whole(config, config.model[mine]), _whole(other, other.model[theirs]), f"model.{mine}"):
-            raise UserError(f"config.fixed_from={config.fixed_from!r} is another model than the teacher of this one: {difference}")
-
-
-def _whole(config: ConfigDict, value: Any) -> Any:
-    """A value with the parts that it names, and those that they name, in place of their names."""
-    if isinstance(value, (list, tuple)):
-        return [_whole(config, v) for v in value]
-    if isinstance(value, str) and value in config.parts:
-        return {key: _whole(config, v) for key, v in config.parts[value].items() if v != value}
-    return value
-
-
-def _difference(mine: Any, theirs: Any, key: str) -> str:
-    """The first difference of two such values as `key=here, there ...`; "" for none."""
-    if isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys():
-        return next((d for k in mine if (d := _difference(mine[k], theirs[k], f"{key}.{k}"))), "")
-    if isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
-        return next((d for i, pair in enumerate(zip(mine, theirs, strict=True)) if (d := _difference(*pair, f"{key}[{i}]"))), "")
-    return "" if mine == theirs else f"{key} is {mine!r} here and {theirs!r} there"
-
-
-def _names(flat: Mapping[tuple[str, ...], Any]) -> str:
-    return ", ".join(sorted({path[0] for path in flat}))
+    return stages.from_elsewhere(params, config)
