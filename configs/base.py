@@ -95,6 +95,7 @@ def vae(event: tuple[int, ...], levels: int, latent: int, **changes) -> ConfigDi
         pseudo_inputs=0,  # of the VampPrior in its place
         likelihood="bernoulli",  # bernoulli, bernoulli_intensities, gaussian, gaussian_learned, discretized_logistic
         likelihood_std=0.1,  # gaussian
+        autoregressive="",  # a masked network over the pixels beside the decoder
         objective="elbo",  # elbo, elbo_path, iwae, iwae_one, iwae_path, dreg, renyi
         alpha=0.0,  # renyi
         kl="auto",  # auto: analytic where it exists; monte_carlo
@@ -111,6 +112,28 @@ def vae(event: tuple[int, ...], levels: int, latent: int, **changes) -> ConfigDi
         mmd=0.0,  # weight of its squared MMD to the prior
         adversarial=0.0,  # weight of fooling `critic`, a network that tells its draws from the prior's
         critic="",
+    )
+    return ConfigDict(c | changes)
+
+
+def vq(event: tuple[int, ...], levels: int, grid: tuple[int, ...], codes: int, width: int, **changes) -> ConfigDict:
+    """The model section of a VQ-VAE: every key of vaeflow/models/vq.py."""
+    c = dict(
+        kind="vq",
+        event=event,
+        levels=levels,
+        grid=grid,  # shape of the codes: (height, width), or (n,) for networks that give vectors
+        codes=codes,  # vectors in the codebook
+        width=width,  # their size
+        encoder="encoder",  # names of parts
+        decoder="decoder",
+        prior="prior",  # a causal network over the codes
+        likelihood="bernoulli",
+        likelihood_std=0.1,  # gaussian
+        commitment=0.25,
+        decay=0.99,  # of the codebook's moving averages
+        smoothing=1e-5,  # of its counts
+        restart=0.1,  # codes used less often than this fraction of 1/codes are moved to encodings; 0: never
     )
     return ConfigDict(c | changes)
 
