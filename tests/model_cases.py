@@ -27,6 +27,7 @@ PARTS = dict(
     uniform=dict(kind="uniform", low=-50.0, high=50.0),
     gaussian_mixture=dict(kind="gaussian_mixture", components=3, spread=1.0, cap=3.0),
     context_normal=dict(kind="context_normal", cap=3.0),
+    made=dict(kind="made", hidden=(8,), activation="tanh", order="natural", inversion="incremental", tolerance=0.0, dtype="float32"),
     norm=dict(kind="chain", of=("statistics", "layer")),
     statistics=dict(kind="batch_norm", momentum=0.9, eps=1e-5),
     frozen_vae=dict(kind="vae", **MODELS["vae"].examples[0]),

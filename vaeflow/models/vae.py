@@ -29,15 +29,15 @@ from vaeflow import objectives
 from vaeflow.bijectors import Layer
 from vaeflow.bijectors.layer import at_rank
 from vaeflow.build import Count, Natural, NonNegative, Positive, Range
-from vaeflow.distributions import Distribution, Likelihood, Std, check_likelihood, likelihood_heads, likelihood_note, normal, std_of
-from vaeflow.distributions import likelihood as likelihood_from
-from vaeflow.errors import UserError
+from vaeflow.distributions import Distribution, Likelihood, Std, normal, std_of
 from vaeflow.model import Latent, Model
 from vaeflow.models import vae_loss
 from vaeflow.models.bases import Base
+from vaeflow.models.observed import observed
+from vaeflow.models.pixels import pixels
 from vaeflow.models.vae_loss import Draws, Penalties
 from vaeflow.models.vae_prior import make_prior
-from vaeflow.nets import Net
+from vaeflow.nets import Made, Net
 
 # Objectives that are the bound of k draws, and not a mean over draws: `best` is chosen by them.
 _OF_MANY = ("iwae", "iwae_one", "iwae_path", "dreg", "renyi")
@@ -59,6 +59,7 @@ def vae(
     pseudo_inputs: Natural,
     likelihood: Likelihood,
     likelihood_std: Positive,
+    autoregressive: Made | None,
     objective: objectives.Bound,
     alpha: Annotated[float, Range()],
     kl: Literal["auto", "monte_carlo"],
@@ -83,6 +84,7 @@ def vae(
                        also a dynamic one), 0 for data as is
     posterior_context  width of the encoder's output that the posterior's Layer gets as context; 0: it gets the batch's context
     prior_base         "": N(0, I); pseudo_inputs: of the VampPrior in its place, 0: none
+    autoregressive     masked network over x's entries beside the decoder (pixels.py): p(x|z) = prod_i p(x_i | x_<i, z)
     objective          elbo, or another bound of log p(x) of objectives/bounds.py, alpha that of renyi; what follows is for elbo alone
     kl                 auto: analytic when q and p are Gaussians, else Monte Carlo
     samples            draws k of z per example in the loss
@@ -98,20 +100,16 @@ def vae(
     of p(x|z) for continuous data, whose noise is a part of the density.
     """
     weights = Penalties(free_bits, capacity, capacity_steps, tc, mmd, adversarial)
-    check_likelihood(likelihood, levels)
     vae_loss.check_posterior(posterior, posterior_context, pseudo_inputs)
     vae_loss.check_schedule(beta_schedule, beta_steps)
     vae_loss.check(weights, posterior is None, prior is None and prior_base is None and not pseudo_inputs, critic)
     vae_loss.check_objective(objective, alpha, samples, kl, beta, beta_schedule, weights)
-    rank, top = len(event), float(levels - 1) if levels else 1.0
-    encode = encoder.module((2 * latent + posterior_context,), rank, False)
-    decode = decoder.module((*likelihood_heads(likelihood), *event), 1, False)
+    data = observed(event, levels, likelihood, likelihood_std)
+    encode = encoder.module((2 * latent + posterior_context,), len(event), False)
+    decode = decoder.module(data.out, 1, False)
+    init_pixels, given_pixels = (None, None) if autoregressive is None else pixels(autoregressive, data, event)
     judge = None if critic is None else critic.module((1,), 1, False)
     beta_of = objectives.beta_schedule(beta_schedule, start=beta_start, end=beta, steps=beta_steps, ramp=beta_ramp)
-
-    def scaled(x):
-        x = jnp.asarray(x)
-        return (x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))) / top
 
     def moments(params, x, context=None):
         """(m, s) [B, latent] and the rest of the encoder's output, of x scaled."""
@@ -125,7 +123,7 @@ def vae(
 
     def features(params, x, context):
         """(N(m, s) [B, latent], the context of the posterior's layer)."""
-        mean, deviation, own = moments(params, scaled(x), context)
+        mean, deviation, own = moments(params, data.scaled(x), context)
         return normal(mean, deviation), (own if posterior_context else context)
 
     def posterior_of(params, x, context=None, key=None, train=False) -> Distribution:
@@ -137,23 +135,24 @@ def vae(
 
     def likelihood_of(params, z, context=None) -> Distribution:
         out: Any = decode.apply({"params": params["decoder"]}, z, context)
-        return likelihood_from(likelihood, out, rank, top, likelihood_std)
+        return data.given(out) if given_pixels is None else given_pixels(params["autoregressive"], out, z)
 
     def init(key, batch):
         x, context = jnp.asarray(batch["x"]), batch.get("context")
-        if x.shape[1:] != event:
-            raise UserError(f"model.event={event} does not fit the data, whose examples have the shape {x.shape[1:]}")
+        data.fits(x)
         keys = jax.random.split(key, 6)
-        params = {"encoder": encode.init(keys[0], scaled(x), context)["params"]}
+        params = {"encoder": encode.init(keys[0], data.scaled(x), context)["params"]}
         if posterior is not None:
             # On noise: statistics of an untrained encoder would tell a data-dependent layer nothing.
             _, own = features(params, x, context)
             params["posterior"] = posterior.init(keys[1], jax.random.normal(keys[2], (len(x), latent)), own)
         z = posterior_of(params, x, context).sample(seed=keys[3])
         params["decoder"] = decode.init(keys[4], z, context)["params"]
+        if init_pixels is not None:
+            params["autoregressive"] = init_pixels(jax.random.fold_in(keys[4], 1), x, z)
         if judge is not None:
             params["critic"] = judge.init(jax.random.fold_in(keys[5], 1), z)["params"]
-        return params | first.init(keys[5], z, scaled(x), context)
+        return params | first.init(keys[5], z, data.scaled(x), context)
 
     def loss(params, key, batch, step):
         x, context = batch["x"], batch.get("context")
@@ -200,7 +199,7 @@ def vae(
         rows = () if first.conditional and context is not None else (n,)  # a conditional prior has the context's rows
         z = prior_of(params, context, noise=temperature).sample(seed=key_z, sample_shape=rows)
         p = likelihood_of(params, z, context)
-        return p.sample(seed=key_x) if likelihood.startswith("gaussian") and not levels else p.mean()
+        return data.show(key_x, p) if given_pixels is None else p.sample(seed=key_x)
 
     def update(params, key, batch, step):
         del step
@@ -227,14 +226,14 @@ def vae(
         latent=Latent(prior_of, posterior_of, likelihood_of),
         update=update if any(layer is not None and layer.update is not None for layer in (prior, posterior)) else None,
         terms=terms if objective in _OF_MANY else None,
-        note=likelihood_note(likelihood, levels),
+        note=data.note,
     )
 
 
-_EXAMPLE = dict(event=(6,), levels=2, latent=3, encoder="net", decoder="net", std="softplus", std_bound=10.0)
+_EXAMPLE = dict(event=(6,), levels=2, latent=3, encoder="net", decoder="net", std="softplus", std_bound=10.0, temperature=1.0)
 _EXAMPLE |= dict(posterior="", posterior_context=0, prior="", prior_base="", pseudo_inputs=0, likelihood="bernoulli", likelihood_std=0.3)
-_EXAMPLE |= dict(objective="elbo", alpha=0.0, kl="auto", samples=1, beta=1.0, beta_schedule="constant", beta_start=0.0, beta_steps=0)
-_EXAMPLE |= dict(beta_ramp=0.5, free_bits=0.0, capacity=0.0, capacity_steps=0, tc=0.0, mmd=0.0, adversarial=0.0, critic="", temperature=1.0)
+_EXAMPLE |= dict(autoregressive="", objective="elbo", alpha=0.0, kl="auto", samples=1, beta=1.0, beta_schedule="constant", beta_start=0.0)
+_EXAMPLE |= dict(beta_steps=0, beta_ramp=0.5, free_bits=0.0, capacity=0.0, capacity_steps=0, tc=0.0, mmd=0.0, adversarial=0.0, critic="")
 EXAMPLES = (
     _EXAMPLE,
     _EXAMPLE | dict(levels=17, likelihood="bernoulli_intensities", std="log_variance", samples=3, kl="monte_carlo"),
@@ -247,4 +246,5 @@ EXAMPLES = (
     _EXAMPLE | dict(prior_base="gaussian_mixture", objective="dreg", samples=3, levels=0, likelihood="gaussian"),
     _EXAMPLE | dict(objective="renyi", alpha=0.5, samples=3, posterior="layer"),
     _EXAMPLE | dict(tc=4.0),
+    _EXAMPLE | dict(event=(2, 2, 1), levels=17, likelihood="discretized_logistic", autoregressive="made"),
 )
