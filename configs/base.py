@@ -45,9 +45,9 @@ def base() -> ConfigDict:
             weight_decay=0.0,
             decay_on="all",  # all, kernels (the networks' matrices alone)
             clip=0.0,  # global gradient norm; 0: off
-            schedule="constant",  # constant, cosine, step, exponential
+            schedule="constant",  # constant, cosine, step, exponential, stages
             warmup=0,  # steps
-            decay_every=1000,  # steps; step and exponential
+            decay_every=1000,  # steps; step, exponential, stages (of the first one)
             decay_rate=0.5,
             final_fraction=0.0,  # cosine
             ema=0.999,  # 0: off

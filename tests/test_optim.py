@@ -36,6 +36,12 @@ def section(**changes) -> optim.Optim:
         (dict(schedule="step", decay_every=30, decay_rate=0.5), 59, 0.5),
         (dict(schedule="step", decay_every=30, decay_rate=0.5), 60, 0.25),
         (dict(schedule="exponential", decay_every=30, decay_rate=0.5), 45, 0.5**1.5),
+        (dict(schedule="stages", decay_every=7, decay_rate=0.5), 6, 1.0),  # stages of 7, 21, 63 steps
+        (dict(schedule="stages", decay_every=7, decay_rate=0.5), 7, 0.5),
+        (dict(schedule="stages", decay_every=7, decay_rate=0.5), 27, 0.5),
+        (dict(schedule="stages", decay_every=7, decay_rate=0.5), 28, 0.25),
+        (dict(schedule="stages", decay_every=7, decay_rate=0.5, warmup=10), 38, 0.25),
+        (dict(schedule="stages", decay_every=7, decay_rate=0.5), 99, 0.125),
     ],
 )
 def test_schedules(changes, step, fraction):

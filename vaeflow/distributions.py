@@ -40,7 +40,7 @@ def standard_normal(shape: tuple[int, ...], batch: tuple[int, ...] = ()) -> Dist
 class Joint(distrax.Distribution):
     """A distribution over vectors z [D] made of its two functions, whose log-density may be a sum over levels z = [z_1 | z_2 | ...]:
 
-        log p(z) = sum_l log p(z_l | z_<l),        the levels contiguous in z, of `sizes` (D_1, D_2, ...)
+        log p(z) = sum_l log p(z_l | z_<l),        the levels contiguous in z, of `sizes` (D_1, D_2, ...); z_<l: those drawn before z_l
 
     draw   (key, n) -> (z [n, *batch, D], terms [n, *batch, L]): the log-density is known where z is drawn
     terms  z [..., *batch, D] -> [..., *batch, L], log p(z_l | z_<l)

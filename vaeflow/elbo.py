@@ -96,8 +96,8 @@ def posterior_means(model: Model) -> Example:
 def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> dict[str, Any]:
     """{neg_elbo, recon, kl, each with `_se`, kl_kind, kl_per_dim or kl_per_level, active_units, latent_units} over a split.
 
-    Of a hierarchy active_units and latent_units are the sums over its levels, and active_per_level says them one by one. Latents
-    that are codes (integers) have no units.
+    Of a hierarchy active_units and latent_units are the sums over its levels, active_per_level and units_per_level say them one by one.
+    Latents that are codes (integers) have no units.
     """
     assert model.latent is not None
     totals, vectors = [], {}
@@ -122,14 +122,16 @@ def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batc
     out |= {"active_units": int(active.sum()), "latent_units": active.size}
     if "kl_per_level" in vectors and (sizes := level_sizes(model, params, one)):
         out["active_per_level"] = [int(level.sum()) for level in np.split(active, np.cumsum(sizes)[:-1])]
+        out["units_per_level"] = list(sizes)
     return out
 
 
 def level_sizes(model: Model, params: Params, one: dict[str, Any]) -> tuple[int, ...]:
     """The sizes of a hierarchy's levels in its latent vector; `one` is a batch of one example."""
     assert model.latent is not None
-    q: Any = model.latent.posterior(params, jnp.asarray(one["x"]), one.get("context"))
-    return tuple(q.sizes)
+    posterior = model.latent.posterior
+    levels = jax.eval_shape(lambda p, one: [jnp.zeros(n) for n in posterior(p, one["x"], one.get("context")).sizes], params, one)
+    return tuple(level.size for level in levels)
 
 
 def posterior_mean_variance(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> np.ndarray:

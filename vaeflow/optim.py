@@ -2,7 +2,8 @@
 
 schedule(t) = learning_rate * warmup(t) * decay(t),   warmup(t) = min(1, (t + 1) / warmup)
 decay: constant 1; cosine  final + (1 - final) (1 + cos(pi s / S)) / 2  with s = t - warmup, S = steps - warmup;
-       step  decay_rate^floor(s / decay_every); exponential  decay_rate^(s / decay_every)
+       step  decay_rate^floor(s / decay_every); exponential  decay_rate^(s / decay_every);
+       stages  decay_rate^i in stage i = 0, 1, ..., which lasts 3^i decay_every steps (Burda et al. 2016)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vaeflow.build import Count, Decay, Fraction, Natural, NonNegative, Positive
@@ -30,9 +32,9 @@ class Optim(NamedTuple):
     weight_decay: NonNegative  # decoupled (Loshchilov & Hutter 2019), times the learning rate; adamw, lamb and lion only
     decay_on: Literal["all", "kernels"]  # what weight_decay acts on: every parameter, or the leaves named kernel (networks' matrices)
     clip: NonNegative  # global norm of the gradients; 0: off
-    schedule: Literal["constant", "cosine", "step", "exponential"]
+    schedule: Literal["constant", "cosine", "step", "exponential", "stages"]
     warmup: Natural  # steps of linear warm-up
-    decay_every: Count  # steps; for step and exponential
+    decay_every: Count  # steps; for step, exponential and stages
     decay_rate: Positive
     final_fraction: Fraction  # where cosine ends, as a fraction of learning_rate
     ema: Decay  # decay of the moving average of the parameters; 0: off
@@ -43,6 +45,7 @@ def schedule(c: Optim, steps: int) -> Callable[[Any], Array]:
     if c.warmup >= steps and c.warmup > 0:
         raise UserError(f"optim.warmup={c.warmup} is impossible; it must be below train.steps={steps}")
     span = max(steps - c.warmup, 1)
+    ends = stage_ends(c.decay_every, span)
 
     def rate(step: Any) -> Array:
         t = jnp.asarray(step, jnp.float32)
@@ -52,11 +55,18 @@ def schedule(c: Optim, steps: int) -> Callable[[Any], Array]:
             "cosine": lambda: c.final_fraction + (1 - c.final_fraction) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(s / span, 1.0))),
             "step": lambda: c.decay_rate ** jnp.floor(s / c.decay_every),
             "exponential": lambda: c.decay_rate ** (s / c.decay_every),
+            "stages": lambda: c.decay_rate ** jnp.sum(s >= ends),
         }[c.schedule]()
         warm = jnp.minimum(1.0, (t + 1) / c.warmup) if c.warmup else 1.0
         return c.learning_rate * warm * decay
 
     return rate
+
+
+def stage_ends(first: int, steps: int) -> np.ndarray:
+    """first (1 + 3 + ... + 3^i) for i = 0, 1, ...: the steps at which the stages within `steps` end."""
+    ends = first * (3 ** np.arange(1, steps.bit_length() + 1) - 1) // 2
+    return ends[ends < steps]
 
 
 def make(c: Optim, steps: int) -> optax.GradientTransformation:

@@ -41,8 +41,10 @@ def format_results(results: Mapping[str, Any]) -> str:
     for key, title, decimals in _ROWS:
         if key in results:
             table.append((title.format(**words), f"{results[key]:.{decimals}f}", _error(results, key, decimals)))
+            if key == "kl" and "kl_per_level" in results:
+                table.append(("    by level, from the data up", "", " + ".join(f"{kl:.2f}" for kl in results["kl_per_level"])))
     if "active_units" in results:
-        table.append(("active units", f"{results['active_units']}", f"of {results['latent_units']}"))
+        table.append(("active units", f"{results['active_units']}", f"of {results['latent_units']}{_by_level(results)}"))
     if table:
         first, second = (max(len(row[i]) for row in table) for i in (0, 1))
         lines += [f"  {title:<{first}}   {value:>{second}}   {error}".rstrip() for title, value, error in table]
@@ -61,6 +63,14 @@ def format_results(results: Mapping[str, Any]) -> str:
     where = f"{results['device_count']} x {results['device']}" if results["device_count"] > 1 else results["device"]
     remarks.append(f"evaluated in {results['seconds']:.1f} s on {where}")
     return "\n".join([*lines, "", *(f"  {remark}" for remark in remarks)])
+
+
+def _by_level(results: Mapping[str, Any]) -> str:
+    """Of a hierarchy the active units and all units of each level, as the IWAE paper has them: 16+5 of 100+50."""
+    if "units_per_level" not in results:
+        return ""
+    active, units = ("+".join(map(str, results[key])) for key in ("active_per_level", "units_per_level"))
+    return f"; by level {active} of {units}"
 
 
 def likelihood_title(results: Mapping[str, Any]) -> str:

@@ -174,11 +174,8 @@ def ladder(
     )
 
 
-_EXAMPLE = dict(event=(5, 5, 1), levels=2, strides=(2, 3), blocks=(1, 2), latents=(1, 2), width=4, kernel=3, activation="gelu", dtype="float32")
-_EXAMPLE |= dict(posterior="joint", std="softplus", std_bound=10.0, likelihood="bernoulli", likelihood_std=0.3, samples=1)
-_EXAMPLE |= dict(beta=1.0, beta_schedule="constant", beta_start=0.0, beta_steps=0, beta_ramp=0.5, free_bits=0.0, temperature=1.0)
-EXAMPLES = (
-    _EXAMPLE,
-    _EXAMPLE | dict(event=(6,), levels=0, likelihood="gaussian_learned", strides=(1, 1), latents=(3, 2), posterior="weighted", samples=2),
-    _EXAMPLE | dict(event=(4, 4, 2), levels=17, likelihood="discretized_logistic", strides=(1, 4), latents=(1, 3), free_bits=0.1),
-)
+_EXAMPLE = dict(event=(5, 5, 2), levels=17, strides=(2, 3), blocks=(1, 2), latents=(1, 2), width=4, kernel=3, activation="gelu")
+_EXAMPLE |= dict(dtype="float32", posterior="joint", std="softplus", std_bound=10.0, likelihood="discretized_logistic", likelihood_std=0.3)
+_EXAMPLE |= dict(samples=1, beta=1.0, beta_schedule="constant", beta_start=0.0, beta_steps=0, beta_ramp=0.5, free_bits=0.1, temperature=1.0)
+_VECTORS = dict(event=(6,), strides=(1, 1), latents=(3, 2), posterior="weighted")
+EXAMPLES = (_EXAMPLE, _EXAMPLE | _VECTORS | dict(levels=0, likelihood="gaussian_learned", samples=2, free_bits=0.0))
