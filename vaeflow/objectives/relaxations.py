@@ -31,7 +31,7 @@ def binary_concrete(key: Array, logits: Array, temperature: Array | float, n: in
 
 def straight_through(soft: Array, hard: Array) -> Array:
     """`hard` exactly, with the gradient of `soft` (Bengio et al. 2013): what follows is differentiated at the hard value and the draw at
-    the soft one, so it is biased at every temperature, also in the limit."""
+    the soft one, so it is biased at every temperature, and but for functions of degree two also in the limit."""
     return hard + silent(soft)
 
 
