@@ -21,15 +21,19 @@ KINDS = {
     "conv": {"channels": [3, 4], "kernel": 3, "stride": 2, "hidden": [5]},
     "flat": {"kind": "conv", "channels": [], "kernel": 3, "stride": 2, "hidden": []},
     "deconv": {"channels": [4, 3], "kernel": 4, "stride": 2, "hidden": [5]},
+    "downsample": {"channels": [3, 4], "kernel": 3, "stride": 2, "blocks": 1},
+    "upsample": {"channels": [4], "kernel": 4, "stride": 2, "blocks": 0},
     "convnet": {"channels": [4], "kernel": 3},
     "pixels": {"kind": "convnet", "channels": [], "kernel": 3},
     "glow_net": {"channels": [4, 4], "kernel": 3},
     "resnet": {"width": 4, "blocks": 2, "kernel": 3},
     "transformer": {"width": 4, "depth": 2, "heads": 2},
 }
-IMAGE = {"conv", "flat", "convnet", "pixels", "glow_net", "resnet", "transformer"}  # what they read
+IMAGE = {"conv", "flat", "downsample", "upsample", "convnet", "pixels", "glow_net", "resnet", "transformer"}  # what they read
 SHAPES = {
     "deconv": [(8, 8, 1), (2, 7, 10, 3)],
+    "downsample": [(2, 2, 3), (2, 2, 2, 1)],
+    "upsample": [(16, 16, 1), (2, 15, 16, 3)],
     "convnet": [(8, 8, 3), (5, 8, 8, 2)],
     **{name: [(2, 8, 8, 2)] for name in ("pixels", "glow_net", "resnet", "transformer")},
 }

@@ -1,6 +1,6 @@
 """An autoregressive distribution over codes c [n], integers below K, from a causal network:
 
-    log p(c) = sum_i log p(c_i | c_<i),        p(c_i | c_<i) = softmax(l_i(c_<i))        l [..., n, K]
+log p(c) = sum_i log p(c_i | c_<i),        p(c_i | c_<i) = softmax(l_i(c_<i))        l [..., n, K]
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def vq(
         x, context = batch["x"], batch.get("context")
         e, c = encodings(params, x, context), jax.lax.stop_gradient(vectors(params))
         a, gap = codebook.nearest(e, c)
-        recon = -jnp.mean(decoded(params, c[a] + e - jax.lax.stop_gradient(e), context).log_prob(x))
+        recon = -jnp.mean(decoded(params, objectives.straight_through(e, c[a]), context).log_prob(x))
         length = -jnp.mean(prior_of(params, context).log_prob(a))
         total = recon + commitment * jnp.mean(gap) + length
         found = {"loss": total, "recon": recon, "commitment": jnp.mean(gap), "prior": length}
