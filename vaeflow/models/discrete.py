@@ -79,7 +79,8 @@ def discrete_vae(
     heat = objectives.annealing(start=relaxation_start, end=relaxation, steps=relaxation_steps)
 
     def posterior_of(params, x, context=None) -> Any:
-        return family(encode.apply({"params": params["encoder"]}, data.scaled(x), context))
+        logits: Any = encode.apply({"params": params["encoder"]}, data.scaled(x), context)
+        return family(logits)
 
     def prior_of(params, context=None, temperature=1.0) -> Any:
         del context
