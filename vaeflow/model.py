@@ -32,11 +32,13 @@ class Latent(NamedTuple):
     posterior   (params, x, context=None) -> q(z|x), batch shape [B]
     likelihood  (params, z, context=None) -> p(x|z), batch shape of z's leading axes; its `mean()` is what a
                 reconstruction shows, on the scale of the data as loaded
+    discrete    whether z is (as integers, or as bits in floating point): there is no gradient with respect to it
     """
 
     prior: Callable[..., Any]
     posterior: Callable[..., Any]
     likelihood: Callable[..., Any]
+    discrete: bool = False
 
 
 class Model(NamedTuple):

@@ -21,7 +21,7 @@ from vaeflow import data, parallel, workdir
 from vaeflow.build import call, describe, signature
 from vaeflow.config import override, plain
 from vaeflow.data import Split
-from vaeflow.diagnose import iwae
+from vaeflow.diagnose import ais, anomaly, hmc, iwae, probes, quality, refine
 from vaeflow.diagnose.check import Check, Finding, Run
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluate import eval_key, pass_options
@@ -33,6 +33,13 @@ __all__ = ["CHECKS", "Check", "Finding", "Run", "diagnose", "listing"]
 
 CHECKS: dict[str, Check] = {
     "iwae": Check(iwae.check, iwae.needs, "log p(x) by importance weighting", iwae.Settings()),
+    "ais": Check(ais.ais, ais.needs, "log p(x) by annealed importance sampling with HMC transitions", ais.Settings()),
+    "bdmc": Check(ais.bdmc, ais.needs, "bidirectional Monte Carlo: log p(x) from both sides, on data from the model", ais.Settings()),
+    "hmc": Check(hmc.check, hmc.needs, "log p(x) of small latents by HMC samples and a fitted density", hmc.Settings()),
+    "refine": Check(refine.check, refine.needs, "amortisation and approximation gap of a diagonal Gaussian q(z|x)", refine.Settings()),
+    "probes": Check(probes.check, probes.needs, "labels from latents: a linear probe and nearest neighbours", probes.Settings()),
+    "anomaly": Check(anomaly.check, anomaly.needs, "telling another set from the data: AUROC of the model's scores", anomaly.Settings()),
+    "quality": Check(quality.check, quality.needs, "samples against held-out data: MMD and Frechet distance", quality.Settings()),
 }
 
 

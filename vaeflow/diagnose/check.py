@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -77,6 +76,12 @@ def mean(values: np.ndarray, what: str) -> Finding:
     return Finding(value, what, se)
 
 
+def monte_carlo(se: np.ndarray, name: str) -> Finding:
+    """The Monte Carlo standard error of a mean over examples, from those [N] of the examples."""
+    se = np.asarray(se, np.float64)
+    return Finding(float(np.sqrt((se**2).sum()) / len(se)), f"Monte Carlo standard error of {name}")
+
+
 def over(run: Run, check: str, fn: Example, draws: int = 1, split: Split | None = None) -> dict[str, np.ndarray]:
     """The outputs [N, ...] of `fn` over the run's examples (or another split). `draws` only sizes the dispatches.
 
@@ -109,6 +114,8 @@ def posterior_shape(run: Run) -> tuple[tuple[int, ...], bool]:
     Traced, not run: nothing is compiled.
     """
     found = latent(run)
+    if found.discrete:
+        raise UserError("the latent is discrete: there is no gradient with respect to it")
     kinds = []
 
     def draw(params, batch):
@@ -116,7 +123,4 @@ def posterior_shape(run: Run) -> tuple[tuple[int, ...], bool]:
         kinds.append(gaussian(q) is not None)
         return q.sample(seed=run.key)
 
-    z = jax.eval_shape(draw, run.params, first(run))
-    if not jnp.issubdtype(z.dtype, jnp.inexact):
-        raise UserError(f"the latent is discrete ({z.dtype}): there is no gradient with respect to z")
-    return z.shape[1:], kinds[0]
+    return jax.eval_shape(draw, run.params, first(run)).shape[1:], kinds[0]

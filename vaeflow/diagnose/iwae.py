@@ -25,17 +25,35 @@ def needs(run: Run, settings: Settings) -> None:
         raise UserError(f"the model's log_prob is no log-weight (density {run.model.density!r}): there is nothing to average")
 
 
-def log_p(run: Run, k: int) -> dict[str, np.ndarray]:
+def weights(run: Run, k: int) -> dict[str, np.ndarray]:
     """Per-example arrays [N] of `likelihood.importance`: log_prob, elbo, ess, se, tail. The same ones for every check that asks."""
     return over(run, "iwae", importance(run.model, k, run.config.eval.chunk), draws=k)
 
 
 def check(run: Run, settings: Settings) -> dict[str, Finding]:
     """log p(x) by importance weighting (Burda, Grosse, Salakhutdinov 2015)."""
-    k, found = settings.k, log_p(run, settings.k)
+    k, found = settings.k, weights(run, settings.k)
     return {
         "elbo": mean(found["elbo"], f"ELBO, mean of {k} log-weights"),
-        "log_p": mean(found["log_prob"], f"IWAE-{k}, a lower bound of log p(x)"),
+        "log_p": mean(found["log_prob"], f"log p(x) by IWAE-{k}, a lower bound in expectation"),
         "ess": Finding(float(found["ess"].mean()), f"effective number of the {k} draws, mean"),
         "pareto_k": Finding(float(np.median(pareto_k(found["tail"]))), "shape of the weights' tail, median; above 0.7 unreliable"),
     }
+
+
+def compares(run: Run, k: int) -> bool:
+    """Whether there is an IWAE-k to compare with."""
+    return k > 0 and run.model.density == "weight"
+
+
+def compared(known: np.ndarray, k: int, log_p: np.ndarray, name: str) -> dict[str, Finding]:
+    """IWAE-k [N], and how far another estimate `name` of log p(x) lies above it on the same examples."""
+    return {
+        f"iwae_{k}": mean(known, f"IWAE-{k} of the same examples, a lower bound in expectation"),
+        "difference": mean(np.asarray(log_p, np.float64) - known, f"{name} - iwae_{k}, example by example"),
+    }
+
+
+def beside(run: Run, k: int, log_p: np.ndarray) -> dict[str, Finding]:
+    """`compared` of a check's log_p with the run's IWAE-k; nothing where there is none."""
+    return compared(weights(run, k)["log_prob"], k, log_p, "log_p") if compares(run, k) else {}

@@ -140,7 +140,7 @@ def vq(
         sample=sample,
         log_prob=log_prob,
         density="bound",
-        latent=Latent(prior_of, posterior_of, likelihood_of),
+        latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True),
         update=update,
         note=data.note,
     )
