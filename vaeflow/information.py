@@ -42,8 +42,8 @@ FEWEST = 100
 SATURATED = 0.5
 # Posterior collapse: a rate (or a level's) in nats below this, or a share of active units below that.
 COLLAPSED_KL, FEW_UNITS = 0.1, 0.1
-# Densities in memory at once.
-_BLOCK = 1 << 24
+# Densities at once: of Gaussians as many as fit into a CPU's cache; where networks run for each of them, what they need of memory counts.
+_BLOCK, _NETWORK_BLOCK = 1 << 20, 1 << 15
 
 
 def information_terms(model: Model, params: Params, split: Split, key: Array, *, top: float, **options: Any) -> dict[str, Any]:
@@ -180,8 +180,7 @@ def aggregate_of(model: Model, params: Params, drawn: Mapping[str, np.ndarray]) 
             z, own, i = one
             return _mix(q.log_prob(jnp.broadcast_to(z, (n, *z.shape))), own, i)
 
-        block = max(_BLOCK // 512 // n, 1)  # of networks, hundreds of units wide
-        return jax.lax.map(row, (drawn["z"], drawn["log_q"], jnp.arange(n)), batch_size=block)
+        return jax.lax.map(row, (drawn["z"], drawn["log_q"], jnp.arange(n)), batch_size=max(_NETWORK_BLOCK // n, 1))
 
     return np.asarray(fn(params, dict(drawn)))
 
