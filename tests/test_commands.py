@@ -28,7 +28,7 @@ TABLE = (
     *("--config.model.event=3", "--config.data.batch=16", "--config.parts.steps.n=1", "--config.parts.net.hidden=8"),
     *("--config.parts.coupling.bins=4", *STEPS),
 )
-COMMANDS = ("train", "evaluate", "sample", "encode", "compare", "prepare")
+COMMANDS = ("train", "evaluate", "sample", "encode", "explore", "compare", "prepare")
 
 
 def trained(tmp: Path, *words: object) -> Path:
@@ -101,7 +101,7 @@ def test_compare(vae, flow, tmp_path):
     lines = text.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:5]] == [f"{vae.parent.name}/vae", f"{flow.parent.name}/flow", "other/vae"]
     assert "-ELBO [nats]" in lines[0] and "steps" in lines[0] and "seed" in lines[0]
-    assert all((tmp_path / "new" / name).stat().st_size > 5000 for name in ("curves.png", "densities.png"))
+    assert all((tmp_path / "new" / name).stat().st_size > 5000 for name in ("curves.png", "recon_kl.png", "densities.png"))
 
 
 def test_list_shows_every_config_and_row():
@@ -119,7 +119,7 @@ def test_help_shows_three_commands_that_run(command, monkeypatch):
     ran = []
     for module, function, result in (
         *(("launch", "launch", None), ("launch", "conclude", None), ("outputs", "draw_samples", None), ("outputs", "encode", None)),
-        *(("compare", "compare", None), ("data.prepared", "prepare", (Path("data"), True))),
+        *(("compare", "compare", None), ("explore", "explore", None), ("data.prepared", "prepare", (Path("data"), True))),
     ):
         found = importlib.import_module(f"vaeflow.{module}")
         monkeypatch.setattr(found, function, lambda *_, result=result, **__: (ran.append(1), result)[1])

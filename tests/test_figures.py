@@ -52,9 +52,9 @@ def test_everything_of_an_image_vae(tmp_path):
     """Curves, plane, samples, reconstructions, scatter and the manifold of a model with two latents."""
     model, split = toys.linear_gaussian(event=(8, 8, 1)), image_split()
     found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(levels=17), rows(), tmp_path / "figures")
-    names = ["curves", "recon_kl", "samples", "reconstructions", "latents", "manifold"]
+    names = ["curves", "recon_kl", "samples", "reconstructions", "latents", "manifold", "kl", "prior", "prior_plane"]
     assert found == [tmp_path / "figures" / f"{name}.png" for name in names]
-    wide, plane, samples, pairs, scatter, manifold = found
+    wide, plane, samples, pairs, scatter, manifold, *_ = found
     assert near(wide, 3.6 * 3 + 0.6, 3.2) and near(plane, 5.6, 4.4) and near(scatter, 6.0, 4.8) and near(manifold, 6.0, 6.0)
     assert size(samples)[0] > 300 and size(pairs)[0] == pytest.approx((12 * 0.5 + 1.1) * DPI, abs=1)
 
@@ -76,7 +76,7 @@ def test_everything_of_a_flow_in_the_plane(tmp_path):
 def test_vectors_and_models_without_a_manifold(tmp_path):
     """A vector VAE: marginals; three latents: principal components; no rows: no curves."""
     found = figures.draw_all(toys.linear_gaussian(), {}, toys.source(toys.split(40)), toys.config(), [], tmp_path)
-    assert [path.name for path in found] == ["marginals.png", "latents.png"]
+    assert [path.name for path in found] == ["marginals.png", "latents.png", "kl.png", "prior.png", "prior_plane.png"]
     z = np.random.default_rng(0).normal(size=(300, 3)) * [3, 1, 0.1]
     for name, label in (("few", np.arange(300) % 12), ("many", np.arange(300)), ("none", None)):
         size(points.latent_scatter(z, label, [str(i) for i in range(12)], tmp_path / f"{name}.png"))
@@ -93,7 +93,7 @@ def test_a_conditional_model_gets_contexts_of_its_data(tmp_path):
     split = image_split()._replace(context=np.eye(2, dtype=np.float32)[np.arange(30) % 2])
     model = toys.linear_gaussian(event=(8, 8, 1))._replace(sample=sample)
     found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(levels=17), [], tmp_path)
-    assert [path.name for path in found] == ["samples.png", "reconstructions.png", "latents.png"]
+    assert [path.name for path in found] == ["samples.png", "reconstructions.png", "latents.png", "kl.png", "prior.png", "prior_plane.png"]
 
 
 def test_pictures_of_a_class_conditional_model_stand_in_one_row_a_class(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,15 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
     """Print one row a run, from its results.json, and draw the validation curves (training ones without validation).
 
     Runs in the plane: the table has the true density's NLL, the gap to it and the integral of the model's density, and all densities
-    are drawn in densities.png beside `output`.
+    are drawn in densities.png beside `output`. Runs with a latent variable: their paths of reconstruction against KL, in recon_kl.png.
     """
-    densities = output.with_name("densities.png")
-    if output.suffix != ".png" or output == densities:
-        raise UserError(f"--output={str(output)!r} must be a .png file, and not densities.png, which shows the densities beside the curves")
+    densities, plane = output.with_name("densities.png"), output.with_name("recon_kl.png")
+    if output.suffix != ".png" or output in (densities, plane):
+        raise UserError(
+            f"--output={str(output)!r} must be a .png file, and not {densities.name} or {plane.name}, which are drawn beside it"
+        )
     rows, curves, planes = [], {}, {}
-    for name, directory in _names(directories).items():
+    for name, directory in names(directories).items():
         workdir.read_config(directory)
         path = directory / "results.json"
         if not path.is_file():
@@ -48,6 +50,8 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
     titles = ["run", *(title for _, title in _COLUMNS)]
     print(table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], markdown=markdown))
     print(f"\n{figures.draw_curves(curves, output)}")
+    if figures.draw_planes(curves, plane):
+        print(plane)
     if cells := _cells(planes):
         print(figures.draw_densities(cells, densities))
 
@@ -74,7 +78,7 @@ def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Cell]:
     return list(cells.values())
 
 
-def _names(directories: list[Path]) -> dict[str, Path]:
+def names(directories: Sequence[Path]) -> dict[str, Path]:
     """What tells the runs apart: the folders' names, or as much of their paths as it takes."""
     found = {directory.resolve(): directory for directory in directories}
     names: list[str] = []

@@ -20,7 +20,7 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
         raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
     model, params, config = workdir.load(directory, overrides, allowed=("sample",))
     n = config.sample.n
-    given = _conditions(directory, config, n, label)
+    given = conditions(directory, config, n, label)
     x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
     path = directory / "samples.npz"
     _write_npz(path, {"x": x, **given})
@@ -29,7 +29,7 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     print(f"{n} samples, temperature {config.sample.temperature:g}, seed {seed}:\n  {path}\n  {figure}")
 
 
-def _conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np.ndarray]:
+def conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np.ndarray]:
     """{context [n, C], label [n]} of a conditional model: the class `label`, or all classes in turn; contexts that are no
     classes are those of the data."""
     kind = config.data.context

@@ -1,11 +1,12 @@
 """What a person looks at: PNG figures with labelled axes and units.
 
 `draw_all` picks what applies to a model and its data; the single figures are functions of arrays in curves.py (numbers over
-training), images.py (pictures) and points.py (latents, two-dimensional densities, marginals).
+training), images.py (pictures), points.py (scatter plots, two-dimensional densities, marginals) and latents.py (latent spaces).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow import elbo, evaluate, grid
+from vaeflow import elbo, evaluate, grid, latent_space
 from vaeflow.data import Source, Split
-from vaeflow.figures import curves, images, points
+from vaeflow.figures import curves, images, latents, points
 from vaeflow.figures.curves import Rows
+from vaeflow.latent_space import Space
 from vaeflow.model import Array, Model, Params
 from vaeflow.passes import gather, make_pass
 
 _SCATTER = 5000  # points in one scatter plot
 _PLANE = 20  # pictures along one side of the latent plane
 _PAIRS = 24  # reconstructions
+_MARGINALS = 11  # dimensions whose aggregate posterior is drawn beside the prior
 
 
 def draw_all(model: Model, params: Params, source: Source, config: Any, rows: Rows, directory: str | Path) -> list[Path]:
@@ -34,19 +37,21 @@ def draw_all(model: Model, params: Params, source: Source, config: Any, rows: Ro
     directory = Path(directory)
     split = next(s for s in (source.test, source.val, source.train) if s is not None)
     key = jax.random.fold_in(evaluate.eval_key(config.seed), 2)  # apart from the pictures' and the estimators' keys
-    top = _top(config.model.get("levels", 0))
     drawn = [
         curves.training_curves(rows, directory / "curves.png"),
         curves.recon_kl_plane(rows, directory / "recon_kl.png"),
-        _samples(model, params, split, source.label_names, config, top, key, directory),
+        _samples(model, params, split, source.label_names, config, key, directory),
     ]
     if grid.applies(model, split.x):
         drawn.append(_density(model, params, split, key, directory / "density.png"))
     if model.latent is not None:
         if images.is_image(split.x.shape[1:]):
-            drawn.append(_reconstructions(model, params, split, source, config, top, directory / "reconstructions.png"))
-        drawn.append(_latents(model, params, split, source, config, directory / "latents.png"))
-        drawn.append(_manifold(model, params, split, top, directory / "manifold.png"))
+            drawn.append(_reconstructions(model, params, split, source, config, directory / "reconstructions.png"))
+        drawn.append(draw_scatter(model, params, split, source, config, directory / "latents.png"))
+        if not lacks_manifold(model, params, split):
+            drawn.append(draw_manifold(model, params, config, directory / "manifold.png"))
+        space = find_space(model, params, split, source, config)
+        drawn += [*draw_kl(space, directory), *draw_prior(space, directory)]
     return [path for path in drawn if path is not None]
 
 
@@ -55,8 +60,8 @@ def draw_samples(x: np.ndarray, config: Any, path: str | Path, label: np.ndarray
     x, path = np.asarray(x), Path(path)
     if images.is_image(x.shape[1:]):
         if label is not None:
-            return images.class_grid(x, label, names, path, f"{len(x)} samples by class", _top(config.model.get("levels", 0)))
-        return images.image_grid(x, path, f"{len(x)} samples", _top(config.model.get("levels", 0)))
+            return images.class_grid(x, label, names, path, f"{len(x)} samples by class", grey_top(config))
+        return images.image_grid(x, path, f"{len(x)} samples", grey_top(config))
     if x.shape[1:] == (2,):
         return points.plane(x, path, f"{len(x):,} samples")
     return points.marginals(None, x, path)
@@ -67,14 +72,20 @@ def draw_curves(runs: Mapping[str, Rows], path: str | Path) -> Path:
     return curves.run_curves(runs, Path(path))
 
 
+def draw_planes(runs: Mapping[str, Rows], path: str | Path) -> Path | None:
+    """The paths of runs {name: rows of metrics.jsonl} in the plane of reconstruction and KL; None where no run logs them."""
+    one = next(iter(runs.values())) if len(runs) == 1 else None
+    return curves.recon_kl_runs(runs, Path(path)) if one is None else curves.recon_kl_plane(one, Path(path))
+
+
 def draw_densities(cells: Sequence[points.Cell], path: str | Path) -> Path:
     """The densities of several two-dimensional models in one table of pictures."""
     return points.density_table(cells, Path(path))
 
 
-def _top(levels: int) -> float:
+def grey_top(config: Any) -> float:
     """The largest grey value of a picture; 0 for continuous data."""
-    return float(max(levels - 1, 0))
+    return float(max(config.model.get("levels", 0) - 1, 0))
 
 
 def _head(split: Split, n: int) -> Split:
@@ -90,7 +101,7 @@ def _draw(model: Model, params: Params, split: Split, key: Array, n: int) -> np.
 
 
 def _samples(
-    model: Model, params: Params, split: Split, names: Sequence[str] | None, config: Any, top: float, key: Array, directory: Path
+    model: Model, params: Params, split: Split, names: Sequence[str] | None, config: Any, key: Array, directory: Path
 ) -> Path | None:
     event = split.x.shape[1:]
     if images.is_image(event):
@@ -98,9 +109,10 @@ def _samples(
             label = np.repeat(np.arange(len(names)), -(-config.sample.n // len(names)))
             context = jnp.asarray(np.eye(len(names), dtype=np.float32)[label])
             x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, key, len(label), context))
-            return images.class_grid(x, label, names, directory / "samples.png", f"{len(x)} samples of the model, by class", top)
+            title = f"{len(x)} samples of the model, by class"
+            return images.class_grid(x, label, names, directory / "samples.png", title, grey_top(config))
         x = _draw(model, params, _head(split, config.sample.n), key, config.sample.n)
-        return images.image_grid(x, directory / "samples.png", f"{len(x)} samples of the model", top)
+        return images.image_grid(x, directory / "samples.png", f"{len(x)} samples of the model", grey_top(config))
     if event == (2,):
         if grid.applies(model, split.x):
             return None  # the density's figure shows them
@@ -128,7 +140,7 @@ def _density(model: Model, params: Params, split: Split, key: Array, path: Path)
     return drawn
 
 
-def _reconstructions(model: Model, params: Params, split: Split, source: Source, config: Any, top: float, path: Path) -> Path:
+def _reconstructions(model: Model, params: Params, split: Split, source: Source, config: Any, path: Path) -> Path:
     latent = model.latent
     assert latent is not None
 
@@ -141,26 +153,81 @@ def _reconstructions(model: Model, params: Params, split: Split, source: Source,
 
     options = evaluate.pass_options(source, config)
     found = gather(make_pass(fn, _head(split, _PAIRS), evaluate.eval_key(config.seed), **options)(params))
-    return images.reconstructions(found["x"], found["mean"], path, top)
+    return images.reconstructions(found["x"], found["mean"], path, grey_top(config))
 
 
-def _latents(model: Model, params: Params, split: Split, source: Source, config: Any, path: Path) -> Path:
+def find_space(model: Model, params: Params, split: Split, source: Source, config: Any) -> Space:
+    """The latent space as (at most 5,000 examples of) a split sees it: what `draw_kl` and `draw_prior` show."""
+    options = evaluate.pass_options(source, config)
+    return latent_space.space(model, params, _head(split, _SCATTER), evaluate.eval_key(config.seed), **options)
+
+
+def draw_scatter(model: Model, params: Params, split: Split, source: Source, config: Any, path: Path) -> Path:
+    """Posterior means of a split (draws where they have no formula; a flow's z), by label."""
     shown = _head(split, _SCATTER)
     found = evaluate.encode(model, params, shown, source, config)
     name, what = ("mean", "posterior means") if "mean" in found else ("z", "posterior draws")
     return points.latent_scatter(found[name], shown.label, source.label_names, path, what)
 
 
-def _manifold(model: Model, params: Params, split: Split, top: float, path: Path) -> Path | None:
-    """Only where the prior is N(0, I) in two dimensions, of pictures without a context."""
+def lacks_manifold(model: Model, params: Params, split: Split) -> str:
+    """Why there is no manifold of this model: it is drawn where the prior is a Gaussian of two dimensions, of pictures without a context.
+    "": it can be drawn."""
+    if model.latent is None:
+        return "needs a latent variable, and this model has none"
+    if not images.is_image(split.x.shape[1:]):
+        return f"needs pictures, and these examples have the shape {split.x.shape[1:]}"
+    if split.context is not None:
+        return "needs a model without a context, and this one is conditional"
+    prior = model.latent.prior(params)
+    if tuple(prior.event_shape) != (2,):
+        return f"needs two latents, and this model has {math.prod(prior.event_shape)}"
+    return "" if elbo.gaussian(prior) is not None else "needs a Gaussian prior, and this model's is another one"
+
+
+def draw_manifold(model: Model, params: Params, config: Any, path: Path) -> Path:
+    """The decoder's mean over the plane of two latents, which the model has (`lacks_manifold`)."""
     latent = model.latent
     assert latent is not None
-    if split.context is not None or not images.is_image(split.x.shape[1:]):
-        return None
-    prior = elbo.gaussian(latent.prior(params))
-    if prior is None or prior[0].shape[-1:] != (2,):
-        return None
     quantiles = np.asarray(jax.scipy.special.ndtri((np.arange(_PLANE) + 0.5) / _PLANE), np.float32)
     z = np.stack(np.meshgrid(quantiles, quantiles), -1).reshape(-1, 2)
     mean = jax.jit(lambda params, z: latent.likelihood(params, z).mean())(params, z)
-    return images.manifold(np.asarray(mean), quantiles, path, top)
+    return images.manifold(np.asarray(mean), quantiles, path, grey_top(config))
+
+
+def draw_kl(space: Space, directory: Path) -> list[Path]:
+    """kl.png: KL and variance of every dimension; kl_levels.png: KL of every level of a hierarchy. Nothing for codes without levels."""
+    title, drawn = f"what the latents carry: KL {space.kl:.2f} nats", []
+    if space.kl_per_level is not None:
+        level = "position of the code" if space.variance is None else "level"
+        drawn.append(latents.level_bars(space.kl_per_level, directory / "kl_levels.png", level=level, title=title))
+    if space.variance is not None:
+        active = int((space.variance > elbo.ACTIVE).sum())
+        title = f"{title}, {active} of {len(space.variance)} units active"
+        names = latent_space.names(space, np.arange(len(space.variance)))
+        options = dict[str, Any](names=names, sizes=space.sizes, threshold=elbo.ACTIVE, title=title)
+        drawn.append(latents.dimension_bars(space.kl_per_dim, space.variance, directory / "kl.png", **options))
+    return drawn
+
+
+def draw_prior(space: Space, directory: Path) -> list[Path]:
+    """prior.png: histograms of the aggregate posterior and the prior in the dimensions that carry the most and that agree the least, and
+    of the norm; prior_plane.png: draws of both, of two dimensions."""
+    discrete = bool(space.width)
+    prior, aggregate = ((latent_space.categories(space, z) if discrete else z) for z in (space.prior, space.z))
+    gap = latent_space.mismatch(prior, aggregate)
+    most = latent_space.most_active(space, -(-_MARGINALS // 2))
+    least = [d for d in np.argsort(-gap, kind="stable") if d not in most][: _MARGINALS - len(most)]
+    picked = np.array([*most, *least], int)
+    names, notes = latent_space.names(space, picked), [f"$W_1$ = {gap[d]:.3f}" for d in picked]
+    density = [None if space.normal is None else (float(space.normal[0][d]), float(space.normal[1][d])) for d in picked]
+    ours, theirs = aggregate[:, picked], prior[:, picked]
+    if not discrete:
+        norm, norm_p = (np.linalg.norm(z, axis=1, keepdims=True) for z in (aggregate, prior))
+        ours, theirs = np.concatenate([ours, norm], 1), np.concatenate([theirs, norm_p], 1)
+        names, notes, density = [*names, "|z|"], [*notes, f"$W_1$ = {latent_space.mismatch(norm, norm_p)[0]:.3f}"], [*density, None]
+    title = f"prior and aggregate posterior, {len(picked)} of {prior.shape[1]} dimensions ($W_1$: their Wasserstein distance)"
+    drawn = [latents.prior_histograms(theirs, ours, directory / "prior.png", names=names, notes=notes, density=density, title=title)]
+    if prior.shape[1] == 2 and not discrete:
+        drawn.append(latents.prior_plane(prior, aggregate, directory / "prior_plane.png"))
+    return drawn

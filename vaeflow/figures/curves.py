@@ -52,11 +52,7 @@ def training_curves(rows: Rows, path: Path) -> Path | None:
 
 def recon_kl_plane(rows: Rows, path: Path) -> Path | None:
     """The path of (KL, reconstruction) over training, coloured by the step, on lines of equal -ELBO = their sum."""
-    paths = {}
-    for split in ("train", "val"):
-        (steps, kl), (_, recon) = series(rows, split, "kl"), series(rows, split, "recon")
-        if len(steps) > 1 and len(kl) == len(recon):
-            paths[split] = (steps, kl, recon)
+    paths = {split: found for split in ("train", "val") if (found := _path(rows, split)) is not None}
     if not paths:
         return None
     with canvas(path, 5.6, 4.4) as figure:
@@ -70,16 +66,58 @@ def recon_kl_plane(rows: Rows, path: Path) -> Path | None:
         assert points is not None
         ax.set_ylim(_limits([recon for _, _, recon in paths.values()]))
         ax.set_xlim(_limits([kl[recon <= ax.get_ylim()[1]] for _, kl, recon in paths.values()], high=1.0))
-        (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-        x, y = np.meshgrid(np.linspace(left, right, 50), np.linspace(low, high, 50))
-        lines = ax.contour(x, y, x + y, levels=8, colors="#9aa2a9", linewidths=0.6, linestyles="dashed", zorder=0)
-        ax.clabel(lines, fmt="%.4g", fontsize=7)
-        ax.grid(False)
-        ax.set(xlabel="KL(q(z|x) || p(z)) [nats per example]", ylabel="reconstruction -E log p(x|z) [nats per example]")
+        _equal_sums(ax)
         ax.set_title("reconstruction against KL over training (dashed: equal sum)")
         ax.legend(loc="best")
         figure.colorbar(points, ax=ax, label="step")
     return path
+
+
+def recon_kl_runs(runs: Mapping[str, Rows], path: Path) -> Path | None:
+    """The paths of several runs in the plane of (KL, reconstruction), one colour a run: of the validation split, without one of training.
+
+    A ring is where a path starts, a square where it ends; its dots grow with the step. Runs that log no KL are left out.
+    """
+    paths = {}
+    for name, rows in runs.items():
+        found = {split: p for split in ("val", "train") if (p := _path(rows, split)) is not None}
+        for split, way in [*found.items()][:1]:
+            paths[name if split == "val" else f"{name} (training)"] = way
+    if not paths:
+        return None
+    with canvas(path, 7.0, 5.0) as figure:
+        ax = figure.subplots()
+        for i, (name, (steps, kl, recon)) in enumerate(paths.items()):
+            colour = COLOURS[i % len(COLOURS)]
+            ax.plot(kl, recon, ("-", "--", ":", "-.")[i // len(COLOURS) % 4], color=colour, lw=0.9, alpha=0.8)
+            ax.scatter(kl, recon, s=3 + 17 * steps / steps[-1], color=colour, linewidths=0, zorder=2)
+            ax.plot(kl[0], recon[0], "o", ms=8, mfc="white", mec=colour, mew=1.4, zorder=3)
+            ax.plot(kl[-1], recon[-1], "s", ms=8, mfc=colour, mec=INK, mew=0.8, zorder=4, label=f"{name}: {kl[-1] + recon[-1]:.2f}")
+        ax.margins(0.08)
+        _equal_sums(ax)
+        ax.set_title("reconstruction against KL over training (ring: first, square: last; dashed: equal sum)")
+        ax.legend(title="validation: reconstruction + KL at the end", loc="best", ncols=2 if len(paths) > 8 else 1)
+    return path
+
+
+def _path(rows: Rows, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(steps, KL, reconstruction) of the rows of a split that have both finite; None for fewer than two."""
+    found = [(row["step"], row.get("kl"), row.get("recon")) for row in rows if row.get("split") == split]
+    found = [point for point in found if None not in point and np.isfinite(point).all()]
+    if len(found) < 2:
+        return None
+    steps, kl, recon = np.array(found, np.float64).T
+    return steps, kl, recon
+
+
+def _equal_sums(ax: Any) -> None:
+    """Dashed lines of equal reconstruction + KL, which is -ELBO, over the axes as they are, and the axes' names."""
+    (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+    x, y = np.meshgrid(np.linspace(left, right, 50), np.linspace(low, high, 50))
+    lines = ax.contour(x, y, x + y, levels=8, colors="#9aa2a9", linewidths=0.6, linestyles="dashed", zorder=0)
+    ax.clabel(lines, fmt="%.4g", fontsize=7)
+    ax.grid(False)
+    ax.set(xlabel="KL(q(z|x) || p(z)) [nats per example]", ylabel="reconstruction -E log p(x|z) [nats per example]")
 
 
 def run_curves(runs: Mapping[str, Rows], path: Path) -> Path:
