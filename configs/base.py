@@ -138,6 +138,60 @@ def vq(event: tuple[int, ...], levels: int, grid: tuple[int, ...], codes: int, w
     return ConfigDict(c | changes)
 
 
+def layered(event: tuple[int, ...], levels: int, latents: tuple[int, ...], **changes) -> ConfigDict:
+    """The model section of a VAE of stochastic layers: every key of vaeflow/models/layered.py."""
+    c = dict(
+        kind="layered",
+        event=event,
+        levels=levels,
+        latents=latents,  # sizes, from the data up
+        encoders=tuple(f"encoder_{i + 1}" for i in range(len(latents))),  # names of parts: q(z_1|x), q(z_2|z_1), ...
+        decoders=tuple(f"decoder_{i + 1}" for i in range(len(latents))),  # p(x|z_1), p(z_1|z_2), ...
+        std="softplus",  # as in `vae`, as is what follows
+        std_bound=10.0,
+        likelihood="bernoulli",
+        likelihood_std=0.1,
+        objective="elbo",
+        alpha=0.0,
+        samples=1,
+        beta=1.0,
+        beta_schedule="constant",
+        beta_start=0.0,
+        beta_steps=0,
+        beta_ramp=0.5,
+    )
+    return ConfigDict(c | changes)
+
+
+def ladder(event: tuple[int, ...], levels: int, **changes) -> ConfigDict:
+    """The model section of a ladder VAE: every key of vaeflow/models/ladder.py."""
+    c = dict(
+        kind="ladder",
+        event=event,
+        levels=levels,
+        strides=(2, 2, 2),  # one number a scale, from the data up: how many times coarser it is than the one below
+        blocks=(1, 1, 1),  # levels at each scale
+        latents=(1, 4, 8),  # channels of a level at a pixel, per scale
+        width=32,  # features a pixel
+        kernel=3,
+        activation="gelu",
+        dtype="float32",
+        posterior="joint",  # joint, weighted (by precision, with the prior's moments)
+        std="softplus",  # as in `vae`, as is what follows
+        std_bound=10.0,
+        likelihood="bernoulli",
+        likelihood_std=0.1,
+        samples=1,
+        beta=1.0,
+        beta_schedule="constant",
+        beta_start=0.0,
+        beta_steps=0,
+        beta_ramp=0.5,
+        free_bits=0.0,  # nats a level
+    )
+    return ConfigDict(c | changes)
+
+
 def flow(event: tuple[int, ...], levels: int = 0, **changes) -> ConfigDict:
     """The model section of a flow: every key of vaeflow/models/flow.py."""
     c = dict(

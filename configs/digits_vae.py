@@ -10,17 +10,26 @@ Expected (default row, seed 0, 300 test images): -ELBO 91.58 ± 0.86, NLL (IWAE-
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, mlp, repeat, spline, vae
+from configs.base import base, mlp, vae
+from configs.latents import POSTERIORS, PRIORS, posterior, prior
 
 ROWS = {
     "": "VAE, 8 latents, MLP 256, discretised logistic likelihood (the default experiment)",
     "2d": "the same with 2 latents: draws the latent manifold",
     "conv": "convolutional encoder and decoder",
-    "flow_prior": "RealNVP prior over the latents",
-    "flow_posterior": "inverse-spline posterior over the Gaussian, conditioned on the encoder",
-    "planar": "16 planar flows over the Gaussian posterior, their parameters from the encoder",
-    "radial": "16 radial flows in their place",
-    "sylvester": "4 Sylvester flows in their place, 8 columns by 8 Householder reflections",
+    "mixture_prior": "prior: a mixture of 50 Gaussians",
+    "vamp_prior": "prior: VampPrior, the mixture of the posteriors of 100 pseudo-inputs",
+    "realnvp_prior": "prior: RealNVP",
+    "maf_prior": "prior: MAF",
+    "spline_prior": "prior: RQ-NSF, coupling",
+    "autoregressive_prior": "prior: every p(z_i | z_<i) a mixture of 10 Gaussians",
+    "conditional_prior": "conditioned on the label, which has a Gaussian of its own in the prior too",
+    "full_covariance": "posterior: a Gaussian with a full covariance matrix",
+    "iaf": "posterior: 2 inverse autoregressive flows over the Gaussian, their context from the encoder",
+    "planar": "posterior: 16 planar flows, their parameters from the encoder",
+    "radial": "posterior: 16 radial flows",
+    "sylvester": "posterior: 4 Sylvester flows, 8 columns by 8 Householder reflections",
+    "spline": "posterior: 4 inverse spline couplings",
     "cyclical": "cyclical warm-up of beta: 4 cycles",
     "free_bits": "linear warm-up of beta and 0.1 nats of free bits per latent",
     "conditional": "conditioned on the label: p(x|label)",
@@ -47,27 +56,10 @@ def get_config(row: str = "") -> ConfigDict:
     elif row == "conv":
         c.parts.encoder = dict(kind="conv", channels=(16, 32), kernel=3, stride=2, hidden=(128,), activation="relu", dtype="float32")
         c.parts.decoder = dict(kind="deconv", channels=(32, 16), kernel=3, stride=2, hidden=(128,), activation="relu", dtype="float32")
-    elif row == "flow_prior":
-        c.model.prior = "flow"
-        c.parts.flow = repeat("step", 4)
-        c.parts.step = dict(kind="chain", of=("coupling_a", "coupling_b"))
-        for name, flip in (("coupling_a", False), ("coupling_b", True)):
-            c.parts[name] = affine("flow_net", "alternating", flip)
-        c.parts.flow_net = mlp(64)
-    elif row == "flow_posterior":
-        c.model.posterior = "flow"
-        c.model.posterior_context = 32
-        c.parts.flow = dict(kind="inverse", of="steps")
-        c.parts.steps = repeat("step", 2)
-        c.parts.step = dict(kind="chain", of=("coupling_a", "coupling_b"))
-        for name, flip in (("coupling_a", False), ("coupling_b", True)):
-            c.parts[name] = spline("flow_net", "alternating", flip)
-        c.parts.flow_net = mlp(64)
-    elif row in ("planar", "radial", "sylvester"):
-        c.model.posterior = "flow"
-        c.model.posterior_context = 32
-        c.parts.flow = repeat("step", 4 if row == "sylvester" else 16)
-        c.parts.step = dict(kind=row) | (dict(columns=8, reflections=8) if row == "sylvester" else {})
+    elif row.removesuffix("_prior") in PRIORS and row.endswith("_prior"):
+        prior(c, row.removesuffix("_prior"))
+    elif row in POSTERIORS:
+        posterior(c, row)
     elif row == "cyclical":
         c.model.update(beta_schedule="cyclical", beta_steps=750)
     elif row == "free_bits":

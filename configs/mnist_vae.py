@@ -15,7 +15,8 @@ at most 11 and 18 minutes of training on 2 busy CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, mlp, repeat, spline, vae
+from configs.base import base, mlp, vae
+from configs.latents import posterior, prior
 
 ROWS = {
     "": "the VAE-tables guide's model with 2 latents, BCE on intensities",
@@ -24,7 +25,13 @@ ROWS = {
     "16_select": "16 latents, the same",
     "binary": "dynamically binarized, 32 latents, MLP 512: a likelihood, NLL by IWAE",
     "conv": "dynamically binarized, 32 latents, convolutional",
-    "flow_prior": "dynamically binarized, 32 latents, MLP 512, RQ-spline flow prior",
+    "maf_prior": "the same as binary with a MAF prior",
+    "spline_prior": "the same as binary with a prior of RQ-spline couplings",
+    "vamp_prior": "the same as binary with a VampPrior of 100 pseudo-inputs",
+    "iaf": "the same as binary with 2 inverse autoregressive flows over the posterior",
+    "sylvester": "the same as binary with 4 Sylvester flows over the posterior",
+    "conditional": "the same as binary, conditioned on the label",
+    "conditional_prior": "the same, the prior a Gaussian of each label",
 }
 
 EPOCHS = {2: 75, 16: 100}  # of the guide's rows, by latents; chosen on train[50000:] with the rows *_select
@@ -50,15 +57,14 @@ def get_config(row: str = "") -> ConfigDict:
         c.optim.update(weight_decay=0.0, schedule="cosine")
         epochs = 50
     c.train.update(steps=epochs * epoch, log_every=epoch // 4, eval_every=5 * epoch, checkpoint_every=5 * epoch)
-    if row == "conv":
+    if row == "conditional":
+        c.data.context = "label"
+    elif row == "conv":
         c.parts.encoder = dict(kind="conv", channels=(16, 32), kernel=4, stride=2, hidden=(128,), activation="relu", dtype="float32")
         c.parts.decoder = dict(kind="deconv", channels=(32, 16), kernel=4, stride=2, hidden=(128,), activation="relu", dtype="float32")
         c.train.steps = 10 * epoch
-    elif row == "flow_prior":
-        c.model.prior = "flow"
-        c.parts.flow = repeat("step", 4)
-        c.parts.step = dict(kind="chain", of=("linear", "coupling"))
-        c.parts.linear = dict(kind="lu_linear", start="rotation")
-        c.parts.coupling = spline("flow_net", "half", False)
-        c.parts.flow_net = mlp(128, 128)
+    elif row in ("maf_prior", "spline_prior", "vamp_prior", "conditional_prior"):
+        prior(c, row.removesuffix("_prior"), width=128)
+    elif row in ("iaf", "sylvester"):
+        posterior(c, row, width=128)
     return c
