@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import distrax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from vaeflow.data import Split
 from vaeflow.diagnose import anomaly, probes
 from vaeflow.diagnose.others import MADE, other, regrey, resized
 from vaeflow.errors import UserError
+from vaeflow.model import Latent
 
 # The encoder of toys.linear_gaussian sees x along SEEN alone.
 SEEN = toys.W[:, 0] / np.linalg.norm(toys.W[:, 0])
@@ -52,6 +54,9 @@ def test_probes_need_labels_a_latent_and_other_examples():
     ):
         with pytest.raises(UserError, match=message):
             probes.needs(toy, settings)
+    codes = Latent(lambda *_: None, lambda params, x, context=None: distrax.Categorical(logits=x), lambda *_: None)
+    with pytest.raises(UserError, match=r"codes .int32., which have no mean"):
+        probes.needs(run(toys.model(None, "none", codes), few), settings)
     with pytest.raises(UserError, match=r"probes\.neighbours=10 is more than"):
         probes.needs(run(model, few), probes.Settings())
     missing = few._replace(label=np.array([-1, 0, 1] * 3, np.int32))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests import toys
+from tests.model_cases import BATCH, CASES, case
 from vaeflow import evaluate, information
 from vaeflow.data import Split
 from vaeflow.distributions import Joint, normal
@@ -169,6 +170,19 @@ def test_codes_have_an_information_too():
     share = np.bincount(2 * (split.x[:, 0] > 0) + (split.x[:, 1] > 0)) / 500
     assert found["information"] == pytest.approx(-(share * np.log(share)).sum(), rel=1e-4)
     assert found["information"] + found["aggregate_kl"] == pytest.approx(math.log(4), rel=1e-4)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name, i", CASES)
+def test_every_latent_has_an_information(name, i):
+    c = case(name, i)
+    if c.model.latent is None:
+        return
+    split = Split(*(np.asarray(a) for a in c.batch.values()))
+    found = information_terms(c.model, c.params, split, KEY, top=1.0, batch=BATCH)
+    assert found["own_share"] * BATCH > 0.999 and found["own_share"] < 1.001
+    assert found["information"] < math.log(BATCH) + 1e-3 and found["recon_mse"] > 0
+    assert ("aggregate_kl" in found) != ("depends on the context" in found.get("information_note", ""))
 
 
 def test_evenly_spaced_examples_keep_what_belongs_together():

@@ -57,7 +57,6 @@ def information_terms(model: Model, params: Params, split: Split, key: Array, *,
     top: what the model's x are divided by to give intensities in [0, 1]; options: those of `passes.make_pass`.
     """
     assert model.latent is not None
-    prior_of = model.latent.prior
     some = evenly(split, MARGINAL_EXAMPLES)
     error = gather(make_pass(reconstruction_error(model, top), some, key, **options)(params))["mse"]
     out: dict[str, Any] = {"recon_mse_examples": len(error)}
@@ -76,8 +75,7 @@ def information_terms(model: Model, params: Params, split: Split, key: Array, *,
     share = float(np.exp(information).mean(dtype=np.float64) / len(log_q))
     out |= {"information_examples": len(log_q), "own_share": share, "saturated": share > SATURATED}
     out["information"], out["information_se"] = mean_se(information)
-    context = split.context if split.context is None else split.context[:1]
-    if not jax.eval_shape(lambda p, c: jnp.zeros(prior_of(p, c).batch_shape), params, context).shape:
+    if is_one_prior(model, params, split):
         out["aggregate_kl"], out["aggregate_kl_se"] = mean_se(drawn["kl"] - information)
     else:
         out["information_note"] = "KL(q(z) || p(z)) is left out: p depends on the context"
@@ -120,6 +118,13 @@ def drawn_latents(model: Model) -> Example:
         return out | {"kl": gaussian_kl(ours, theirs).sum(), "prior_mean": mean, "prior_std": std}
 
     return fn
+
+
+def is_one_prior(model: Model, params: Params, split: Split) -> bool:
+    """Whether p(z) is the same for all examples."""
+    assert model.latent is not None
+    prior = model.latent.prior
+    return split.context is None or not jax.eval_shape(lambda p, c: jnp.zeros(prior(p, c).batch_shape), params, split.context[:1]).shape
 
 
 def reconstruction_error(model: Model, top: float) -> Example:

@@ -12,11 +12,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vaeflow.build import Count, Positive
 from vaeflow.data import Split
-from vaeflow.diagnose.check import Finding, Run, over, posterior_shape
+from vaeflow.diagnose.check import Finding, Run, first, latent, over
 from vaeflow.elbo import posterior_means
 from vaeflow.errors import UserError
 from vaeflow.information import evenly
@@ -32,8 +34,11 @@ class Settings(NamedTuple):
 
 
 def needs(run: Run, settings: Settings) -> None:
-    """UserError: no latent, no labels, the training examples themselves."""
-    posterior_shape(run)
+    """UserError: no latent or one without a mean, no labels, the training examples themselves."""
+    posterior = latent(run).posterior
+    z = jax.eval_shape(lambda p, one: posterior(p, one["x"], one.get("context")).sample(seed=run.key), run.params, first(run))
+    if not jnp.issubdtype(z.dtype, jnp.inexact):
+        raise UserError(f"the latent is codes ({z.dtype}), which have no mean")
     if run.name == "train":
         raise UserError("probes learn from the training split; --split: val or test")
     if run.split.label is None or run.source.train.label is None:
