@@ -26,7 +26,7 @@ from vaeflow import objectives
 from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Likelihood
 from vaeflow.model import Latent, Model
-from vaeflow.models.discrete_estimators import RELAXED, Estimation, Estimator, check, surrogate
+from vaeflow.models.discrete_estimators import MULTI_SAMPLE, RELAXED, Estimation, Estimator, check, surrogate
 from vaeflow.models.discrete_latent import Bits, OneHots, kl
 from vaeflow.models.observed import observed
 from vaeflow.nets import Net
@@ -68,6 +68,8 @@ def discrete_vae(
                     constant
     beta_*          see objectives.beta_schedule; 1 for the multi-sample estimators, whose weights must be those of log p(x)
     temperature     of `sample`: the prior's logits are divided by it (a uniform prior stays uniform)
+
+    `best` is chosen by the k-sample bound where that is trained, else by the ELBO.
     """
     how = Estimation(estimator, samples, baseline is not None, wake_q, sleep_q, relaxation, relaxation_start, relaxation_steps)
     check(how, beta, beta_schedule, beta_steps)
@@ -148,13 +150,17 @@ def discrete_vae(
         z = prior_of(params, temperature=temperature).sample(seed=key_z, sample_shape=(n,))
         return data.show(key_x, likelihood_of(params, z, context))
 
+    def terms(params, key, batch):
+        return {"loss": -objectives.iwae(jax.vmap(lambda key: log_prob(params, key, batch))(jax.random.split(key, samples)))}
+
     return Model(
         init=init,
         loss=loss,
         sample=sample,
         log_prob=log_prob,
         density="weight",
-        latent=Latent(prior_of, posterior_of, likelihood_of),
+        latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True),
+        terms=terms if estimator in MULTI_SAMPLE else None,
         note=data.note,
     )
 

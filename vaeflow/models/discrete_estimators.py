@@ -9,6 +9,7 @@ import jax
 from vaeflow import objectives
 from vaeflow.errors import UserError
 from vaeflow.model import Array
+from vaeflow.models.vae_loss import check_schedule
 
 Estimator = Literal["reinforce", "reinforce_baseline", "leave_one_out", "vimco", "wake_sleep", "gumbel_softmax", "straight_through"]
 RELAXED = ("gumbel_softmax", "straight_through")
@@ -67,5 +68,4 @@ def check(how: Estimation, beta: float, schedule: str, beta_steps: int) -> None:
     if name in MULTI_SAMPLE and (beta != 1 or schedule != "constant"):
         words = f"model.beta={beta:g}, model.beta_schedule={schedule!r}"
         raise UserError(f"{words}: {chosen} needs 1, constant, as its weights are those of log p(x)")
-    if schedule != "constant" and beta_steps < 1:
-        raise UserError(f"model.beta_schedule={schedule!r} needs model.beta_steps >= 1, not {beta_steps}")
+    check_schedule(schedule, beta_steps)
