@@ -7,9 +7,9 @@ from experiments.main import compilation_cache, run
 from vaeflow.errors import UserError
 
 EXAMPLES = """\
-  python -m experiments.diagnose --list
-  python -m experiments.diagnose --workdir=runs/digits_vae --checks=iwae --iwae.k=5000
-  python -m experiments.diagnose --workdir=runs/digits_vae --checks=iwae --examples=50 --split=val
+  python -m experiments.diagnose --workdir=runs/digits_vae --checks=iwae,ais,bdmc,refine
+  python -m experiments.diagnose --workdir=runs/digits_vae --checks=ais --examples=50 --split=val --ais.chains=32 --ais.steps=2000
+  python -m experiments.diagnose --workdir=runs/digits_vae_2d --checks=hmc --hmc.samples=2000 --config.eval.batch=20
 --CHECK.KEY=VALUE is a setting of a check (--list shows all); of the config only values under config.eval may be overridden."""
 
 

@@ -1,0 +1,79 @@
+"""experiments.diagnose: its flags, its table and diagnostics.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.commands import call, refusal
+from tests.runs import SMALL
+from vaeflow.diagnose import CHECKS
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("diagnose") / "vae"
+    call("train", *SMALL, "--config.train.steps=10", f"--workdir={workdir}")
+    return workdir
+
+
+def written(workdir: Path, name: str = "diagnostics.json") -> dict:
+    return json.loads((workdir / name).read_text())
+
+
+def test_list_shows_every_check_and_setting():
+    text = call("diagnose", "--list")
+    for name, check in CHECKS.items():
+        assert check.title in text
+        for key, value in check.defaults._asdict().items():
+            assert f"--{name}.{key}={value}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "held"),
+    [
+        (["--checks=iwe"], ["--checks='iwe'", "did you mean 'iwae'", "bdmc"]),
+        (["--checks=iwae", "--iwae.kk=3"], ["iwae: the key='kk'", "known: k"]),
+        (["--checks=iwae", "--iwae.k=0"], ["iwae.k=0 is impossible; it must be >= 1"]),
+        (["--checks=iwae", "--iwae.k=many"], ["iwae.k='many' has the wrong type; it must be int"]),
+        (["--checks=ais", "--ais.start=encoder"], ["ais.start='encoder'", "posterior, prior"]),
+        (["--checks=iwae", "--ais.chains=3"], ["--ais.chains=3", "does not run", "--checks=iwae"]),
+        (["--checks=iwae", "--aiss.chains=3"], ["the check='aiss'", "did you mean 'ais'"]),
+        (["--checks=iwae", "--examples=0"], ["--examples=0 is impossible; it must be >= 1"]),
+        (["--checks=iwae"], ["workdir=nowhere does not exist"]),
+        (["--check=iwae"], ["the flag='--check'", "did you mean '--checks'"]),
+        ([], ["--checks", "known checks: iwae, ais"]),
+    ],
+)
+def test_wrong_commands_are_one_line(words, held):
+    line = refusal("diagnose", "--workdir=nowhere", *words)
+    assert all(word in line for word in held), line
+
+
+def test_the_table_and_the_file_of_several_checks_one_after_another(vae):
+    text = call("diagnose", f"--workdir={vae}", "--checks=iwae", "--examples=7", "--iwae.k=30")
+    assert "test split: 7 of 300 examples" in text and "IWAE-30" in text and str(vae / "diagnostics.json") in text
+    first = written(vae)["iwae"]
+    assert first["settings"] == {"k": 30} and first["examples"] == 7 and first["split"] == "test" and first["params"] == "best"
+    assert np.isfinite(first["numbers"]["log_p"]["value"]) and first["numbers"]["log_p"]["se"] > 0
+    assert f"{first['numbers']['log_p']['value']:.3f} ± {first['numbers']['log_p']['se']:.3f}" in text
+
+    few = ("--refine.steps=2", "--refine.draws=1", "--refine.k=4")
+    call("diagnose", f"--workdir={vae}", "--checks=refine", "--examples=7", *few)
+    assert list(written(vae)) == ["iwae", "refine"] and written(vae)["iwae"] == first
+
+    call("diagnose", f"--workdir={vae}", "--checks=iwae", "--examples=7", "--iwae.k=30", "--config.eval.batch=3")
+    again = written(vae)["iwae"]["numbers"]
+    assert again["log_p"]["value"] == pytest.approx(first["numbers"]["log_p"]["value"], rel=1e-5)  # whatever the batches
+    call("diagnose", f"--workdir={vae}", "--checks=iwae", "--examples=3", "--split=val", "--iwae.k=30")
+    assert written(vae, "diagnostics_val.json")["iwae"]["split"] == "val" and written(vae)["iwae"]["numbers"] == again
+
+
+def test_a_check_that_does_not_apply_is_named_before_any_runs(vae):
+    before = (vae / "diagnostics.json").read_text() if (vae / "diagnostics.json").exists() else ""
+    line = refusal("diagnose", f"--workdir={vae}", "--checks=iwae,hmc", "--hmc.limit=1")
+    assert "--checks=hmc does not apply" in line and "hmc.limit=1" in line
+    assert before == ((vae / "diagnostics.json").read_text() if before else "")
