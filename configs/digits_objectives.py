@@ -1,0 +1,53 @@
+"""One VAE of the digits under every objective: bounds of log p(x), forms of the KL term, regularisers of the aggregate posterior.
+
+    python -m experiments.train --config=configs/digits_objectives.py:iwae_50 --workdir=runs/digits_iwae_50
+    python -m experiments.train --config=configs/digits_objectives.py:vae_then_iwae --workdir=runs/swap --config.init_from=runs/digits_elbo
+    python -m experiments.compare runs/digits_elbo runs/digits_iwae_50 runs/swap
+
+Dynamically binarized, 16 latents, one hidden layer of 128: the same encoder, decoder and number of steps in every row, `best` by the
+row's own bound (the ELBO where it has none). Numbers: results/digits_objectives.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base, mlp, vae
+
+# row: (one line, changes of the model section)
+_ROWS = {
+    "elbo": ("ELBO, one draw", dict()),
+    "elbo_5": ("ELBO, the mean of 5 draws", dict(samples=5)),
+    "elbo_50": ("ELBO, the mean of 50 draws", dict(samples=50)),
+    "elbo_path": ("ELBO without the score of q (sticking the landing)", dict(objective="elbo_path")),
+    "iwae_5": ("IWAE, 5 draws", dict(objective="iwae", samples=5)),
+    "iwae_50": ("IWAE, 50 draws", dict(objective="iwae", samples=50)),
+    "iwae_one_50": ("IWAE, 50 draws, backward through one of them", dict(objective="iwae_one", samples=50)),
+    "iwae_path_50": ("IWAE without the score of q", dict(objective="iwae_path", samples=50)),
+    "dreg_5": ("IWAE, doubly reparameterised gradients, 5 draws", dict(objective="dreg", samples=5)),
+    "dreg_50": ("IWAE, doubly reparameterised gradients, 50 draws", dict(objective="dreg", samples=50)),
+    "renyi": ("Renyi bound of order 0.5, 5 draws", dict(objective="renyi", alpha=0.5, samples=5)),
+    "beta": ("beta-VAE, beta 4", dict(beta=4.0)),
+    "cyclical": ("cyclical warm-up of beta, 4 cycles", dict(beta_schedule="cyclical", beta_steps=1000)),
+    "free_bits": ("0.1 nats of free bits a latent", dict(free_bits=0.1)),
+    "capacity": ("KL held at a capacity that rises to 8 nats, weight 10", dict(capacity=8.0, capacity_steps=3000, beta=10.0)),
+    "beta_tc": ("beta-TC-VAE, beta 4", dict(tc=3.0)),
+    "info": ("InfoVAE: no KL term but 100 MMD^2", dict(beta=0.0, mmd=100.0)),
+    "adversarial": ("adversarial autoencoder: no KL term but a critic", dict(beta=0.0, adversarial=1.0, critic="critic")),
+    "vae_then_iwae": ("objective swap: IWAE, 50 draws, from a run of elbo (needs --config.init_from)", dict(objective="iwae", samples=50)),
+    "iwae_then_vae": ("objective swap: ELBO from a run of iwae_50 (needs --config.init_from)", dict()),
+}
+ROWS = {row: line for row, (line, _) in _ROWS.items()}
+
+
+def get_config(row: str = "elbo") -> ConfigDict:
+    c = base()
+    c.data.update(kind="digits", batch=64, binarize="dynamic")
+    c.model = vae((8, 8, 1), 2, latent=16, **_ROWS[row][1])
+    c.parts = ConfigDict(dict(encoder=mlp(128, activation="tanh"), decoder=mlp(128, activation="tanh")))
+    if c.model.critic:
+        c.parts.critic = mlp(64, 64)
+    c.optim.update(learning_rate=1e-3, schedule="cosine")
+    c.train.update(steps=4000, eval_every=400, checkpoint_every=1000)
+    c.eval.update(k=1000, chunk=50)
+    if "_then_" in row:
+        c.optim.update(learning_rate=1e-4, schedule="constant")
+    return c

@@ -1,0 +1,165 @@
+"""The VAE's objectives, priors and posteriors against analytic cases; what does not fit together is one line."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.model_cases import KEY, VAE, quick
+from tests.test_vae import draws, linear_gaussian, make
+from vaeflow import objectives
+from vaeflow.errors import UserError
+
+LINEAR = dict(kind="mlp", hidden=(), activation="relu", dtype="float32")
+BITS = {"x": jax.random.bernoulli(KEY, 0.5, (16, 6)).astype(jnp.uint8)}
+
+
+@pytest.mark.parametrize("objective, alpha", [("elbo_path", 0.0), ("iwae", 0.0), ("iwae_one", 0.0), ("dreg", 0.0), ("renyi", 0.5)])
+def test_every_bound_is_the_marginal_likelihood_at_the_exact_posterior(objective, alpha):
+    model, params, batch, log_p = linear_gaussian(objective=objective, alpha=alpha, samples=3)
+    loss, metrics = quick(model.loss)(params, KEY, batch, 0)
+    assert loss == pytest.approx(-log_p.mean(), abs=1e-3)
+    assert metrics["recon"] + metrics["kl"] == pytest.approx(float(loss), abs=1e-3)
+
+
+def test_runs_of_many_draws_are_selected_by_their_own_bound():
+    model, params, batch, log_p = linear_gaussian(objective="iwae", samples=50)
+    params["encoder"]["head"]["bias"] += jnp.array([0.3, -0.3, 0.3, 0.4, -0.2, 0.2])  # a wrong posterior: the bounds differ
+    chosen = quick(model.terms)(params, KEY, batch)["loss"]
+    elbo = -quick(model.log_prob)(params, KEY, batch)
+    assert chosen.shape == (64,) and -log_p.mean() < chosen.mean() < elbo.mean() - 0.1
+    assert make().terms is None
+
+
+def test_a_triangular_layer_gives_the_posterior_a_full_covariance():
+    """x = W z + noise with correlated columns: p(z|x) is no diagonal Gaussian, and L(x) with the right entries reaches it."""
+    rng = np.random.default_rng(0)
+    w, noise = rng.normal(size=(5, 2)), 0.4
+    model = make(
+        parts=dict(net=LINEAR, full=dict(kind="triangular")),
+        **dict(event=(5,), latent=2, levels=0, likelihood="gaussian", likelihood_std=noise, std="log_variance", posterior="full"),
+    )
+    cov = np.linalg.inv(np.eye(2) + w.T @ w / noise**2)
+    lower = cov[1, 0] / cov[0, 0]
+    inverse = np.array([[1, 0], [-lower, 1]])
+    mean = w @ cov.T / noise**2 @ inverse.T  # of z before the layer
+    variance = np.diag(inverse @ cov @ inverse.T)
+    params = {
+        "decoder": {"head": {"kernel": w.T, "bias": np.zeros(5)}},
+        "encoder": {"head": {"kernel": np.hstack([mean, 0 * mean]), "bias": np.concatenate([np.zeros(2), np.log(variance)])}},
+        "posterior": {"free": np.array([lower])},
+    }
+    params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
+    x = rng.normal(size=(32, 2)) @ w.T + noise * rng.normal(size=(32, 5))
+    whole = w @ w.T + noise**2 * np.eye(5)
+    log_p = -0.5 * ((x @ np.linalg.inv(whole)) * x).sum(1) - 0.5 * np.linalg.slogdet(2 * np.pi * whole)[1]
+    batch = {"x": jnp.asarray(x, jnp.float32)}
+    np.testing.assert_allclose(draws(model, params, batch, 5), np.broadcast_to(log_p, (5, 32)), rtol=2e-4, atol=2e-3)
+    params["posterior"]["free"] *= 0
+    assert draws(model, params, batch, 200).mean() < log_p.mean() - 0.05
+
+
+def test_a_vamp_prior_is_the_mixture_of_posteriors_at_its_pseudo_inputs():
+    model = make(pseudo_inputs=4, latent=1)
+    params = quick(model.init)(KEY, BITS)
+    u = jax.nn.sigmoid(params["pseudo_inputs"])
+    assert u.shape == (4, 6)
+    z = jnp.linspace(-6, 6, 801)[:, None]
+    ours = model.latent.prior(params).log_prob(z)
+    theirs = model.latent.posterior(params, u).log_prob(z[:, None])
+    np.testing.assert_allclose(ours, jax.nn.logsumexp(theirs, axis=1) - np.log(4), rtol=1e-5, atol=1e-5)
+    assert np.exp(ours).sum() * (z[1, 0] - z[0, 0]) == pytest.approx(1.0, abs=1e-3)
+    sample, log_p = model.latent.prior(params).sample_and_log_prob(seed=KEY, sample_shape=(4000,))
+    np.testing.assert_allclose(log_p, model.latent.prior(params).log_prob(sample), rtol=1e-5, atol=1e-5)
+    p = np.exp(ours) / np.exp(ours).sum()
+    assert sample.mean() == pytest.approx(float((p * z[:, 0]).sum()), abs=0.08)
+
+
+def test_a_base_of_the_context_is_a_prior_of_each_class():
+    model = make(prior_base="context_normal", prior="layer")
+    context = jnp.eye(3)[jnp.arange(16) % 3]
+    params = quick(model.init)(KEY, BITS | {"context": context})
+    params["prior_base"]["bias"] = params["prior_base"]["bias"].at[0].set(5.0)
+    params["prior_base"]["kernel"] = params["prior_base"]["kernel"].at[0, 0].set(-10.0)
+    prior = model.latent.prior(params, context)
+    z, log_p = prior.sample_and_log_prob(seed=KEY, sample_shape=(7,))
+    assert z.shape == (7, 16, 3) and log_p.shape == (7, 16)
+    np.testing.assert_allclose(log_p, prior.log_prob(z), rtol=1e-4, atol=1e-4)
+    first = np.asarray(context[:, 0] == 1)  # the layer starts as the identity
+    assert z[:, first, 0].mean() == pytest.approx(-5, abs=0.5) and z[:, ~first, 0].mean() == pytest.approx(5, abs=0.5)
+    assert model.sample(params, KEY, 5, context[0]).shape == (5, 6)
+
+
+def test_capacity_and_penalties_enter_the_loss():
+    params = quick(make().init)(KEY, BITS)
+    plain = quick(make().loss)(params, KEY, BITS, 5)[1]
+    held = quick(make(capacity=4.0, capacity_steps=10, beta=3.0).loss)(params, KEY, BITS, 5)[1]
+    assert held["loss"] == pytest.approx(float(plain["recon"] + 3 * abs(plain["kl"] - 2.0)), rel=1e-5)
+    for name, weight in (("mmd", 7.0), ("tc", 2.0)):
+        found = quick(make(**{name: weight}).loss)(params, KEY, BITS, 5)[1]
+        assert found["loss"] == pytest.approx(float(plain["loss"] + weight * found[name]), rel=1e-5)
+
+
+def test_the_critic_and_the_encoder_each_learn_from_their_own_term():
+    model = make(adversarial=2.0, critic="net", beta=0.0)
+    params = quick(model.init)(KEY, BITS)
+    both, metrics = quick(jax.grad(model.loss, has_aux=True))(params, KEY, BITS, 0)
+    assert metrics["loss"] == pytest.approx(float(metrics["recon"] + 2 * metrics["fooling"]), rel=1e-5)  # the critic's loss adds no value
+    q = model.latent.posterior(params, BITS["x"]).sample(seed=jax.random.split(KEY, 3)[0], sample_shape=(1,))[0]
+    p = jax.random.normal(jax.random.fold_in(jax.random.split(KEY, 3)[2], 2), q.shape)
+
+    def critic_loss(own):
+        from tests.model_cases import MLP
+        from vaeflow.nets import NETS
+
+        net = NETS["mlp"](**{k: v for k, v in MLP.items() if k != "kind"}).module((1,), 1, False)
+        return objectives.critic_loss(*(net.apply({"params": own}, z)[:, 0] for z in (p, q)))
+
+    expected = jax.grad(critic_loss)(params["critic"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), both["critic"], expected)
+
+
+def test_pixels_one_by_one_are_a_probability_and_draw_what_they_score():
+    """Three binary pixels given z: the eight probabilities sum to 1 and are the frequencies of draws."""
+    model = make(event=(3,), autoregressive="made", latent=2)
+    params = quick(model.init)(KEY, {"x": BITS["x"][:, :3]})
+    head = params["autoregressive"]["head"]
+    head["kernel"] = jax.random.normal(KEY, head["kernel"].shape)
+    z = jnp.array([0.3, -1.0])
+    every = jnp.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], jnp.uint8)
+    p = model.latent.likelihood(params, z)
+    probability = np.exp(quick(lambda x: p.log_prob(x))(every))
+    assert probability.sum() == pytest.approx(1.0, abs=1e-5)
+    x = np.asarray(quick(lambda key: p.sample(seed=key, sample_shape=(4000,)))(KEY))
+    share = np.bincount((x @ [4, 2, 1]).astype(int), minlength=8) / 4000
+    np.testing.assert_allclose(share, probability, atol=4 * np.sqrt(0.25 / 4000))
+    independent = [probability[every[:, i] == 1].sum() for i in range(3)]
+    assert np.abs(probability - np.prod(np.where(every, independent, 1 - np.array(independent)), 1)).max() > 0.01
+    assert p.mean().shape == (3,)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (dict(capacity=1.0), "capacity=1 and capacity_steps=0 go together"),
+        (dict(capacity=1.0, capacity_steps=5, free_bits=0.1), "two forms of the KL"),
+        (dict(tc=1.0, posterior="layer"), "model.tc=1 needs a diagonal Gaussian"),
+        (dict(tc=1.0, prior="layer"), "model.tc=1 needs a diagonal Gaussian"),
+        (dict(adversarial=1.0), "adversarial=1 and model.critic go together"),
+        (dict(critic="net"), "adversarial=0 and model.critic go together"),
+        (dict(objective="iwae", beta=2.0, samples=5), "model.beta is for model.objective='elbo' alone"),
+        (dict(objective="iwae", mmd=2.0, samples=5), "model.mmd is for model.objective='elbo' alone"),
+        (dict(objective="dreg"), "needs model.samples >= 2, not 1"),
+        (dict(alpha=0.5), "model.alpha=0.5 is not read by model.objective='elbo'"),
+        (dict(objective="renyi", alpha=1.0), "model.alpha=1.0 is impossible"),
+        (dict(objective="iwea"), "model.objective='iwea' is unknown .did you mean 'iwae'"),
+        (dict(pseudo_inputs=3, prior_base="gaussian_mixture"), "two bases of one prior"),
+        (dict(pseudo_inputs=3, posterior="layer"), "model.pseudo_inputs=3 needs a Gaussian posterior"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(values, message):
+    with pytest.raises(UserError, match=message) as error:
+        make(base=VAE, **values)
+    assert "\n" not in str(error.value)
