@@ -28,7 +28,7 @@ TABLE = (
     *("--config.model.event=3", "--config.data.batch=16", "--config.parts.steps.n=1", "--config.parts.net.hidden=8"),
     *("--config.parts.coupling.bins=4", *STEPS),
 )
-COMMANDS = ("train", "evaluate", "sample", "encode", "explore", "compare", "prepare")
+COMMANDS = ("train", "evaluate", "sample", "encode", "explore", "diagnose", "compare", "prepare")
 
 
 def trained(tmp: Path, *words: object) -> Path:
@@ -119,7 +119,12 @@ def test_help_shows_three_commands_that_run(command, monkeypatch):
     ran = []
     for module, function, result in (
         *(("launch", "launch", None), ("launch", "conclude", None), ("outputs", "draw_samples", None), ("outputs", "encode", None)),
-        *(("compare", "compare", None), ("explore", "explore", None), ("data.prepared", "prepare", (Path("data"), True))),
+        *(
+            ("compare", "compare", None),
+            ("explore", "explore", None),
+            ("diagnose", "diagnose", None),
+            ("data.prepared", "prepare", (Path("data"), True)),
+        ),
     ):
         found = importlib.import_module(f"vaeflow.{module}")
         monkeypatch.setattr(found, function, lambda *_, result=result, **__: (ran.append(1), result)[1])
