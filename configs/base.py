@@ -116,6 +116,25 @@ def vae(event: tuple[int, ...], levels: int, latent: int, **changes) -> ConfigDi
     return ConfigDict(c | changes)
 
 
+def second_stage(c: ConfigDict) -> None:
+    """Put a contrastive prior over the model of `c`, which becomes the part `vae`: every key of vaeflow/models/contrastive.py."""
+    c.parts.vae = c.model.to_dict() | dict(temperature=c.sample.temperature)
+    c.model = ConfigDict(
+        dict(
+            kind="contrastive",
+            event=c.model.event,
+            levels=c.model.levels,
+            frozen="vae",  # names of parts
+            classifier="classifier",
+            partition=100_000,  # draws of the prior that estimate its normaliser
+        )
+    )
+    c.sample.sampler = "sir"  # prior, sir, langevin
+    c.sample.proposals = 500  # of sir, for each sample
+    c.sample.langevin_steps = 200  # after sir; proposals=1: after a draw of the prior
+    c.sample.langevin_step_size = 1e-3
+
+
 def vq(event: tuple[int, ...], levels: int, grid: tuple[int, ...], codes: int, width: int, **changes) -> ConfigDict:
     """The model section of a VQ-VAE: every key of vaeflow/models/vq.py."""
     c = dict(

@@ -1,7 +1,8 @@
 """What a person looks at: PNG figures with labelled axes and units.
 
 `draw_all` picks what applies to a model and its data; the single figures are functions of arrays in curves.py (numbers over
-training), images.py (pictures), points.py (scatter plots, two-dimensional densities, marginals) and latents.py (latent spaces).
+training), images.py (pictures), points.py (scatter plots, two-dimensional densities, marginals), latents.py (latent spaces)
+and priors.py (the prior hole).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from vaeflow import elbo, evaluate, grid, latent_space
 from vaeflow.data import Source, Split
-from vaeflow.figures import curves, images, latents, points
+from vaeflow.figures import curves, images, latents, points, priors
 from vaeflow.figures.curves import Rows
 from vaeflow.latent_space import Space
 from vaeflow.model import Array, Model, Params
@@ -52,6 +53,8 @@ def draw_all(model: Model, params: Params, source: Source, config: Any, rows: Ro
             drawn.append(draw_manifold(model, params, config, directory / "manifold.png"))
         space = find_space(model, params, split, source, config)
         drawn += [*draw_kl(space, directory), *draw_prior(space, directory)]
+        if "frozen" in config.model:
+            drawn.append(priors.draw_stage(model, params, _head(split, _SCATTER), config, key, directory / "prior_hole.png"))
     return [path for path in drawn if path is not None]
 
 

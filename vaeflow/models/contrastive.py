@@ -59,8 +59,8 @@ def contrastive(
 
     `sample` gives means of p(x|z) for grey values, and draws of p(x|z) for continuous data.
     """
-    if frozen.latent is None:
-        raise UserError("model.frozen must be a model with a latent variable, such as a vae: its prior is what is learned")
+    if frozen.latent is None or frozen.latent.discrete:
+        raise UserError("model.frozen must have a latent vector of real numbers, as a vae has: its prior is what is reweighted")
     vae = frozen.latent
     classify = classifier.module((1,), 1, True)
 
@@ -90,10 +90,11 @@ def contrastive(
     def prior_of(params, context=None) -> Distribution:
         base = vae.prior(params["fixed"], context)
         sizes = base.sizes if isinstance(base, Joint) else tuple(base.event_shape)
+        normaliser = log_z(params, context)  # here, and not in `terms`: a chain that asks for many densities computes it once
 
         def terms(z):
             levels = base.level_log_prob(z) if isinstance(base, Joint) else base.log_prob(z)[..., None]
-            return levels.at[..., -1].add(log_r(params, z, context) - log_z(params, context))  # r is of all levels together
+            return levels.at[..., -1].add(log_r(params, z, context) - normaliser)  # r is of all levels together
 
         def draw(key, n):
             z = sir(params, key, (n,), context, proposals).z
@@ -117,8 +118,6 @@ def contrastive(
         key_f, key_z, key_c = jax.random.split(key, 3)
         fixed, context = frozen.init(key_f, batch), batch.get("context")
         z = vae.posterior(fixed, batch["x"], context).sample(seed=key_z)
-        if not jnp.issubdtype(z.dtype, jnp.floating):
-            raise UserError("model.frozen has codes as its latents; a contrastive prior needs vectors of real numbers")
         return {"classifier": classify.init(key_c, z, context)["params"], "fixed": fixed}
 
     def loss(params, key, batch, step):
