@@ -149,7 +149,7 @@ def prior():
     leaves, tree = jax.tree.flatten(jax.eval_shape(module.init, KEY, ALL))
     params = tree.unflatten([jnp.asarray(0.4 * draws.normal(size=a.shape), a.dtype) for a in leaves])
 
-    def logits(codes):
+    def logits(codes) -> Any:
         return module.apply(params, codes)
 
     @quick

@@ -78,9 +78,10 @@ def vq(
 
     def decoded(params, z, context) -> Distribution:
         """p(x|z), z [..., n, d]."""
-        return data.given(decode.apply({"params": params["decoder"]}, z.reshape(*z.shape[:-2], *grid, width), context))
+        out: Any = decode.apply({"params": params["decoder"]}, z.reshape(*z.shape[:-2], *grid, width), context)
+        return data.given(out)
 
-    def logits(params, context):
+    def logits(params, context) -> Any:
         return lambda a: causal.apply({"params": params["prior"]}, a, context)
 
     def posterior_of(params, x, context=None) -> Distribution:

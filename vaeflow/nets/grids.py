@@ -16,9 +16,7 @@ from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype
 from vaeflow.nets.resnet import Block
 
 
-def downsample(
-    *, channels: tuple[Count, ...], kernel: Count, stride: Count, blocks: Natural, activation: Activation, dtype: Dtype
-) -> Net:
+def downsample(*, channels: tuple[Count, ...], kernel: Count, stride: Count, blocks: Natural, activation: Activation, dtype: Dtype) -> Net:
     """x [..., H, W, C] -> [..., *out], out [h, w, c] with h = ceil(H / stride^n): a strided convolution for each of the n `channels`,
     then `blocks` residual blocks, then a 1x1 convolution as the head."""
 
@@ -29,9 +27,7 @@ def downsample(
     return Net(module)
 
 
-def upsample(
-    *, channels: tuple[Count, ...], kernel: Count, stride: Count, blocks: Natural, activation: Activation, dtype: Dtype
-) -> Net:
+def upsample(*, channels: tuple[Count, ...], kernel: Count, stride: Count, blocks: Natural, activation: Activation, dtype: Dtype) -> Net:
     """x [..., h, w, c] -> [..., *out], out [H, W, C] with h = ceil(H / stride^n): a convolution to channels[0], `blocks` residual blocks,
     then n transposed convolutions, to channels[1:] and the head, and a crop; mirrors `downsample` with its n channels reversed."""
 
