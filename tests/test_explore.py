@@ -1,4 +1,4 @@
-"""What a person sees of a run: paths through its latent space, what its dimensions carry, the views of the command."""
+"""What a person sees of a run: the figures of latent spaces, the views of the command, what does not apply."""
 
 from __future__ import annotations
 
@@ -16,25 +16,11 @@ from tests import toys
 from tests.commands import call, refusal
 from tests.runs import SMALL
 from tests.test_figures import image_split, near, rows, size
-from vaeflow import elbo, figures, latent_paths, latent_space, views, workdir
+from tests.test_latent_space import fabricated, one_hots
+from vaeflow import figures, latent_space, views, workdir
 from vaeflow.data import Split
 from vaeflow.figures import curves, latents
-from vaeflow.latent_space import Space
 from vaeflow.model import Latent, Model
-
-T = np.linspace(0, 1, 7)
-KEY = jax.random.key(0)
-
-
-def fabricated(z: np.ndarray, **changes: Any) -> Space:
-    """The space of draws z [M, D] whose prior is the same."""
-    size = z.shape[1]
-    fields = dict(z=z, prior=z, normal=None, variance=z.var(0), kl=1.0, kl_per_dim=None, kl_per_level=None, sizes=(size,), width=0)
-    return Space(**(fields | dict(shape=(size,)) | changes))
-
-
-def one_hots(m: int, variables: int, categories: int) -> np.ndarray:
-    return np.eye(categories)[np.random.default_rng(0).integers(categories, size=(m, variables))].reshape(m, -1)
 
 
 def looking_at(model: Model, split: Split, folder: Path, **changes: Any) -> views.Run:
@@ -61,91 +47,6 @@ def run(tmp_path_factory) -> Path:
     return workdir
 
 
-def test_slerp_is_the_great_circle():
-    """In the plane of a and b, at the angle t w from a, with the norm between theirs; from a to b."""
-    a, b = np.random.default_rng(1).normal(size=(2, 5))
-    first = a / np.linalg.norm(a)
-    second = b - first * (first @ b)
-    second /= np.linalg.norm(second)
-    angle = T * np.arctan2(second @ b, first @ b)
-    norm = np.linalg.norm(a) + T * (np.linalg.norm(b) - np.linalg.norm(a))
-    expected = norm[:, None] * (np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second)
-    np.testing.assert_allclose(latent_paths.slerp(a, b, T), expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(latent_paths.slerp(a, b, T)[[0, -1]], [a, b], rtol=1e-12)
-    np.testing.assert_allclose(latent_paths.lerp(a, b, T)[[0, 3, -1]], [a, (a + b) / 2, b], rtol=1e-12)
-    assert (np.linalg.norm(latent_paths.lerp(a, b, T), axis=1)[1:-1] < norm[1:-1]).all()
-
-
-@pytest.mark.parametrize("b", [2.0, -2.0, 0.0, 1 + 1e-9])
-def test_slerp_between_parallel_vectors_is_the_straight_line(b):
-    a = np.random.default_rng(2).normal(size=4)
-    np.testing.assert_array_equal(latent_paths.slerp(a, b * a, T), latent_paths.lerp(a, b * a, T))
-
-
-def test_slerp_of_a_small_angle_is_exact():
-    """1e-4: the arc cosine of the vectors' product in float32 would give 0 or 3.5e-4."""
-    middle = latent_paths.slerp(np.float32([1, 0]), np.float32([1, 1e-4]), np.array([0.5]))[0]
-    assert middle[1] / middle[0] == pytest.approx(0.5e-4, rel=1e-6)
-
-
-def test_a_sweep_holds_the_other_coordinates():
-    space = fabricated(np.random.default_rng(0).normal(2, 3, size=(500, 4)))
-    z, deviations = space.z[7], np.linspace(-3, 3, 13)
-    found = latent_paths.sweep(space, z, np.array([2, 0]), deviations)
-    for row, d in enumerate((2, 0)):
-        np.testing.assert_array_equal(np.delete(found.z[row], d, -1), np.broadcast_to(np.delete(z, d), (13, 3)))
-        np.testing.assert_allclose(found.z[row, :, d], space.z[:, d].mean() + deviations * space.z[:, d].std())
-        assert found.own[row] == np.abs(found.z[row, :, d] - z[d]).argmin()
-    assert found.names[:2] == ["-3", "-2.5"]
-    exact = space._replace(normal=(np.ones(4), np.full(4, 2.0)))
-    np.testing.assert_allclose(latent_paths.sweep(exact, z, np.array([1]), deviations).z[0, [0, -1], 1], [-5, 7])
-
-
-@pytest.mark.parametrize("kind", ["bits", "one-hots", "codes"])
-def test_a_discrete_variable_is_set_to_each_category(kind):
-    random = np.random.default_rng(0)
-    bits, codes = random.integers(2, size=(300, 6)).astype(float), random.geometric(0.2, (300, 5))
-    z, width, count = {"bits": (bits, 1, 2), "one-hots": (one_hots(300, 4, 3), 3, 3), "codes": (codes, 1, 13)}[kind]
-    assert latent_space._width(z) == width
-    space = fabricated(z, width=width)
-    found = latent_paths.sweep(space, z[0], np.array([1, 3]), np.zeros(13))
-    same = found.z.reshape(2, len(found.names), -1, width)
-    for row, v in enumerate((1, 3)):
-        held = np.delete(z[0].reshape(-1, width), v, 0)
-        np.testing.assert_array_equal(np.delete(same[row], v, 1), np.broadcast_to(held, (len(found.names), *held.shape)))
-        flipped = latent_space.categories(space, found.z[row])[:, v]
-        assert list(map(str, flipped)) == found.names
-        assert found.own[row] == (list(flipped).index(c) if (c := latent_space.categories(space, z[:1])[0, v]) in flipped else -1)
-    assert len(found.names) == count and found.z.dtype == z.dtype
-
-
-def test_the_space_of_a_linear_gaussian_vae():
-    """KL and variance by their formulas; the second unit carries nothing; the prior is N(0, I)."""
-    model, split = toys.linear_gaussian(), toys.split(40)
-    space = latent_space.space(model, {}, split, KEY, batch=16)
-    q = model.latent.posterior({}, split.x)
-    mean, std = np.asarray(q.mean()), np.asarray(q.stddev())
-    np.testing.assert_allclose(space.kl_per_dim, (0.5 * (mean**2 + std**2 - 1) - np.log(std)).mean(0), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(space.variance, mean.var(0, ddof=1), rtol=1e-5, atol=1e-12)
-    assert space.z.shape == space.prior.shape == (40 * 125, 2) and space.width == 0 and space.sizes == space.shape == (2,)
-    np.testing.assert_array_equal(space.normal, [[0, 0], [1, 1]])
-    np.testing.assert_allclose(space.z.var(0), mean.var(0) + (std**2).mean(0), rtol=0.1)
-    assert latent_space.most_active(space, 5).tolist() == [0, 1] and space.variance[1] < elbo.ACTIVE < space.variance[0]
-    gap = latent_space.mismatch(space.prior, space.z)
-    assert gap[1] < 0.06 < gap[0]
-    np.testing.assert_allclose(latent_space.mismatch(space.z, space.z + [0.5, -2]), [0.5, 2], rtol=1e-5)
-
-
-def test_levels_have_names_and_rows_of_their_own():
-    z = np.random.default_rng(0).normal(size=(200, 5)) * [1, 3, 1, 5, 2]
-    space = fabricated(z, sizes=(2, 3))
-    assert latent_space.most_active(space, 4).tolist() == [1, 0, 3, 4]
-    assert latent_space.names(space, np.array([1, 3])) == ["$z_{1,2}$", "$z_{2,2}$"]
-    assert latent_space.names(space._replace(sizes=(5,)), np.array([1, 3])) == ["$z_{2}$", "$z_{4}$"]
-    codes = fabricated(np.stack([np.zeros(8), np.arange(8)], 1).astype(int), variance=None, width=1)
-    np.testing.assert_allclose(latent_space.activity(codes)[0], [0, np.log(8)])
-
-
 def test_every_kind_of_space_is_drawn(tmp_path):
     """A hierarchy, more dimensions than have names, bits, one-hot vectors, codes."""
     z = np.random.default_rng(0).normal(size=(300, 60)) * np.geomspace(0.01, 2, 60)
@@ -167,34 +68,53 @@ def test_the_plane_of_several_runs(tmp_path):
     assert curves._path(rows(), "val") is not None and curves._path([*odd, *rows(3)], "val") is None  # one row of three has both
 
 
-def test_views_show_the_example_and_its_context(tmp_path, drawn):
-    """A decoder that adds the context to its first latent: rows, columns, held latents and contexts can be read off the pictures."""
+def shows_both(params, z, context):
+    """p(x|z, c): the picture's first pixel is z_1 + 10 c, the others are z_2."""
+    first = jnp.arange(64) == 0
+    mean = jnp.where(first, z[..., :1] + 10 * context[..., :1], z[..., 1:])
+    return distrax.Independent(distrax.Normal(mean.reshape(*z.shape[:-1], 8, 8, 1), 1.0), 3)
+
+
+def shows_the_first(params, z, context):
+    return shows_both(params, jnp.repeat(z[..., :1], 2, -1), context)
+
+
+@pytest.fixture
+def given(tmp_path) -> views.Run:
+    """A run that is asked about its examples 4 and 9, whose contexts these numbers are, with `shows_both` as the decoder."""
     base = toys.linear_gaussian(event=(8, 8, 1))
     assert base.latent is not None
+    posterior = base.latent.posterior
+    model = base._replace(latent=Latent(base.latent.prior, lambda params, x, context: posterior(params, x), shows_both))
+    split = image_split()._replace(context=np.arange(30, dtype=np.float32)[:, None])
+    return looking_at(model, split, tmp_path, examples=(4, 9))
 
-    def likelihood(params, z, context):
-        mean = z[..., :1] + 10 * context[..., :1]
-        return distrax.Independent(distrax.Normal(jnp.broadcast_to(mean[..., None, None], (*z.shape[:-1], 8, 8, 1)), 1.0), 3)
 
-    model = base._replace(latent=Latent(base.latent.prior, lambda params, x, context: base.latent.posterior(params, x), likelihood))
-    split = image_split()
-    split = split._replace(context=np.arange(30, dtype=np.float32)[:, None])
-    run = looking_at(model, split, tmp_path, examples=(4, 9))
-    assert [path.name for path in views.VIEWS["traversals"](run)] == ["traversals_4.png", "traversals_9.png"]
-    first = latent_space.most_active(run.space(), 2).tolist().index(0)
-    z = np.asarray(base.latent.posterior({}, split.x[[4, 9]]).mean())
+def test_views_show_the_example_and_its_context(given, drawn):
+    """Rows, columns, what is held and the contexts can be read off the pictures."""
+    assert [path.name for path in views.VIEWS["traversals"](given)] == ["traversals_4.png", "traversals_9.png"]
+    picked = latent_space.most_active(given.space(), 2).tolist()
+    z = np.asarray(given.model.latent.posterior({}, given.split.x[[4, 9]], None).mean())
+    deviations = np.linspace(-3, 3, 13)
     for x, i, own in zip(drawn, (4, 9), z, strict=True):
-        np.testing.assert_allclose(
-            x[first, :, 0, 0, 0], np.linspace(-3, 3, 13) + 10 * i, rtol=1e-5
-        )  # the first latent goes, the context stays
-        np.testing.assert_allclose(x[1 - first, :, 0, 0, 0], own[0] + 10 * i, rtol=1e-5)  # the second one goes
+        one, two = x[picked.index(0), ..., 0], x[picked.index(1), ..., 0]
+        np.testing.assert_allclose(one[:, 0, 0], deviations + 10 * i, rtol=1e-5)
+        np.testing.assert_allclose(one[:, 7, 7], own[1], rtol=1e-5)
+        np.testing.assert_allclose(two[:, 0, 0], own[0] + 10 * i, rtol=1e-5)
+        np.testing.assert_allclose(two[:, 7, 7], deviations, rtol=1e-5)
     drawn.clear()
-    views.VIEWS["interpolation"](run)
+    views.VIEWS["interpolation"](given)
     (table,) = drawn[0]
     for row in (0, 1):
-        np.testing.assert_array_equal(table[row, [0, -1]], split.x[[4, 9]])
+        np.testing.assert_array_equal(table[row, [0, -1]], given.split.x[[4, 9]])
         np.testing.assert_allclose(table[row, [1, -2], 0, 0, 0], z[:, 0] + [40, 90], rtol=1e-5)
     np.testing.assert_allclose(table[0, 6, 0, 0, 0], z[:, 0].mean() + 65, rtol=1e-5)
+
+
+def test_latents_that_the_decoder_does_not_read_are_left_out(given, drawn):
+    blind = given._replace(model=given.model._replace(latent=given.model.latent._replace(likelihood=shows_the_first)))
+    views.VIEWS["traversals"](blind)
+    assert [x.shape for x in drawn] == [(1, 13, 8, 8, 1)] * 2
 
 
 def test_pairs_are_of_different_classes(tmp_path):

@@ -144,9 +144,13 @@ def names(space: Space, variables: np.ndarray) -> list[str]:
     return [f"$z_{{{l + 1},{v - starts[l] + 1}}}$" for v, l in zip(variables, level, strict=True)]
 
 
-def mismatch(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The Wasserstein-1 distance of the marginals of draws [M, D], equally many, in units of z: mean |sorted - sorted|, [D]."""
-    return np.abs(np.sort(one, 0).astype(np.float64) - np.sort(other, 0)).mean(0)
+def mismatch(one: np.ndarray, other: np.ndarray, discrete: bool = False) -> np.ndarray:
+    """How far the marginals of draws [M, D], equally many, are apart, [D]: the Wasserstein-1 distance, mean |sorted - sorted|, in units of
+    z; of categories, which have no order, the total variation 1/2 sum_c |p(c) - q(c)|."""
+    if not discrete:
+        return np.abs(np.sort(one, 0).astype(np.float64) - np.sort(other, 0)).mean(0)
+    kinds = np.unique([one, other])
+    return 0.5 * np.sum([np.abs((one == kind).mean(0) - (other == kind).mean(0)) for kind in kinds], axis=0)
 
 
 def moments(space: Space) -> tuple[np.ndarray, np.ndarray]:

@@ -58,15 +58,20 @@ def _traversals(run: Run) -> list[Path]:
     carried, what = latent_space.activity(space)
     for i in run.examples or _pairs(run)[0][:1]:
         sweep = latent_paths.sweep(space, _encode(run, [i])[1][0], picked, _DEVIATIONS)
-        x, columns = _decode(run, sweep.z, _context(run, [i])), sweep.names
-        framed = [(row, int(column)) for row, column in enumerate(sweep.own) if column >= 0]
-        rows = [f"{name}   {carried[v]:.2f}" for name, v in zip(latent_space.names(space, picked), picked, strict=True)]
-        xlabel = "category" if space.width else "value of the latent, in standard deviations of the prior about its mean"
-        labels = f"{xlabel} (frame: the example's own)", f"latent, {what}"
+        x, title = _decode(run, sweep.z, _context(run, [i])), f"decoder means around {_called(run, i)}, whose own values are framed"
+        seen = np.flatnonzero(np.ptp(x, 1).reshape(len(x), -1).any(1))
+        if 0 < len(seen) < len(x):  # such as the upper levels of a hierarchy whose decoder has the first one alone
+            title += f"\n{len(x) - len(seen)} of the {len(x)} most active latents are left out: p(x|z) does not depend on them"
+        else:
+            seen = np.arange(len(x))
+        x, shown, columns = x[seen], picked[seen], sweep.names
+        framed = [(row, int(column)) for row, column in enumerate(sweep.own[seen]) if column >= 0]
+        rows = [f"{name}   {carried[v]:.2f}" for name, v in zip(latent_space.names(space, shown), shown, strict=True)]
+        labels = "category" if space.width else "value of the latent, in standard deviations of the prior about its mean", f"latent, {what}"
         if 2 * len(columns) < len(rows):  # bits: the longer side lies
             x, framed, labels = x.swapaxes(0, 1), [(column, row) for row, column in framed], labels[::-1]
             rows, columns = columns, [name.replace("   ", "\n") for name in rows]
-        path, title = run.output / f"traversals_{i}.png", f"decoder means around {_called(run, i)}"
+        path = run.output / f"traversals_{i}.png"
         options = dict[str, Any](rows=rows, columns=columns, framed=framed, title=title, xlabel=labels[0], ylabel=labels[1])
         drawn.append(latents.picture_table(x, path, figures.grey_top(run.config), **options))
     return drawn
@@ -107,7 +112,10 @@ def _manifold(run: Run) -> list[Path]:
 def _scatter(run: Run) -> list[Path]:
     if run.model.encode is None:
         _needs_latent(run, "scatter")
-    return [figures.draw_scatter(run.model, run.params, run.split, run.source, run.config, run.output / "scatter.png")]
+    drawn = figures.draw_scatter(run.model, run.params, run.split, run.source, run.config, run.output / "scatter.png")
+    if drawn is None:
+        raise Inapplicable("scatter: needs latents with distances between them, and this model's are codes")
+    return [drawn]
 
 
 def _kl(run: Run) -> list[Path]:
@@ -131,21 +139,23 @@ def _temperatures(run: Run) -> list[Path]:
     if "temperature" not in config.sample:
         raise Inapplicable("temperatures: needs config.sample.temperature, which this model does not have")
     n = _SAMPLES if is_image(event) else _POINTS
-    given, drawn = outputs.conditions(run.directory, config, n, run.label), []
+    given, drawn = outputs.conditions(run.directory, config, n, run.label), {}
     for temperature in TEMPERATURES:
-        section = {**config.sample.to_dict(), "temperature": temperature}
-        model = models.build_model({**config.to_dict(), "sample": section})
+        try:
+            model = models.build_model({**config.to_dict(), "sample": {**config.sample.to_dict(), "temperature": temperature}})
+        except UserError:  # 0, for a model that divides logits by it
+            continue
         sample = jax.jit(model.sample, static_argnums=2)
-        drawn.append(np.asarray(sample(run.params, jax.random.key(run.seed), n, given.get("context"))))
+        drawn[temperature] = np.asarray(sample(run.params, jax.random.key(run.seed), n, given.get("context")))
+    x = np.stack([*drawn.values()])
     if not is_image(event):
-        both = np.concatenate([run.split.x, *drawn])
-        low, high = np.quantile(both, 0.0005, 0), np.quantile(both, 0.9995, 0)
-        titles = [f"temperature {t:g}" for t in TEMPERATURES]
-        return [latents.point_panels(drawn, path, titles=titles, axes=("$x_1$", "$x_2$"), box=(low[0], high[0], low[1], high[1]))]
+        low, high = np.quantile(np.concatenate([run.split.x, *x]), (0.0005, 0.9995), axis=0)
+        box, titles = (low[0], high[0], low[1], high[1]), [f"temperature {t:g}" for t in drawn]
+        return [latents.point_panels([*x], path, titles=titles, axes=("$x_1$", "$x_2$"), box=box)]
     columns = [run.source.label_names[c] for c in given["label"]] if "label" in given and run.source.label_names else [""] * n
-    options = dict[str, Any](rows=[f"{t:g}" for t in TEMPERATURES], columns=columns, title="samples, with the same noise in each column")
+    options = dict[str, Any](rows=[f"{t:g}" for t in drawn], columns=columns, title="samples, with the same noise in each column")
     xlabel = "class" if "label" in given else "sample"
-    return [latents.picture_table(np.stack(drawn), path, figures.grey_top(config), xlabel=xlabel, ylabel="temperature", **options)]
+    return [latents.picture_table(x, path, figures.grey_top(config), xlabel=xlabel, ylabel="temperature", **options)]
 
 
 VIEWS: dict[str, Callable[[Run], list[Path]]] = {

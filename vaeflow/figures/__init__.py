@@ -165,11 +165,13 @@ def find_space(model: Model, params: Params, split: Split, source: Source, confi
     return latent_space.space(model, params, _head(split, _SCATTER), evaluate.eval_key(config.seed), **options)
 
 
-def draw_scatter(model: Model, params: Params, split: Split, source: Source, config: Any, path: Path) -> Path:
-    """Posterior means of a split (draws where they have no formula; a flow's z), by label."""
+def draw_scatter(model: Model, params: Params, split: Split, source: Source, config: Any, path: Path) -> Path | None:
+    """Posterior means of a split (draws where they have no formula; a flow's z), by label. None for codes: they have no distances."""
     shown = _head(split, _SCATTER)
     found = evaluate.encode(model, params, shown, source, config)
-    name, what = ("mean", "posterior means") if "mean" in found else ("z", "posterior draws")
+    name, what = ("mean", "posterior means") if "mean" in found else ("z", "posterior draws" if model.latent else "latents")
+    if not np.issubdtype(found[name].dtype, np.inexact):
+        return None
     return points.latent_scatter(found[name], shown.label, source.label_names, path, what)
 
 
@@ -218,18 +220,19 @@ def draw_prior(space: Space, directory: Path) -> list[Path]:
     of the norm; prior_plane.png: draws of both, of two dimensions."""
     discrete = bool(space.width)
     prior, aggregate = ((latent_space.categories(space, z) if discrete else z) for z in (space.prior, space.z))
-    gap = latent_space.mismatch(prior, aggregate)
+    gap, distance = latent_space.mismatch(prior, aggregate, discrete), "TV" if discrete else "$W_1$"
     most = latent_space.most_active(space, -(-_MARGINALS // 2))
     least = [d for d in np.argsort(-gap, kind="stable") if d not in most][: _MARGINALS - len(most)]
     picked = np.array([*most, *least], int)
-    names, notes = latent_space.names(space, picked), [f"$W_1$ = {gap[d]:.3f}" for d in picked]
+    names, notes = latent_space.names(space, picked), [f"{distance} = {gap[d]:.3f}" for d in picked]
     density = [None if space.normal is None else (float(space.normal[0][d]), float(space.normal[1][d])) for d in picked]
     ours, theirs = aggregate[:, picked], prior[:, picked]
     if not discrete:
         norm, norm_p = (np.linalg.norm(z, axis=1, keepdims=True) for z in (aggregate, prior))
         ours, theirs = np.concatenate([ours, norm], 1), np.concatenate([theirs, norm_p], 1)
         names, notes, density = [*names, "|z|"], [*notes, f"$W_1$ = {latent_space.mismatch(norm, norm_p)[0]:.3f}"], [*density, None]
-    title = f"prior and aggregate posterior, {len(picked)} of {prior.shape[1]} dimensions ($W_1$: their Wasserstein distance)"
+    meaning = f"{distance}: their {'total variation' if discrete else 'Wasserstein distance'}"
+    title = f"prior and aggregate posterior, {len(picked)} of {prior.shape[1]} {'variables' if discrete else 'dimensions'} ({meaning})"
     drawn = [latents.prior_histograms(theirs, ours, directory / "prior.png", names=names, notes=notes, density=density, title=title)]
     if prior.shape[1] == 2 and not discrete:
         drawn.append(latents.prior_plane(prior, aggregate, directory / "prior_plane.png"))

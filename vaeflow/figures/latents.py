@@ -54,8 +54,11 @@ def picture_blocks(
     cell = max(_CELL, 4.0 / len(columns))
     letters = max(len(name.translate(_NO_MARKUP)) for block in rows for name in block)
     lines = max(len(name.splitlines()) for name in columns)
-    inches = sum(len(block) * cell * height / width + 0.3 for block in scaled) + 0.25 + 0.17 * lines
-    with canvas(path, len(columns) * cell + 0.07 * letters + (0.4 if ylabel else 0.2), inches) as figure:
+    inches = sum(len(block) * cell * height / width + 0.12 for block in scaled) + 0.25 + 0.17 * lines
+    inches += 0.18 * sum(len(title.splitlines()) for title in titles)
+    heads = [*itertools.chain.from_iterable(title.splitlines() for title in titles), xlabel]
+    wide = max(len(columns) * cell, 0.08 * max(len(head) for head in heads)) + 0.07 * letters + (0.4 if ylabel else 0.2)
+    with canvas(path, wide, inches) as figure:
         axes = figure.subplots(len(scaled), 1, squeeze=False, height_ratios=[len(block) for block in scaled])[:, 0]
         for ax, block, labels, title in zip(axes, scaled, rows, titles, strict=True):
             show(ax, mosaic(block.reshape(-1, *block.shape[2:]), len(columns)))
@@ -147,14 +150,14 @@ def prior_histograms(
     count = len(names)
     columns = min(math.ceil(math.sqrt(count)), 4)
     height = math.ceil(count / columns)
+    whole = all(np.array_equal(draws, np.round(draws)) for draws in (prior, aggregate))
     with canvas(path, 2.5 * columns + 0.3, 2.0 * height + 0.7) as figure:
         axes = figure.subplots(height, columns, squeeze=False).flat
         for i, ax in enumerate(axes):
             if i >= count:
                 ax.set_visible(False)
                 continue
-            both = np.concatenate([prior[:, i], aggregate[:, i]])
-            bins = _bins(both)
+            bins = _bins(np.concatenate([prior[:, i], aggregate[:, i]]), whole)
             ax.hist(prior[:, i], bins, density=True, color=_IDLE, label="prior, draws")
             ax.hist(aggregate[:, i], bins, density=True, histtype="step", color=COLOURS[1], lw=1.3, label="aggregate posterior, draws")
             if (known := density[i]) is not None:
@@ -162,17 +165,18 @@ def prior_histograms(
                 p = np.exp(-0.5 * ((x - known[0]) / known[1]) ** 2) / (known[1] * math.sqrt(2 * math.pi))
                 ax.plot(x, p, color=INK, lw=1, ls="--", label="prior, density")
             ax.set(xlabel=names[i], yticks=[], xlim=(bins[0], bins[-1]))
+            ax.xaxis.get_major_locator().set_params(integer=whole)
             ax.set_title(notes[i], fontsize=8)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         figure.suptitle(title, fontsize=10)
-        figure.supylabel("probability density", fontsize=9)
+        figure.supylabel("probability" if whole else "probability density", fontsize=9)
     return path
 
 
-def _bins(values: np.ndarray) -> np.ndarray:
+def _bins(values: np.ndarray, whole: bool) -> np.ndarray:
     """Edges between whole numbers, or 40 bins over all but the farthest thousandth of the values."""
-    if np.array_equal(values, np.round(values)):
+    if whole:
         low, high = values.min(), values.max()
         return np.arange(low, high + 2) - 0.5
     low, high = np.quantile(values, (0.0005, 0.9995))
@@ -212,8 +216,9 @@ def point_panels(
             ax.scatter(*clouds[i].T, s=size, alpha=0.6, linewidths=0, color=colours[i] if colours else COLOURS[0])
             ax.set(title=titles[i], xlim=box[:2], ylim=box[2:])
             ax.set_box_aspect(1)
-        for ax in panels[-1]:
-            ax.set_xlabel(axes[0])
+            if i + columns >= len(clouds):  # nothing below
+                ax.tick_params(labelbottom=True)
+                ax.set_xlabel(axes[0])
         for ax in panels[:, 0]:
             ax.set_ylabel(axes[1])
     return path
