@@ -42,7 +42,7 @@ class Settings(NamedTuple):
 
     chains     C, per example
     steps      T, temperatures
-    start      prior | posterior: q(z|x)
+    start      prior (whose draws must be exact: those of a contrastive prior are not) | posterior: q(z|x)
     schedule   sigmoid: b_t = logistic(8 t/T - 4), scaled to [0, 1] (small steps at both ends); linear: t/T
     leapfrog   steps of one HMC transition
     step_size  of the leapfrog where the pilot run begins
