@@ -10,7 +10,7 @@ import numpy as np
 
 from configs.base import base
 from vaeflow.data import Source, Split
-from vaeflow.diagnose import Run
+from vaeflow.diagnose import Finding, Run
 from vaeflow.model import Model
 
 
@@ -24,3 +24,9 @@ def run(model: Model, test: Split, train: Split | None = None, levels: int = 0, 
     source = Source(test if train is None else train, None, test, levels, labels)
     options = dict(batch=100, levels=levels if config.data.binarize == "dynamic" else 0, devices=None)
     return Run(model, {}, config, source, test, name, jax.random.key(5), options, Path())
+
+
+def number(finding: Finding) -> tuple[float, float]:
+    """(value, standard error) of a finding that has one."""
+    assert finding.se is not None
+    return finding.value, finding.se

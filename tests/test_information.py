@@ -138,7 +138,7 @@ def test_the_aggregate_density_against_a_plain_sum():
 
 
 def test_a_prior_that_depends_on_the_context_leaves_the_aggregate_kl_out():
-    def prior(params, context=None):
+    def prior(params, context):
         return normal(context, jnp.ones(()))
 
     split = toys.split(60)._replace(context=np.zeros((60, 2), np.float32))
