@@ -157,6 +157,10 @@ def vq(event: tuple[int, ...], levels: int, grid: tuple[int, ...], codes: int, w
     return ConfigDict(c | changes)
 
 
+_HIERARCHY = dict(std="softplus", std_bound=10.0, likelihood="bernoulli", likelihood_std=0.1, samples=1)
+_HIERARCHY |= dict(beta=1.0, beta_schedule="constant", beta_start=0.0, beta_steps=0, beta_ramp=0.5)
+
+
 def layered(event: tuple[int, ...], levels: int, latents: tuple[int, ...], **changes) -> ConfigDict:
     """The model section of a VAE of stochastic layers: every key of vaeflow/models/layered.py."""
     c = dict(
@@ -166,18 +170,9 @@ def layered(event: tuple[int, ...], levels: int, latents: tuple[int, ...], **cha
         latents=latents,  # sizes, from the data up
         encoders=tuple(f"encoder_{i + 1}" for i in range(len(latents))),  # names of parts: q(z_1|x), q(z_2|z_1), ...
         decoders=tuple(f"decoder_{i + 1}" for i in range(len(latents))),  # p(x|z_1), p(z_1|z_2), ...
-        std="softplus",  # as in `vae`, as is what follows
-        std_bound=10.0,
-        likelihood="bernoulli",
-        likelihood_std=0.1,
-        objective="elbo",
+        objective="elbo",  # as in `vae`, as is the rest
         alpha=0.0,
-        samples=1,
-        beta=1.0,
-        beta_schedule="constant",
-        beta_start=0.0,
-        beta_steps=0,
-        beta_ramp=0.5,
+        **_HIERARCHY,
     )
     return ConfigDict(c | changes)
 
@@ -196,17 +191,8 @@ def ladder(event: tuple[int, ...], levels: int, **changes) -> ConfigDict:
         activation="gelu",
         dtype="float32",
         posterior="joint",  # joint, weighted (by precision, with the prior's moments)
-        std="softplus",  # as in `vae`, as is what follows
-        std_bound=10.0,
-        likelihood="bernoulli",
-        likelihood_std=0.1,
-        samples=1,
-        beta=1.0,
-        beta_schedule="constant",
-        beta_start=0.0,
-        beta_steps=0,
-        beta_ramp=0.5,
         free_bits=0.0,  # nats a level
+        **_HIERARCHY,  # as in `vae`
     )
     return ConfigDict(c | changes)
 

@@ -142,7 +142,9 @@ def test_a_table_has_the_numbers_of_every_level():
     assert found["units_per_level"] == [FIRST, SECOND] and found["latent_units"] == FIRST + SECOND
     assert sum(found["active_per_level"]) == found["active_units"] > 0
     about = dict(split="test", examples=48, units="nats", density="weight", device="cpu", device_count=1, seconds=1.0)
-    text = format_results(found | about | dict(kl_per_level=[3.25, 1.5], active_units=21, active_per_level=[16, 5], units_per_level=[100, 50]))
+    text = format_results(
+        found | about | dict(kl_per_level=[3.25, 1.5], active_units=21, active_per_level=[16, 5], units_per_level=[100, 50])
+    )
     assert "3.25 + 1.50" in text and "16+5 of 100+50" in text
 
 

@@ -70,7 +70,9 @@ def ladder(
     temperature    of `sample`: factor on every standard deviation of p(z)
     """
     if not strides or len({len(strides), len(blocks), len(latents)}) > 1:
-        raise UserError(f"model.strides={strides}, blocks={blocks} and latents={latents} need one number for each scale, and one scale at least")
+        raise UserError(
+            f"model.strides={strides}, blocks={blocks} and latents={latents} need one number for each scale, and one scale at least"
+        )
     if len(event) not in (1, 3):
         raise UserError(f"model.event={event}: a ladder is for vectors [D] and images [H, W, C]")
     check_schedule(beta_schedule, beta_steps)

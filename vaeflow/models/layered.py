@@ -61,13 +61,14 @@ def layered(
     """
     depth = len(latents)
     if not depth or len(encoders) != depth or len(decoders) != depth:
-        raise UserError(
-            f"model.latents={latents} needs as many model.encoders and model.decoders, here {len(encoders)} and {len(decoders)}, and at least 1"
-        )
+        counts = f"here {len(encoders)} and {len(decoders)}, and at least 1"
+        raise UserError(f"model.latents={latents} needs as many model.encoders and model.decoders, {counts}")
     check_schedule(beta_schedule, beta_steps)
     check_objective(objective, alpha, samples, "auto", beta, beta_schedule, Penalties(0, 0, 0, 0, 0, 0))
     data = observed(event, levels, likelihood, likelihood_std)
-    encode = [net.module((2 * size,), len(event) if i == 0 else 1, False) for i, (net, size) in enumerate(zip(encoders, latents, strict=True))]
+    encode = [
+        net.module((2 * size,), len(event) if i == 0 else 1, False) for i, (net, size) in enumerate(zip(encoders, latents, strict=True))
+    ]
     decode = [net.module(out, 1, False) for net, out in zip(decoders, (data.out, *((2 * size,) for size in latents[:-1])), strict=True)]
     beta_of = objectives.beta_schedule(beta_schedule, start=beta_start, end=beta, steps=beta_steps, ramp=beta_ramp)
 

@@ -102,7 +102,7 @@ class _Path(nn.Module):
     plan: Plan
 
     def dense(self, n: int, name: str, scale: float = 1.0, bias: bool = True) -> nn.Module:
-        options = inits() | dict(kernel_init=nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal"))
+        options: dict[str, Any] = inits() | dict(kernel_init=nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal"))
         return nn.Dense(n, use_bias=bias, name=name, dtype=compute_dtype(self.plan.dtype), **options)
 
     def branch(self, n: int, name: str, *inputs: Array) -> Array:
@@ -204,6 +204,9 @@ class Down(_Path):
             """[n, *lead, H, W, c] of every scale -> [*lead, D]."""
             return jnp.concatenate([jnp.moveaxis(a, 0, len(lead)).reshape(*lead, -1) for a in scales], axis=-1)
 
+        def moments(scales: tuple[Moments, ...]) -> Moments:
+            mean, std = zip(*scales, strict=True)
+            return vector(mean), vector(std)
+
         zs, ps, qs = zip(*found, strict=True)
-        join = lambda moments: tuple(vector(a) for a in zip(*moments, strict=True))  # noqa: E731
-        return Pass(out, vector(zs), join(ps), None if features is None else join(qs))
+        return Pass(out, vector(zs), moments(ps), None if features is None else moments(qs))
