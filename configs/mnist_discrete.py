@@ -25,10 +25,10 @@ def get_config(row: str = "bernoulli") -> ConfigDict:
     c.parts = ConfigDict(dict(encoder=mlp(512, activation="tanh"), decoder=mlp(512, activation="tanh")))
     if row == "bernoulli":
         c.model = discrete_vae((28, 28, 1), 2, 64, 2, prior="learned", **ESTIMATORS["vimco"][1])
-        epochs = 40
+        epochs = 20
     else:
         c.model = discrete_vae((28, 28, 1), 2, 20, 10, prior="learned", **ESTIMATORS["gumbel"][1])
-        epochs = 80
+        epochs = 20
         c.model.update(samples=1, relaxation_steps=epochs * EPOCH // 2)
     c.optim.update(name="adamw", learning_rate=1e-3, schedule="cosine")
     c.train.update(steps=epochs * EPOCH, log_every=EPOCH // 4, eval_every=5 * EPOCH, checkpoint_every=5 * EPOCH)

@@ -55,7 +55,7 @@ def get_config(row: str = "") -> ConfigDict:
         c.model = vae((28, 28, 1), 2, latent=32)
         c.data.binarize = "dynamic"
         c.optim.update(weight_decay=0.0, schedule="cosine")
-        epochs = 50
+        epochs = 50 if row in ("binary", "conv", "maf_prior") else 20
     c.train.update(steps=epochs * epoch, log_every=epoch // 4, eval_every=5 * epoch, checkpoint_every=5 * epoch)
     if row == "conditional":
         c.data.context = "label"

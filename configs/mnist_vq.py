@@ -29,7 +29,7 @@ def get_config(row: str = "") -> ConfigDict:
         )
     )
     c.optim.update(learning_rate=2e-3, schedule="cosine")
-    c.train.update(steps=8 * epoch, log_every=epoch // 4, eval_every=2 * epoch, checkpoint_every=2 * epoch)
+    c.train.update(steps=4 * epoch, log_every=epoch // 4, eval_every=epoch, checkpoint_every=epoch)
     c.eval.batch = 500
     if row == "4x4":
         c.model.update(grid=(4, 4), codes=128)
