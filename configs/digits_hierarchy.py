@@ -5,7 +5,8 @@ python -m experiments.train --config=configs/digits_hierarchy.py --workdir=runs/
 
 from ml_collections import ConfigDict
 
-from configs.base import base, ladder, layered, mlp
+from configs.base import base, mlp
+from configs.vaes import ladder, layered
 
 ROWS = {
     "": "two stochastic layers of 20 and 10 latents, trained by the ELBO",

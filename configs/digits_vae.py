@@ -11,7 +11,7 @@ Expected (default row, seed 0, 300 test images): -ELBO 91.58 ± 0.86, NLL (IWAE-
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp, vae
-from configs.latents import POSTERIORS, PRIORS, posterior, prior
+from configs.vaes import POSTERIORS, PRIORS, posterior, prior
 
 ROWS = {
     "": "VAE, 8 latents, MLP 256, discretised logistic likelihood (the default experiment)",

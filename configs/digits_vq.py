@@ -7,7 +7,8 @@ The number is a bound: -log p(x|codes) at the codes that the encoder names, plus
 
 from ml_collections import ConfigDict
 
-from configs.base import base, vq
+from configs.base import base
+from configs.vaes import vq
 
 ROWS = {
     "": "2x2 codes out of 64, convolutional; a causal transformer over the codes",

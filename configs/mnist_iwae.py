@@ -24,7 +24,8 @@ then IWAE 84.88 (22), IWAE then VAE 86.02 (23).
 
 from ml_collections import ConfigDict
 
-from configs.base import base, layered, mlp
+from configs.base import base, mlp
+from configs.vaes import layered
 
 OBJECTIVES = {"vae": "elbo", "iwae": "iwae"}
 # Sizes of the latents by the number of stochastic layers; hidden units of the networks on either side of each layer.

@@ -11,7 +11,8 @@ sizes (Sonderby et al. 2016, v1, five layers of 64 to 4 latents, 5,000 draws): V
 
 from ml_collections import ConfigDict
 
-from configs.base import base, ladder
+from configs.base import base
+from configs.vaes import ladder
 
 ROWS = {
     "": "convolutional: one level of 7x7 pixels with 4 channels, one of 7x7 below, two of 1x1 with 16",

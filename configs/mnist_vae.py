@@ -16,7 +16,7 @@ at most 11 and 18 minutes of training on 2 busy CPU cores.
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp, vae
-from configs.latents import posterior, prior
+from configs.vaes import posterior, prior
 
 ROWS = {
     "": "the VAE-tables guide's model with 2 latents, BCE on intensities",

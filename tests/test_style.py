@@ -20,7 +20,7 @@ PACKAGES = ("vaeflow", "experiments", "configs", "benchmarks", "tests")
 FILES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 SOURCES = [path for path in FILES if path.relative_to(ROOT).parts[0] == "vaeflow"]
 COMMANDS = [path for path in FILES if path.parent.name == "experiments" and "__main__" in path.read_text()]
-CONFIGS = [path for path in FILES if path.parent.name == "configs" and path.stem not in ("__init__", "base", "latents")]
+CONFIGS = [path for path in FILES if path.parent.name == "configs" and path.stem not in ("__init__", "base", "vaes")]
 DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
 
 # What the lower rooms of vaeflow may import of it; the rooms above them (train, evaluate, figures, ...) are only free of cycles.

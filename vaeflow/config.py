@@ -55,7 +55,7 @@ def module(path: str | Path) -> ModuleType:
 
 def _files(directory: Path) -> list[Path]:
     """The config modules in a folder."""
-    return sorted(path for path in directory.glob("*.py") if path.name not in ("__init__.py", "base.py", "latents.py"))
+    return sorted(path for path in directory.glob("*.py") if path.name not in ("__init__.py", "base.py", "vaes.py"))
 
 
 @contextlib.contextmanager

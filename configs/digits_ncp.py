@@ -1,0 +1,22 @@
+"""draft
+
+python -m experiments.train --config=configs/digits_ncp.py --workdir=runs/digits_ncp --config.fixed_from=runs/digits_vae
+"""
+
+from ml_collections import ConfigDict
+
+from configs import digits_vae
+from configs.base import mlp
+from configs.vaes import second_stage
+
+ROWS = {"": "the prior of configs/digits_vae.py's default row, reweighted by a classifier (needs --config.fixed_from)"}
+
+
+def get_config(row: str = "") -> ConfigDict:
+    c = digits_vae.get_config(row)
+    second_stage(c)
+    c.parts.classifier = mlp(64, 64, activation="silu")
+    c.data.batch = 256
+    c.train.update(steps=2000, eval_every=100, checkpoint_every=500, patience=5)
+    c.eval.k = 100
+    return c

@@ -1,0 +1,31 @@
+"""draft
+
+python -m experiments.train --config=configs/gaussians_ncp.py:vae --workdir=runs/gaussians_vae
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base, mlp, vae
+from configs.vaes import second_stage
+
+ROWS = {
+    "vae": "a VAE with 2 latents on 25 Gaussians in the plane",
+    "ncp": "its prior reweighted by a classifier, the VAE as it was (needs --config.fixed_from)",
+}
+
+
+def get_config(row: str = "vae") -> ConfigDict:
+    c = base()
+    c.data.update(kind="density", name="25gaussians", size=100_000, val_fraction=0.01, batch=256)
+    c.model = vae((2,), 0, latent=2, likelihood="gaussian", likelihood_std=0.1)
+    c.parts = ConfigDict(dict(encoder=mlp(256, 256), decoder=mlp(256, 256)))
+    c.optim.update(learning_rate=1e-3, schedule="cosine")
+    c.train.update(steps=10_000, log_every=100, eval_every=1000, checkpoint_every=2500)
+    c.eval.update(batch=1000, k=100, chunk=100)
+    if row == "ncp":
+        second_stage(c)
+        c.parts.classifier = mlp(64, 64, 64, 64, activation="silu")
+        c.data.batch = 512
+        c.optim.learning_rate = 3e-3
+        c.train.update(steps=8000, checkpoint_every=2000)
+    return c
