@@ -26,9 +26,9 @@ _ROWS = {
     "dreg_50": ("IWAE, doubly reparameterised gradients, 50 draws", dict(objective="dreg", samples=50)),
     "renyi": ("Renyi bound of order 0.5, 5 draws", dict(objective="renyi", alpha=0.5, samples=5)),
     "beta": ("beta-VAE, beta 4", dict(beta=4.0)),
-    "cyclical": ("cyclical warm-up of beta, 4 cycles", dict(beta_schedule="cyclical", beta_steps=1000)),
+    "cyclical": ("cyclical warm-up of beta, 4 cycles", dict(beta_schedule="cyclical", beta_steps=500)),
     "free_bits": ("0.1 nats of free bits a latent", dict(free_bits=0.1)),
-    "capacity": ("KL held at a capacity that rises to 8 nats, weight 10", dict(capacity=8.0, capacity_steps=3000, beta=10.0)),
+    "capacity": ("KL held at a capacity that rises to 8 nats, weight 10", dict(capacity=8.0, capacity_steps=1500, beta=10.0)),
     "beta_tc": ("beta-TC-VAE, beta 4", dict(tc=3.0)),
     "info": ("InfoVAE: no KL term but 100 MMD^2", dict(beta=0.0, mmd=100.0)),
     "adversarial": ("adversarial autoencoder: no KL term but a critic", dict(beta=0.0, adversarial=1.0, critic="critic")),
@@ -46,7 +46,7 @@ def get_config(row: str = "elbo") -> ConfigDict:
     if c.model.critic:
         c.parts.critic = mlp(64, 64)
     c.optim.update(learning_rate=1e-3, schedule="cosine")
-    c.train.update(steps=4000, eval_every=400, checkpoint_every=1000)
+    c.train.update(steps=2000, eval_every=200, checkpoint_every=500)
     c.eval.update(k=1000, chunk=50)
     if "_then_" in row:
         c.optim.update(learning_rate=1e-4, schedule="constant")
