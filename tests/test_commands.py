@@ -119,12 +119,8 @@ def test_help_shows_three_commands_that_run(command, monkeypatch):
     ran = []
     for module, function, result in (
         *(("launch", "launch", None), ("launch", "conclude", None), ("outputs", "draw_samples", None), ("outputs", "encode", None)),
-        *(
-            ("compare", "compare", None),
-            ("explore", "explore", None),
-            ("diagnose", "diagnose", None),
-            ("data.prepared", "prepare", (Path("data"), True)),
-        ),
+        *(("compare", "compare", None), ("explore", "explore", None), ("diagnose", "diagnose", None)),
+        ("data.prepared", "prepare", (Path("data"), True)),
     ):
         found = importlib.import_module(f"vaeflow.{module}")
         monkeypatch.setattr(found, function, lambda *_, result=result, **__: (ran.append(1), result)[1])
@@ -177,8 +173,8 @@ def test_init_from_starts_where_the_other_run_ended(vae, tmp_path):
 def test_fixed_from_trains_a_prior_on_a_frozen_vae(vae, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(vae, source)
-    words = [word.replace(".py", ".py:flow_prior") for word in SMALL]
-    small = (*STEPS, "--config.parts.flow.n=1", "--config.parts.flow_net.hidden=8", "--config.seed=1")
+    words = [word.replace(".py", ".py:realnvp_prior") for word in SMALL]
+    small = (*STEPS, "--config.parts.prior.n=1", "--config.parts.prior_net.hidden=8", "--config.seed=1")
     text = call("train", *words, *small, f"--config.fixed_from={source}", f"--workdir={tmp_path / 'prior'}")
     assert f"fixed_from={source}: 8 arrays stay as they are" in text
     source.rename(tmp_path / "gone")

@@ -104,7 +104,7 @@ def test_a_wrong_value(base, words, held, tmp_path):
         ("train", ["--config=no/where.py"], ["'no/where.py'", "configs/digits_vae.py"]),
         ("train", ["--config=README.md"], ["'README.md'", "configs/digits_vae.py"]),
         ("train", ["--config=configs/base.py"], ["configs/base.py", "ROWS"]),
-        ("train", ["--config=configs/digits_vae.py:3d"], ["configs/digits_vae.py", "'3d'", "flow_prior"]),
+        ("train", ["--config=configs/digits_vae.py:3d"], ["configs/digits_vae.py", "'3d'", "maf_prior"]),
         ("train", [*SMALL, "--config.optim.learning_rate", "--dry_run"], ["--config.optim.learning_rate needs a value"]),
         ("train", [*SMALL, "--workdir="], ["--workdir", "empty"]),
         ("train", [*SMALL, "--processes=two"], ["--processes", "'two'"]),
