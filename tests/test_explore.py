@@ -153,7 +153,7 @@ def test_everything_of_a_run(run, tmp_path):
     names = ["traversals_3", "manifold", "scatter", "kl", "prior", "prior_plane", "temperatures", "plane"]
     assert [path.stem for path in shown] == names and {path.parent for path in shown} == {run / "explore"}
     (said,) = [line for line in text.splitlines() if not line.endswith(".png")]
-    assert said == "interpolation: needs an even number of --examples, each two a pair, and here are 1"
+    assert said == "interpolation: needs an even number of --examples (each two are a pair), not 1"
     assert all(min(size(path)) > 200 and 500 < max(size(path)) < 2000 for path in shown)
     text = call("explore", run, "--show=interpolation,scatter", "--split=val", "--seed=1", f"--output={tmp_path}")
     assert text.split() == [f"{tmp_path / name}.png" for name in ("interpolation", "scatter")]

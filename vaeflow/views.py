@@ -82,7 +82,7 @@ def _interpolation(run: Run) -> list[Path]:
     _needs_latent(run, "interpolation")
     _needs_pictures(run, "interpolation")
     if len(run.examples) % 2:
-        raise Inapplicable(f"interpolation: needs an even number of --examples, each two a pair, and here are {len(run.examples)}")
+        raise Inapplicable(f"interpolation: needs an even number of --examples (each two are a pair), not {len(run.examples)}")
     space = run.space()
     if space.width:
         raise Inapplicable("interpolation: needs a continuous latent, and this model's is discrete")
