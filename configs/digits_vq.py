@@ -21,7 +21,7 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.kind = "digits"
     c.data.batch = 64
-    c.model = vq((8, 8, 1), 17, grid=(2, 2), codes=64, width=8, likelihood="discretized_logistic")
+    c.model = vq((8, 8, 1), 17, grid=(2, 2), codes=64, width=8, likelihood="discretized_logistic", commitment=0.1, decay=0.95)
     sizes = dict(kernel=3, stride=2, blocks=1, activation="relu", dtype="float32")
     c.parts = ConfigDict(
         dict(

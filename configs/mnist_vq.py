@@ -20,7 +20,7 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", batch=128, binarize="dynamic")
     epoch = 50_000 // 128
-    c.model = vq((28, 28, 1), 2, grid=(7, 7), codes=64, width=16)
+    c.model = vq((28, 28, 1), 2, grid=(7, 7), codes=64, width=16, decay=0.95)
     sizes = dict(kernel=4, stride=2, blocks=0, activation="relu", dtype="float32")
     c.parts = ConfigDict(
         dict(

@@ -110,19 +110,19 @@ def linear():
 
 
 def test_the_gradient_passes_straight_through():
-    """d loss / d (encoder's bias) = the decoder's gradient at the codes' vectors + 2 commitment (e - c) / n, averaged over the batch."""
+    """d loss / d (encoder's bias) = the decoder's gradient at the codes' vectors + 2 commitment (e - c), averaged over the batch."""
     model, params, x, e, c, w, b = linear()
     c = c + 0.3 * jax.random.normal(KEY, c.shape)  # apart from the encodings
     params["stats"] = {"counts": jnp.full(5, 0.2), "sums": c / 5}
     codes, _ = codebook.nearest(e, c)
     z = c[codes].reshape(16, 6)
     through = ((z @ w + b - x) / 0.3**2) @ w.T
-    expected = (through + 2 * 0.7 * (e - c[codes]).reshape(16, 6) / 3).mean(0)
+    expected = (through + 2 * 0.7 * (e - c[codes]).reshape(16, 6)).mean(0)
     (loss, metrics), grads = quick(jax.value_and_grad(lambda p: model.loss(p, KEY, {"x": x}, 0), has_aux=True))(params)
     np.testing.assert_allclose(grads["encoder"]["head"]["bias"], expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(grads["decoder"]["head"]["bias"], ((z @ w + b - x) / 0.3**2).mean(0), rtol=1e-4, atol=1e-4)
     assert not any(np.any(g) for g in jax.tree.leaves(grads["stats"]))
-    assert metrics["commitment"] == pytest.approx(float(((e - c[codes]) ** 2).sum(-1).mean()), rel=1e-5)
+    assert metrics["commitment"] == pytest.approx(float(((e - c[codes]) ** 2).sum((1, 2)).mean()), rel=1e-5)
     assert loss == pytest.approx(float(metrics["recon"] + 0.7 * metrics["commitment"] + metrics["prior"]), rel=1e-6)
     assert metrics["prior"] == pytest.approx(3 * np.log(5), rel=1e-6)  # the untrained prior is uniform
 

@@ -4,7 +4,7 @@
     e(x, c) [*grid, d] = encoder, c the context (optional);  a_i = argmin_k |e_i - c_k|, the codes [n] in raster order, n = size of the grid
     q(a|x) = a point mass;  p(a|c) = prod_i p(a_i | a_<i, c), a causal network;  p(x|a, c) from the decoder's output on the grid of c_(a_i)
 
-    loss = -log p(x|a) + beta 1/n sum_i |e_i - sg(c_(a_i))|^2 - log p(a)
+    loss = -log p(x|a) + beta sum_i |e_i - sg(c_(a_i))|^2 - log p(a)
 
 The decoder's gradient passes to the encoder straight through: d e_i = d c_(a_i) (objectives.straight_through). The codes are integers, so
 the prior's term trains the prior alone, beside the autoencoder and not after it. The codebook follows the encodings by moving averages
@@ -109,10 +109,11 @@ def vq(
         x, context = batch["x"], batch.get("context")
         e, c = encodings(params, x, context), jax.lax.stop_gradient(vectors(params))
         a, gap = codebook.nearest(e, c)
+        apart = jnp.mean(jnp.sum(gap, axis=-1))
         recon = -jnp.mean(decoded(params, objectives.straight_through(e, c[a]), context).log_prob(x))
         length = -jnp.mean(prior_of(params, context).log_prob(a))
-        total = recon + commitment * jnp.mean(gap) + length
-        found = {"loss": total, "recon": recon, "commitment": jnp.mean(gap), "prior": length}
+        total = recon + commitment * apart + length
+        found = {"loss": total, "recon": recon, "commitment": apart, "prior": length}
         return total, found | {"perplexity": codebook.perplexity(a, codes)}
 
     def log_prob(params, key, batch):
