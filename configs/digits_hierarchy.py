@@ -31,12 +31,12 @@ def get_config(row: str = "") -> ConfigDict:
     if row.startswith("ladder"):
         sizes = dict(strides=(2, 2, 2), blocks=(1, 2, 2), latents=(1, 2, 4), width=24)
         if row == "ladder_mlp":
-            sizes = dict(strides=(8, 1, 1, 1, 1), blocks=(1, 1, 1, 1, 1), latents=(16, 12, 8, 6, 4), width=128)
+            sizes = dict(strides=(8, 1, 1, 1, 1), blocks=(1, 1, 1, 1, 1), latents=(16, 12, 8, 6, 4), width=64)
             sizes |= dict(posterior="weighted", beta_schedule="linear", beta_steps=1000)
         c.model = ladder(EVENT, 17, likelihood="discretized_logistic", **sizes)
         return c
     draws = DRAWS.get(row, 1)
-    latents = (50,) if row == "one_layer" else (50, 20)
+    latents = (20,) if row == "one_layer" else (20, 10)
     c.model = layered(EVENT, 17, latents, likelihood="discretized_logistic", samples=draws, objective="iwae" if draws > 1 else "elbo")
     for name in (*c.model.encoders, *c.model.decoders):
         c.parts[name] = mlp(128, activation="tanh")

@@ -25,6 +25,8 @@ def shrunk(name: str):
         config.train.update(steps=2, log_every=1, eval_every=2, checkpoint_every=2)
         config.optim.warmup = 0
         config.eval.update(k=2, chunk=1, batch=8)
+        if config.model.kind == "ladder":
+            config.model.width = 4
         for part in config.parts.values():
             if "hidden" in part:
                 part["hidden"] = (8,) * len(part["hidden"])
@@ -82,7 +84,8 @@ def structure(name: str) -> str:
 
 # What compiles for long, or differs from a row that steps here by a layer or a net that has tests of its own.
 LONG = re.compile(
-    r"mnist_flow|cifar10_flow|miniboone|mnist_vae\.py:|digits_flow\.py:(?!conditional|mintnet)|digits_vae\.py:(radial|bfloat16|gaussian)"
+    r"mnist_(flow|iwae|ladder)|cifar10_flow|miniboone|mnist_vae\.py:|digits_hierarchy\.py:(one_layer|iwae)"
+    r"|digits_flow\.py:(?!conditional|mintnet)|digits_vae\.py:(radial|bfloat16|gaussian)"
 )
 STEPS = {structure(name): name for name in reversed(ALL)}.values()
 
