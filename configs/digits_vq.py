@@ -3,8 +3,8 @@
     python -m experiments.train --config=configs/digits_vq.py --workdir=runs/digits_vq
 
 The number is a bound: -log p(x|codes) at the codes that the encoder names, plus their length -log p(codes) under the prior.
-Expected (default row, seed 0, 300 test images): 93.99 ± 0.82 nats, 2.119 bits/dim: 79.61 for the image, 14.38 for its codes; 88 s of training
-on 2 busy CPU cores.
+Expected (default row, seed 0, 300 test images): 93.99 ± 0.82 nats, 2.119 bits/dim: 79.61 for the image, 14.38 for its codes; 88 s of
+training on 2 busy CPU cores.
 """
 
 from ml_collections import ConfigDict
