@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=configs/digits_hierarchy.py --workdir=runs/two_layer
     python -m experiments.train --config=configs/digits_hierarchy.py:iwae50 --workdir=runs/iwae50
-    python -m experiments.train --config=configs/digits_hierarchy.py:vae_then_iwae --workdir=runs/vae_then_iwae --config.init_from=runs/two_layer
-    python -m experiments.train --config=configs/digits_hierarchy.py:iwae_then_vae --workdir=runs/iwae_then_vae --config.init_from=runs/iwae50
+    python -m experiments.train --config=configs/digits_hierarchy.py:vae_then_iwae --config.init_from=runs/two_layer
+    python -m experiments.train --config=configs/digits_hierarchy.py:iwae_then_vae --config.init_from=runs/iwae50
 
 Data, splits and likelihood are those of digits_vae.py. Expected (seed 0, 300 test images; standard errors 0.6 to 0.8; KL by level from
 the data up; one row each, on a busy CPU):

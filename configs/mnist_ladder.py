@@ -15,7 +15,7 @@ from configs.base import base
 from configs.vaes import ladder
 
 ROWS = {
-    "": "convolutional: one level of 7x7 pixels with 4 channels, one of 7x7 below, two of 1x1 with 16",
+    "": "convolutional: two levels of 7x7 pixels with 2 channels, two of 1x1 with 16",
     "mlp": "fully connected: five levels of 64, 32, 16, 8, 4 latents, precision-weighted posterior, warm-up of beta",
     "deep": "convolutional, 21 levels at 14x14, 7x7 and 1x1 pixels, free bits; for an accelerator",
 }
