@@ -17,7 +17,7 @@ ROWS = {
 def get_config(row: str = "vae") -> ConfigDict:
     c = base()
     c.data.update(kind="density", name="25gaussians", size=100_000, val_fraction=0.01, batch=256)
-    c.model = vae((2,), 0, latent=2, likelihood="gaussian", likelihood_std=0.1)
+    c.model = vae((2,), 0, latent=2, likelihood="gaussian", likelihood_std=0.05)
     c.parts = ConfigDict(dict(encoder=mlp(256, 256), decoder=mlp(256, 256)))
     c.optim.update(learning_rate=1e-3, schedule="cosine")
     c.train.update(steps=10_000, log_every=100, eval_every=1000, checkpoint_every=2500)

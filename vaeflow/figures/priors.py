@@ -18,8 +18,8 @@ from vaeflow.model import Array, Model, Params
 
 
 def draw_stage(model: Model, params: Params, split: Split, config: Any, key: Array, path: Path) -> Path:
-    """Of a model with `config.model.frozen`: as many draws as the split has examples of q(z) = E_x[q(z|x)], of the frozen model's prior and of
-    this one's, and above them the data and the samples of both, where these lie in the plane."""
+    """prior_hole.png of a model with `config.model.frozen`: as many draws as the split has examples of q(z) = E_x[q(z|x)], of the frozen
+    prior and of this model's, and above them the data and the samples of both, where these lie in the plane."""
     frozen = build(config.parts.to_dict(), config.model.frozen, Model)
     n, x = len(split.x), jnp.asarray(split.x)
     context = None if split.context is None else jnp.asarray(split.context)
@@ -41,8 +41,8 @@ def draw_stage(model: Model, params: Params, split: Split, config: Any, key: Arr
 
 
 def prior_hole(x: list[np.ndarray], z: list[np.ndarray], path: Path) -> Path:
-    """Three columns: data and q(z), the frozen prior, the new one. x: three arrays [N, 2], or none; z: three arrays [N, D], above two dimensions on the first
-    two principal axes of all of them together."""
+    """Three columns: data and q(z), the frozen prior, the new one. x: three arrays [N, 2], or none; z: three arrays [N, D], above two
+    dimensions on the first two principal axes of all of them together."""
     names = ["$z_1$", "$z_2$"]
     if z[0].shape[1] > 2:
         together, share = principal(np.concatenate(z))
