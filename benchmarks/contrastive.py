@@ -2,8 +2,9 @@
 
     python -m benchmarks.contrastive --workdir=runs/gaussians_ncp --output=results/contrastive.md
 
-A sample is between the modes when it is farther than 4 standard deviations from the mean of every component; means and the standard
-deviation are those of the labelled test points. The VAE is the run that the config names in `fixed_from`; both must have their results.json.
+A sample is between the modes when it is farther than 4 standard deviations from the mean of every component; means and the
+standard deviation are those of the labelled test points. The VAE is the run that the config names in `fixed_from`; both must have
+their results.json.
 """
 
 from __future__ import annotations
