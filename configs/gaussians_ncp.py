@@ -1,6 +1,14 @@
-"""draft
+"""The hole in a VAE's prior, and the contrastive prior that fills it, on 25 Gaussians in the plane (Aneja et al. 2021).
 
-python -m experiments.train --config=configs/gaussians_ncp.py:vae --workdir=runs/gaussians_vae
+    python -m experiments.train --config=configs/gaussians_ncp.py:vae --workdir=runs/gaussians_vae
+    python -m experiments.train --config=configs/gaussians_ncp.py:ncp --workdir=runs/gaussians_ncp --config.fixed_from=runs/gaussians_vae
+    python -m benchmarks.contrastive --workdir=runs/gaussians_ncp
+
+The posteriors of the 25 modes lie apart in the latent plane; draws of N(0, I) fall between them and become samples between the
+modes. A classifier of q(z) against p(z) reweights the prior; the encoder and the decoder stay as they were. figures/prior_hole.png
+shows both. Means at {-4, -2, 0, 2, 4}^2, standard deviation 0.1; the scale of the paper's data is not known to us.
+Expected (seed 0, 10,000 test points, NLL by IWAE-100 in nats): vae 4.265 +- 0.007, ncp 1.499 +- 0.008; 65 and 36 s of training on 2
+busy CPU cores. What lies between the modes: results/contrastive.md.
 """
 
 from ml_collections import ConfigDict
