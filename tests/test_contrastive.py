@@ -189,7 +189,7 @@ def test_a_second_stage_on_a_run(tmp_path, monkeypatch):
     assert "name the workdir" in refusal("train", *words)
     words = (*words, f"--config.fixed_from={first}")
     other = refusal("train", *words, "--config.parts.vae.likelihood_std=0.2")
-    assert "another model than the frozen model of this one: model.frozen.likelihood_std is 0.2 here and 0.1 there" in other
+    assert "another model than the frozen model of this one: model.frozen.likelihood_std is 0.2 here and 0.05 there" in other
     assert "model.frozen.encoder.activation is 'tanh' here" in refusal("train", *words, "--config.parts.encoder.activation=tanh")
     call("train", *words)
     model, params, config = workdir.load(second, [("sample.sampler", "langevin"), ("sample.langevin_steps", "2")], allowed=("sample",))
