@@ -22,7 +22,8 @@ class Entry(NamedTuple):
     make      keyword-only arguments -> Model
     examples  arguments at which the laws try it, on random data of `event` and `levels` (0: real numbers) with a context for
               the families with `context`; the parts "net", "conv", "deconv", "causal" (networks), "layer" and "norm" (a layer that
-              keeps statistics; both act on vectors), and a base of every kind that has arguments, called as its kind, exist there
+              keeps statistics; both act on vectors), "frozen_vae" and "frozen_flow_prior" (models), and a base of every kind that has
+              arguments, called as its kind, exist there
     context   whether the family models p(x|c)
     """
 
