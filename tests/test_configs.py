@@ -61,7 +61,10 @@ def full(name: str, long: bool):
 
 
 # Rows that differ by the density or by sizes alone are built in the long matrix.
-SAME = re.compile(r"densities\.py:(?!moons_)|,paper")
+SAME = re.compile(
+    r"densities\.py:(?!moons_)|,paper|digits_objectives\.py:(?!adversarial|beta_tc)|digits_discrete\.py:(?!bernoulli_vimco|categorical_gumbel)"
+    r"|mnist_iwae\.py:(?!iwae_2_5)|mnist_vae\.py:.+_"
+)
 DISTINCT = {json.dumps(plain(load(name)), sort_keys=True): name for name in reversed(ALL)}.values()
 
 
@@ -85,7 +88,7 @@ def structure(name: str) -> str:
 # What compiles for long, or differs from a row that steps here by a layer or a net that has tests of its own.
 LONG = re.compile(
     r"mnist_(flow|iwae|ladder|discrete|vq)|cifar10_flow|miniboone|mnist_vae\.py:|digits_hierarchy\.py:(one_layer|iwae)"
-    r"|digits_flow\.py:(?!conditional|mintnet)|digits_vae\.py:(radial|planar|sylvester|bfloat16|gaussian|mixture|realnvp|spline)"
+    r"|digits_flow\.py:(?!conditional|mintnet)|digits_vae\.py:(radial|planar|sylvester|bfloat16|gaussian|mixture|realnvp|spline|maf|autoregressive|full)"
     r"|digits_objectives\.py:(?!adversarial|beta_tc)|digits_discrete\.py:(?!bernoulli_vimco|categorical_gumbel)|collapse\.py:"
 )
 STEPS = {structure(name): name for name in reversed(ALL)}.values()
