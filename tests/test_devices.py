@@ -93,7 +93,9 @@ def test_two_processes_train_save_and_restore(one, tmp_path):
     results = [finish(process) for process in two(workdir)]
     assert all(code == 0 for code, _, _ in results), results
     assert "going on from step 20 of 40" in results[0][1]
-    assert all("Gloo" in line for line in results[1][1].splitlines())  # only the first process speaks
+    # Only the first process speaks: nothing that it says is said twice. (Gloo's threads write to both, at times into each other's lines.)
+    said = {line for line in results[0][1].splitlines() if line and "peer ranks" not in line and "Gloo" not in line}
+    assert len(said) > 5 and not said & set(results[1][1].splitlines())
     assert_close(one, workdir)
 
 

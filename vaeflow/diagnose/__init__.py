@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from vaeflow import data, parallel, workdir
 from vaeflow.build import call, describe, signature
 from vaeflow.config import override, plain
-from vaeflow.data import Split
 from vaeflow.diagnose import ais, anomaly, hmc, iwae, probes, quality, refine
 from vaeflow.diagnose.check import Check, Finding, Run
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluate import eval_key, pass_options
 from vaeflow.files import write_json
+from vaeflow.information import evenly
 from vaeflow.launch import Overrides, named_split
 from vaeflow.report import table
 
@@ -77,7 +76,7 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
         write(run, name, own, found, seconds)
         rows += _rows(name, found, seconds)
     size, chosen = len(run.source.split(run.name).x), len(run.split.x)
-    print(f"{run.name} split: {chosen:,} of {size:,} examples, nats per example (± standard error over examples)\n")
+    print(f"{run.name} split: {chosen:,} of {size:,} examples; log-densities in nats per example (± standard error over examples)\n")
     print(table(("check", "seconds", "number", "value", "what it is"), rows, {"seconds": 1}))
     if run.model.note:
         print(f"\nnote: {run.model.note}")
@@ -90,10 +89,7 @@ def load(directory: Path, examples: int, split: str = "", overrides: Overrides =
     model, params, config = loaded
     source = data.load(config.data, config.seed)
     name = named_split(source, split)
-    whole = source.split(name)
-    count = min(examples, len(whole.x))
-    rows = np.arange(count) * len(whole.x) // count
-    chosen = Split(*(None if a is None else np.asarray(a[rows]) for a in whole))  # type: ignore[arg-type]
+    chosen = evenly(source.split(name), examples)
     options = pass_options(source, config, parallel.for_evaluation())
     return Run(model, params, config, source, chosen, name, eval_key(config.seed), options, directory)
 
@@ -111,7 +107,7 @@ def write(run: Run, name: str, settings: Any, found: dict[str, Finding], seconds
     device = jax.devices()[0]
     entry = {
         "numbers": {key: {k: v for k, v in finding._asdict().items() if v is not None} for key, finding in found.items()},
-        **{"settings": plain(settings._asdict()), "split": run.name, "examples": len(run.split.x), "units": "nats per example"},
+        **{"settings": plain(settings._asdict()), "split": run.name, "examples": len(run.split.x), "units": "log-densities: nats"},
         **{"note": run.model.note, "device": device.device_kind, "platform": device.platform, "seconds": seconds},
     }
     write_json(path, before | {name: entry | workdir.provenance(run.directory, run.config)})

@@ -33,6 +33,7 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array, Latent, Model
 from vaeflow.models.density import broadcast
 from vaeflow.models.reweight import langevin, log_mean, resample
+from vaeflow.models.vae_loss import log_weight
 from vaeflow.nets import Net
 
 
@@ -127,12 +128,6 @@ def contrastive(
         metrics = {"accuracy": jnp.mean(_accuracy(l_q, l_p)), "logit_posterior": jnp.mean(l_q), "logit_prior": jnp.mean(l_p)}
         return total, {"loss": total} | metrics
 
-    def log_prob(params, key, batch):
-        # Neither q(z|x) nor Z depends on the key: under a vmap over keys the encoder and the partition function run once.
-        x, context = batch["x"], batch.get("context")
-        z, log_q = posterior_of(params, x, context).sample_and_log_prob(seed=jax.random.split(key, 3)[0])
-        return likelihood_of(params, z, context).log_prob(x) + prior_of(params, context).log_prob(z) - log_q
-
     def terms(params, key, batch):
         x, context = batch["x"], batch.get("context")
         key_c, key_s = jax.random.split(key)
@@ -158,13 +153,15 @@ def contrastive(
         p = likelihood_of(params, z, context)
         return p.mean() if levels else p.sample(seed=key_x)
 
+    # Neither q(z|x) nor Z depends on log_weight's key: under a vmap over keys the encoder and the partition function run once.
+    latent = Latent(prior_of, posterior_of, likelihood_of)
     return Model(
         init=init,
         loss=loss,
         sample=sample,
-        log_prob=log_prob,
+        log_prob=log_weight(latent),
         density="weight",
-        latent=Latent(prior_of, posterior_of, likelihood_of),
+        latent=latent,
         terms=terms,
         note=frozen.note,
     )

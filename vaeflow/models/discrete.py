@@ -29,6 +29,7 @@ from vaeflow.model import Latent, Model
 from vaeflow.models.discrete_estimators import MULTI_SAMPLE, RELAXED, Estimation, Estimator, check, surrogate
 from vaeflow.models.discrete_latent import Bits, OneHots, kl
 from vaeflow.models.observed import observed
+from vaeflow.models.vae_loss import bound_terms, log_weight
 from vaeflow.nets import Net
 
 
@@ -92,6 +93,9 @@ def discrete_vae(
         out: Any = decode.apply({"params": params["decoder"]}, z, context)
         return data.given(out)
 
+    latent = Latent(prior_of, posterior_of, likelihood_of, discrete=True)
+    log_prob = log_weight(latent)
+
     def baseline_of(params, x, context):
         assert judge is not None
         out: Any = judge.apply({"params": params["baseline"]["net"]}, data.scaled(x), context)
@@ -138,20 +142,11 @@ def discrete_vae(
                 total -= jnp.mean(dream(params, key_dream, context, len(x)))
         return total, {"loss": total, "recon": -jnp.mean(log_x), "kl": rate, **metrics}
 
-    def log_prob(params, key, batch):
-        x, context = batch["x"], batch.get("context")
-        key_z, _, _ = jax.random.split(key, 3)  # as in the other families
-        z, log_q = posterior_of(params, x, context).sample_and_log_prob(seed=key_z)
-        return likelihood_of(params, z, context).log_prob(x) + prior_of(params).log_prob(z) - log_q
-
     def sample(params, key, n, context=None):
         context = None if context is None else jnp.broadcast_to(context, (n, jnp.shape(context)[-1]))
         key_z, key_x = jax.random.split(key)
         z = prior_of(params, temperature=temperature).sample(seed=key_z, sample_shape=(n,))
         return data.show(key_x, likelihood_of(params, z, context))
-
-    def terms(params, key, batch):
-        return {"loss": -objectives.iwae(jax.vmap(lambda key: log_prob(params, key, batch))(jax.random.split(key, samples)))}
 
     return Model(
         init=init,
@@ -159,8 +154,8 @@ def discrete_vae(
         sample=sample,
         log_prob=log_prob,
         density="weight",
-        latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True),
-        terms=terms if estimator in MULTI_SAMPLE else None,
+        latent=latent,
+        terms=bound_terms(log_prob, samples) if estimator in MULTI_SAMPLE else None,
         note=data.note,
     )
 

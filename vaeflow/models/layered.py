@@ -26,7 +26,7 @@ from vaeflow.distributions import Distribution, Joint, Likelihood, Std, normal, 
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Latent, Model
 from vaeflow.models.observed import observed
-from vaeflow.models.vae_loss import Penalties, check_objective, check_schedule
+from vaeflow.models.vae_loss import OF_MANY, Penalties, bound_terms, check_objective, check_schedule, log_weight
 from vaeflow.nets import Net
 
 
@@ -131,30 +131,22 @@ def layered(
         metrics = {"loss": total, "recon": -jnp.mean(log_x(z)), "kl": jnp.sum(groups), "beta": weight}
         return total, metrics | {f"kl_{i + 1}": groups[i] for i in range(depth)}
 
-    def log_prob(params, key, batch):
-        x, context = batch["x"], batch.get("context")
-        z, log_q = posterior_of(params, x, context).sample_and_log_prob(seed=jax.random.split(key, 3)[0])
-        return likelihood_of(params, z, context).log_prob(x) + prior_of(params, context).log_prob(z) - log_q
-
-    def terms(params, key, batch):
-        """`best` is chosen by the bound of k draws where that is what is trained."""
-        log_w = jax.vmap(lambda key: log_prob(params, key, batch))(jax.random.split(key, samples))
-        return {"loss": -(objectives.renyi(log_w, alpha) if objective == "renyi" else objectives.iwae(log_w))}
-
     def sample(params, key, n, context=None):
         context = None if context is None else jnp.broadcast_to(context, (n, jnp.shape(context)[-1]))
         key_z, key_x = jax.random.split(key)
         z = prior_of(params, context, noise=temperature).sample(seed=key_z, sample_shape=(n,) if context is None else ())
         return data.show(key_x, likelihood_of(params, z, context))
 
+    latent = Latent(prior_of, posterior_of, likelihood_of)
+    log_prob = log_weight(latent)
     return Model(
         init=init,
         loss=loss,
         sample=sample,
         log_prob=log_prob,
         density="weight",
-        latent=Latent(prior_of, posterior_of, likelihood_of),
-        terms=None if objective in ("elbo", "elbo_path") else terms,
+        latent=latent,
+        terms=bound_terms(log_prob, samples, objective, alpha) if objective in OF_MANY else None,
         note=data.note,
     )
 

@@ -39,9 +39,6 @@ from vaeflow.models.vae_loss import Draws, Penalties
 from vaeflow.models.vae_prior import make_prior
 from vaeflow.nets import Made, Net
 
-# Objectives that are the bound of k draws, and not a mean over draws: `best` is chosen by them.
-_OF_MANY = ("iwae", "iwae_one", "iwae_path", "dreg", "renyi")
-
 
 def vae(
     *,
@@ -213,10 +210,6 @@ def vae(
             new["posterior"] = posterior.update(params["posterior"], z, features(params, x, context)[1])
         return new
 
-    def terms(params, key, batch):
-        log_w = jax.vmap(lambda key: log_prob(params, key, batch))(jax.random.split(key, samples))
-        return {"loss": -(objectives.renyi(log_w, alpha) if objective == "renyi" else objectives.iwae(log_w))}
-
     return Model(
         init=init,
         loss=loss,
@@ -225,7 +218,7 @@ def vae(
         density="weight",
         latent=Latent(prior_of, posterior_of, likelihood_of),
         update=update if any(layer is not None and layer.update is not None for layer in (prior, posterior)) else None,
-        terms=terms if objective in _OF_MANY else None,
+        terms=vae_loss.bound_terms(log_prob, samples, objective, alpha) if objective in vae_loss.OF_MANY else None,
         note=data.note,
     )
 

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 from vaeflow import objectives
 from vaeflow.distributions import Distribution
 from vaeflow.errors import UserError
-from vaeflow.model import Array, Params
+from vaeflow.model import Array, Batch, Latent, Params
+
+OF_MANY = ("iwae", "iwae_one", "iwae_path", "dreg", "renyi")  # objectives whose value, and not their gradient alone, is of k draws
+LogProb = Callable[[Params, Array, Batch], Array]
 
 
 class Penalties(NamedTuple):
@@ -32,6 +35,27 @@ class Draws(NamedTuple):
     q: Distribution
     p: Distribution
     critic: Callable[[Array, bool], Array] | None
+
+
+def log_weight(latent: Latent) -> LogProb:
+    """A model's log_prob: log p(x|z) + log p(z) - log q(z|x) at one z ~ q(z|x)."""
+
+    def log_prob(params, key, batch):
+        x, context = batch["x"], batch.get("context")
+        z, log_q = latent.posterior(params, x, context).sample_and_log_prob(seed=jax.random.split(key, 3)[0])
+        return latent.likelihood(params, z, context).log_prob(x) + latent.prior(params, context).log_prob(z) - log_q
+
+    return log_prob
+
+
+def bound_terms(log_prob: LogProb, samples: int, objective: str = "iwae", alpha: float = 0.0) -> Callable[..., dict[str, Array]]:
+    """A model's terms: as its loss, by which `best` is chosen, minus the bound of k draws that it trains."""
+
+    def terms(params, key, batch):
+        log_w = jax.vmap(lambda key: log_prob(params, key, batch))(jax.random.split(key, samples))
+        return {"loss": -(objectives.renyi(log_w, alpha) if objective == "renyi" else objectives.iwae(log_w))}
+
+    return terms
 
 
 def critic_of(judge: Any, params: Params) -> Callable[[Array, bool], Array] | None:
