@@ -17,55 +17,15 @@ The estimators of the ELBO have the better -ELBO, those of the bound of 5 draws 
 a tenth of a nat says nothing.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp
+from configs.vaes import ESTIMATORS, discrete_vae
 
 LATENTS = {"bernoulli": ("32 bits", 32, 2), "categorical": ("8 variables of 8 categories", 8, 8)}
-ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
-    "reinforce": ("REINFORCE", dict(estimator="reinforce")),
-    "baseline": ("REINFORCE with a network as baseline", dict(estimator="reinforce_baseline", baseline="baseline")),
-    "leave_one_out": ("REINFORCE with the other draws as baseline", dict(estimator="leave_one_out")),
-    "vimco": ("VIMCO", dict(estimator="vimco")),
-    "wake_sleep": ("reweighted wake-sleep, wake phase of q", dict(estimator="wake_sleep", wake_q=True)),
-    "gumbel": ("Gumbel-softmax", dict(estimator="gumbel_softmax", relaxation=0.5, relaxation_start=1.0, relaxation_steps=1500)),
-    "straight_through": ("straight-through Gumbel-softmax", dict(estimator="straight_through", relaxation=1.0)),
-}
 ROWS = {"": "32 bits, VIMCO, 5 draws"} | {
     f"{latent}_{name}": f"{size}, {title}, 5 draws" for latent, (size, _, _) in LATENTS.items() for name, (title, _) in ESTIMATORS.items()
 }
-
-
-def discrete_vae(event: tuple[int, ...], levels: int, variables: int, categories: int, **changes) -> ConfigDict:
-    """The model section of a discrete-latent VAE: every key of vaeflow/models/discrete.py."""
-    c = dict(
-        kind="discrete_vae",
-        event=event,  # shape of one example
-        levels=levels,  # grey values; 2: binary (or binarized); 0: continuous
-        variables=variables,
-        categories=categories,  # 2: bits, else one-hot vectors
-        encoder="encoder",  # names of parts
-        decoder="decoder",
-        prior="uniform",  # uniform, learned
-        likelihood="bernoulli",  # bernoulli, bernoulli_intensities, gaussian, gaussian_learned, discretized_logistic
-        likelihood_std=0.1,  # gaussian
-        estimator="vimco",  # reinforce, reinforce_baseline, leave_one_out, vimco, wake_sleep, gumbel_softmax, straight_through
-        samples=5,  # draws of z per example
-        baseline="",  # reinforce_baseline: the name of a network
-        wake_q=False,  # wake_sleep: the phases of q
-        sleep_q=False,
-        relaxation=0.0,  # gumbel_softmax, straight_through: the temperature, reached after relaxation_steps
-        relaxation_start=0.0,
-        relaxation_steps=0,
-        beta=1.0,
-        beta_schedule="constant",  # constant, linear, cyclical
-        beta_start=0.0,
-        beta_steps=0,
-        beta_ramp=0.5,
-    )
-    return ConfigDict(c | changes)
 
 
 def get_config(row: str = "") -> ConfigDict:

@@ -17,12 +17,13 @@ from configs.base import base, mlp, vae
 from configs.vaes import second_stage
 
 ROWS = {
+    "": "the row vae",
     "vae": "a VAE with 2 latents on 25 Gaussians in the plane",
     "ncp": "its prior reweighted by a classifier, the VAE as it was (needs --config.fixed_from)",
 }
 
 
-def get_config(row: str = "vae") -> ConfigDict:
+def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="density", name="25gaussians", size=100_000, val_fraction=0.01, batch=256)
     c.model = vae((2,), 0, latent=2, likelihood="gaussian", likelihood_std=0.05)

@@ -9,28 +9,27 @@ Likelihoods: NLL by IWAE on the 10,000 test images, best by train[50000:], as th
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp
-from configs.digits_discrete import ESTIMATORS, discrete_vae
+from configs.vaes import ESTIMATORS, discrete_vae
 
 ROWS = {
+    "": "the row bernoulli",
     "bernoulli": "64 bits with a learned prior, VIMCO with 5 draws",
     "categorical": "20 variables of 10 categories with a learned prior, Gumbel-softmax",
 }
 
-EPOCH = 50_000 // 128
+EPOCH, PASSES = 50_000 // 128, 20
 
 
-def get_config(row: str = "bernoulli") -> ConfigDict:
+def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", batch=128, binarize="dynamic")
     c.parts = ConfigDict(dict(encoder=mlp(512, activation="tanh"), decoder=mlp(512, activation="tanh")))
-    if row == "bernoulli":
-        c.model = discrete_vae((28, 28, 1), 2, 64, 2, prior="learned", **ESTIMATORS["vimco"][1])
-        epochs = 20
-    else:
+    if row == "categorical":
         c.model = discrete_vae((28, 28, 1), 2, 20, 10, prior="learned", **ESTIMATORS["gumbel"][1])
-        epochs = 20
-        c.model.update(samples=1, relaxation_steps=epochs * EPOCH // 2)
+        c.model.update(samples=1, relaxation_steps=PASSES * EPOCH // 2)
+    else:
+        c.model = discrete_vae((28, 28, 1), 2, 64, 2, prior="learned", **ESTIMATORS["vimco"][1])
     c.optim.update(name="adamw", learning_rate=1e-3, schedule="cosine")
-    c.train.update(steps=epochs * EPOCH, log_every=EPOCH // 4, eval_every=5 * EPOCH, checkpoint_every=5 * EPOCH)
+    c.train.update(steps=PASSES * EPOCH, log_every=EPOCH // 4, eval_every=5 * EPOCH, checkpoint_every=5 * EPOCH)
     c.eval.update(k=100, chunk=10, batch=500)
     return c

@@ -1,12 +1,24 @@
 """What the configs of VAEs share beside configs/base.py: the model sections of their families, second stages, and the posteriors and priors
 that a VAE may have, each as its parts. The formulas stand in vaeflow/models and vaeflow/bijectors."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs.base import affine, made, mlp, repeat, spline
 
 PRIORS = ("mixture", "vamp", "realnvp", "maf", "spline", "autoregressive", "conditional")
 POSTERIORS = ("full_covariance", "iaf", "planar", "radial", "sylvester", "spline")
+
+ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "reinforce": ("REINFORCE", dict(estimator="reinforce")),
+    "baseline": ("REINFORCE with a network as baseline", dict(estimator="reinforce_baseline", baseline="baseline")),
+    "leave_one_out": ("REINFORCE with the other draws as baseline", dict(estimator="leave_one_out")),
+    "vimco": ("VIMCO", dict(estimator="vimco")),
+    "wake_sleep": ("reweighted wake-sleep, wake phase of q", dict(estimator="wake_sleep", wake_q=True)),
+    "gumbel": ("Gumbel-softmax", dict(estimator="gumbel_softmax", relaxation=0.5, relaxation_start=1.0, relaxation_steps=1500)),
+    "straight_through": ("straight-through Gumbel-softmax", dict(estimator="straight_through", relaxation=1.0)),
+}
 
 
 def vq(event: tuple[int, ...], levels: int, grid: tuple[int, ...], codes: int, width: int, **changes) -> ConfigDict:
@@ -27,6 +39,36 @@ def vq(event: tuple[int, ...], levels: int, grid: tuple[int, ...], codes: int, w
         decay=0.99,  # of the codebook's moving averages
         smoothing=1e-5,  # of its counts
         restart=0.1,  # codes used less often than this fraction of 1/codes are moved to encodings; 0: never
+    )
+    return ConfigDict(c | changes)
+
+
+def discrete_vae(event: tuple[int, ...], levels: int, variables: int, categories: int, **changes) -> ConfigDict:
+    """The model section of a discrete-latent VAE: every key of vaeflow/models/discrete.py."""
+    c = dict(
+        kind="discrete_vae",
+        event=event,  # shape of one example
+        levels=levels,  # grey values; 2: binary (or binarized); 0: continuous
+        variables=variables,
+        categories=categories,  # 2: bits, else one-hot vectors
+        encoder="encoder",  # names of parts
+        decoder="decoder",
+        prior="uniform",  # uniform, learned
+        likelihood="bernoulli",  # bernoulli, bernoulli_intensities, gaussian, gaussian_learned, discretized_logistic
+        likelihood_std=0.1,  # gaussian
+        estimator="vimco",  # reinforce, reinforce_baseline, leave_one_out, vimco, wake_sleep, gumbel_softmax, straight_through
+        samples=5,  # draws of z per example
+        baseline="",  # reinforce_baseline: the name of a network
+        wake_q=False,  # wake_sleep: the phases of q
+        sleep_q=False,
+        relaxation=0.0,  # gumbel_softmax, straight_through: the temperature, reached after relaxation_steps
+        relaxation_start=0.0,
+        relaxation_steps=0,
+        beta=1.0,
+        beta_schedule="constant",  # constant, linear, cyclical
+        beta_start=0.0,
+        beta_steps=0,
+        beta_ramp=0.5,
     )
     return ConfigDict(c | changes)
 

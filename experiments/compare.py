@@ -6,7 +6,7 @@ from experiments.flags import parser, path
 from experiments.main import run
 
 EXAMPLES = """\
-  python -m experiments.compare runs/digits_vae runs/digits_vae_flow_prior --output=comparison.png
+  python -m experiments.compare runs/digits_vae runs/digits_vae_realnvp_prior --output=comparison.png
   python -m experiments.compare runs/densities_*
   python -m experiments.compare runs/a runs/b --markdown"""
 

@@ -19,7 +19,7 @@ from experiments.main import compilation_cache, run
 EXAMPLES = """\
   python -m experiments.explore --workdir=runs/digits_vae
   python -m experiments.explore --workdir=runs/digits_vae --show=traversals,interpolation --examples=3,17
-  python -m experiments.explore --show=plane runs/digits_vae runs/digits_vae_flow_prior"""
+  python -m experiments.explore --show=plane runs/digits_vae runs/digits_vae_realnvp_prior"""
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -6,7 +6,10 @@ import contextlib
 import importlib
 import io
 
+import pytest
+
 from tests.runs import ROOT
+from vaeflow import launch
 from vaeflow.errors import UserError
 
 # A coupling flow of two dimensions, without noise in its loss.
@@ -22,6 +25,13 @@ def call(command: str, *words: object) -> str:
     with contextlib.chdir(ROOT), contextlib.redirect_stdout(out):
         importlib.import_module(f"experiments.{command}").main([str(word) for word in words])
     return out.getvalue()
+
+
+def train_only(*words: object) -> str:
+    """`call("train", ...)` without the table and the figures at the end, which have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "conclude", lambda *_, **__: None)
+        return call("train", *words)
 
 
 def refusal(command: str, *words: object) -> str:

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.commands import call, refusal
+from tests.commands import refusal, train_only
 from tests.model_cases import KEY, config, quick
-from vaeflow import launch, workdir
+from vaeflow import workdir
 from vaeflow.data import Split
 from vaeflow.distributions import Joint, normal
 from vaeflow.errors import UserError
-from vaeflow.figures.priors import draw_stage
+from vaeflow.figures.priors import draw_stage, prior_hole
 from vaeflow.flops import flops
 from vaeflow.likelihood import importance
 from vaeflow.model import Latent, Model, Params
@@ -181,19 +181,23 @@ def test_parts_that_are_no_such_model_are_one_line(part, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_second_stage_on_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "conclude", lambda *_, **__: None)  # what is evaluated and drawn of a run has tests of its own
+def test_a_second_stage_on_a_run(tmp_path):
     first, second = tmp_path / "vae", tmp_path / "ncp"
-    call("train", "--config=configs/gaussians_ncp.py:vae", *SMALL, f"--workdir={first}")
+    train_only("--config=configs/gaussians_ncp.py:vae", *SMALL, f"--workdir={first}")
     words = ("--config=configs/gaussians_ncp.py:ncp", *SMALL, *STAGE, f"--workdir={second}")
     assert "name the workdir" in refusal("train", *words)
     words = (*words, f"--config.fixed_from={first}")
     other = refusal("train", *words, "--config.parts.vae.likelihood_std=0.2")
     assert "another model than the frozen model of this one: model.frozen.likelihood_std is 0.2 here and 0.05 there" in other
     assert "model.frozen.encoder.activation is 'tanh' here" in refusal("train", *words, "--config.parts.encoder.activation=tanh")
-    call("train", *words)
+    train_only(*words)
     model, params, config = workdir.load(second, [("sample.sampler", "langevin"), ("sample.langevin_steps", "2")], allowed=("sample",))
     for a, b in zip(jax.tree.leaves(load_params(first)), jax.tree.leaves(params["fixed"]), strict=True):
         np.testing.assert_array_equal(a, b)
     split = Split(np.zeros((30, 2), np.float32))
     assert draw_stage(model, params, split, config, KEY, tmp_path / "prior_hole.png").stat().st_size > 10_000
+
+
+def test_the_hole_of_a_prior_on_a_line(tmp_path):
+    z = [np.random.default_rng(0).normal(size=(50, 1)) + shift for shift in range(3)]
+    assert prior_hole([], z, tmp_path / "prior_hole.png").stat().st_size > 10_000

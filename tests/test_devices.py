@@ -109,7 +109,14 @@ def test_sigterm_to_one_of_two_processes_saves_and_stops_both(tmp_path):
     assert 0 < state(tmp_path / "stopped")["['step']"] < 1_000_000
 
 
-def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path):
-    code, _, err = run(*FLOW, "--config.data.batch=60", f"--workdir={tmp_path / 'no'}", devices=8)
+@pytest.mark.parametrize(
+    "words, held",
+    [
+        ((*FLOW, "--config.data.batch=60"), ("data.batch=60", "8 devices")),
+        (("--config=configs/digits_vq.py",), ("model.restart=0.1 is for one device", "set it to 0")),
+    ],
+)
+def test_what_several_devices_cannot_do_is_refused(words, held, tmp_path):
+    code, _, err = run(*words, f"--workdir={tmp_path / 'no'}", devices=8)
     assert code == 2
-    assert "data.batch=60" in err and "8 devices" in err and "Traceback" not in err
+    assert all(word in err for word in held) and "Traceback" not in err

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import call, refusal
+from tests.commands import call, refusal, train_only
 from tests.runs import SMALL
 from vaeflow.diagnose import CHECKS
 
@@ -16,7 +16,7 @@ from vaeflow.diagnose import CHECKS
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("diagnose") / "vae"
-    call("train", *SMALL, "--config.train.steps=10", f"--workdir={workdir}")
+    train_only(*SMALL, "--config.train.steps=10", f"--workdir={workdir}")
     return workdir
 
 
@@ -42,7 +42,7 @@ def test_list_shows_every_check_and_setting():
         (["--checks=ais", "--ais.start=encoder"], ["ais.start='encoder'", "posterior, prior"]),
         (["--checks=iwae", "--ais.chains=3"], ["--ais.chains=3", "does not run", "--checks=iwae"]),
         (["--checks=iwae", "--aiss.chains=3"], ["the check='aiss'", "did you mean 'ais'"]),
-        (["--checks=iwae", "--examples=0"], ["--examples=0 is impossible; it must be >= 1"]),
+        (["--checks=iwae", "--examples=1"], ["--examples=1 is impossible; it must be >= 2"]),
         (["--checks=iwae"], ["workdir=nowhere does not exist"]),
         (["--check=iwae"], ["the flag='--check'", "did you mean '--checks'"]),
         ([], ["--checks", "known checks: iwae, ais"]),

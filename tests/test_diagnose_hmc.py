@@ -48,6 +48,8 @@ def test_large_latents_are_refused_in_one_line():
     hmc.needs(r, hmc.Settings(limit=2))
     with pytest.raises(UserError, match=r"has 2 dimensions.*hmc\.limit=1") as error:
         hmc.needs(r, hmc.Settings(limit=1))
+    with pytest.raises(UserError, match="leave 2 points to fit a density of 2 dimensions"):
+        hmc.needs(r, hmc.Settings(samples=2, chains=2))
     assert "\n" not in str(error.value)
 
 

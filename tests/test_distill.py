@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.commands import FLOW, call, refusal
+from tests.commands import FLOW, call, refusal, train_only
 from tests.model_cases import KEY, config
 from vaeflow.model import split_params
 from vaeflow.models import MODELS, build_model
@@ -52,7 +52,7 @@ def test_the_loss_is_the_divergence_of_two_gaussians():
 def test_a_student_learns_from_a_run(tmp_path):
     teacher, student, config = tmp_path / "teacher", tmp_path / "student", tmp_path / "student.py"
     config.write_text(STUDENT)
-    call("train", *FLOW[:1], *SMALL, f"--workdir={teacher}")
+    train_only(*FLOW[:1], *SMALL, f"--workdir={teacher}")
     words = (f"--config={config}", *SMALL, f"--workdir={student}")
     assert "name the workdir" in refusal("train", *words)
     words = (*words, f"--config.fixed_from={teacher}")

@@ -119,6 +119,9 @@ def test_warnings_name_what_is_dead():
     assert not collapse_warnings(healthy)
     assert not collapse_warnings(dict(kl=3.0))  # codes have no units
     assert collapse_warnings(healthy | dict(active_units=5)) == ["most units are not used: 5 of 64 units are active, KL 20.00 nats"]
+    collapsed = dict(kl=0.13, active_units=2, latent_units=8)  # what configs/collapse.py gives, and its cures
+    assert collapse_warnings(collapsed) == ["most units are not used: 2 of 8 units are active, KL 0.13 nats"]
+    assert not collapse_warnings(dict(kl=1.51, active_units=7, latent_units=8))
     assert collapse_warnings(healthy | dict(kl=0.05)) == ["posterior collapse: 30 of 64 units are active, KL 0.05 nats"]
     assert collapse_warnings(healthy | dict(kl_per_level=[19.95, 0.01, 5.0, 0.04])) == [
         "posterior collapse: level 2 of 4 (KL 0.01 nats), level 4 of 4 (KL 0.04 nats)"

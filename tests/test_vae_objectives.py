@@ -155,6 +155,7 @@ def test_pixels_one_by_one_are_a_probability_and_draw_what_they_score():
         (dict(alpha=0.5), "model.alpha=0.5 is not read by model.objective='elbo'"),
         (dict(objective="renyi", alpha=1.0), "model.alpha=1.0 is impossible"),
         (dict(objective="iwea"), "model.objective='iwea' is unknown .did you mean 'iwae'"),
+        (dict(objective="dreg", samples=3, posterior="norm"), "needs a posterior that inverts its own draws in training"),
         (dict(pseudo_inputs=3, prior_base="gaussian_mixture"), "two bases of one prior"),
         (dict(pseudo_inputs=3, posterior="layer"), "model.pseudo_inputs=3 needs a Gaussian posterior"),
     ],
@@ -163,3 +164,11 @@ def test_what_does_not_fit_together_is_one_line(values, message):
     with pytest.raises(UserError, match=message) as error:
         make(base=VAE, **values)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("penalty", ["mmd", "tc"])
+def test_a_batch_of_one_has_nothing_to_compare(penalty):
+    m = make(base=VAE, **{penalty: 1.0})
+    one = {"x": jnp.zeros((1, 6), jnp.uint8)}
+    with pytest.raises(UserError, match=r"data\.batch gives a device 1 example"):
+        jax.eval_shape(lambda: m.loss(m.init(jax.random.key(0), one), jax.random.key(1), one, 0))

@@ -84,6 +84,10 @@ def make(config: ConfigDict, directory: Path | None = None) -> Experiment:
     devices = parallel.make(mapping)
     source = data.load(config.data, config.seed)
     devices.slots(config.data.batch)
+    if devices.count > 1 and config.model.get("restart"):
+        raise UserError(
+            f"model.restart={config.model.restart:g} is for one device: the mean of several devices' encodings is none; set it to 0"
+        )
     _fits(config.model, source, config.data)
     if source.val is None and (training.patience or evaluation.params == "best"):
         key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"

@@ -41,7 +41,7 @@ FEWEST = 100
 # The share of the own posterior from which on the estimate is called saturated: q(z) is then mostly one example.
 SATURATED = 0.5
 # Posterior collapse: a rate (or a level's) in nats below this, or a share of active units below that.
-COLLAPSED_KL, FEW_UNITS = 0.1, 0.1
+COLLAPSED_KL, FEW_UNITS = 0.1, 1 / 3
 # Densities at once: of Gaussians as many as fit into a CPU's cache; where networks run for each of them, what they need of memory counts.
 _BLOCK, _NETWORK_BLOCK = 1 << 20, 1 << 15
 
@@ -79,7 +79,7 @@ def information_terms(model: Model, params: Params, split: Split, key: Array, *,
         out["aggregate_kl"], out["aggregate_kl_se"] = mean_se(drawn["kl"] - information)
     else:
         out["information_note"] = "KL(q(z) || p(z)) is left out: p depends on the context"
-    return out | (marginal_terms(drawn, log_q, "aggregate_kl" in out) if known else {})
+    return out | (marginal_terms(drawn, "aggregate_kl" in out) if known else {})
 
 
 def evenly(split: Split, most: int) -> Split:
@@ -203,14 +203,15 @@ def affordable(model: Model, params: Params, split: Split, z: Any) -> int:
     return min(OTHER_EXAMPLES, math.isqrt(int(PAIR_FLOPS / max(two - one, 1))))
 
 
-def marginal_terms(drawn: Mapping[str, np.ndarray], log_q: np.ndarray, one_prior: bool) -> dict[str, Any]:
-    """TC and the KL of the one-dimensional marginals, from `drawn_latents` of diagonal Gaussians and log q(z_n); the KL only to `one_prior`
-    that is a diagonal Gaussian."""
-    rows = np.arange(size := min(len(log_q), MARGINAL_EXAMPLES)) * len(log_q) // size
+def marginal_terms(drawn: Mapping[str, np.ndarray], one_prior: bool) -> dict[str, Any]:
+    """TC and the KL of the one-dimensional marginals, from `drawn_latents` of diagonal Gaussians: all of one q(z), of MARGINAL_EXAMPLES at
+    the most. The KL only to `one_prior` that is a diagonal Gaussian."""
+    rows = np.arange(size := min(len(drawn["z"]), MARGINAL_EXAMPLES)) * len(drawn["z"]) // size
     some = {name: a[rows] for name, a in drawn.items()}
+    log_q = aggregate(**_only(some, "z", "mean", "std", "log_q"))
     marginals = np.asarray(_marginals(some["z"], some["mean"], some["std"]), np.float64)
     out: dict[str, Any] = {"marginal_examples": size}
-    out["total_correlation"], out["total_correlation_se"] = mean_se(log_q[rows] - marginals.sum(-1))
+    out["total_correlation"], out["total_correlation_se"] = mean_se(log_q - marginals.sum(-1))
     if one_prior and "prior_mean" in some:
         gap = marginals - np.asarray(_log_normal(some["z"], some["prior_mean"], some["prior_std"]))
         out["dimension_kl"], out["dimension_kl_se"] = mean_se(gap.sum(-1))

@@ -77,10 +77,10 @@ def conclude(directory: Path, source: Any = None, split: str = "", overrides: Ov
     split, own = named_split(source, split), named_split(source)
     devices = parallel.for_evaluation()
     results = evaluate.results(model, params, source, split, config, devices) | workdir.provenance(directory, config)
-    drawn = figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")
-    results["figures"] = [str(path.relative_to(directory)) for path in drawn]
     name = "results.json" if split == own else f"results_{split}.json"
-    workdir.write_json(directory / name, results)
+    workdir.write_json(directory / name, results | {"figures": []})  # the numbers are there, whatever becomes of the pictures
+    drawn = figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")
+    workdir.write_json(directory / name, results | {"figures": [str(path.relative_to(directory)) for path in drawn]})
     show(directory, name)
 
 

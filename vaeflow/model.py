@@ -33,12 +33,16 @@ class Latent(NamedTuple):
     likelihood  (params, z, context=None) -> p(x|z), batch shape of z's leading axes; its `mean()` is what a
                 reconstruction shows, on the scale of the data as loaded
     discrete    whether z is (as integers, or as bits in floating point): there is no gradient with respect to it
+    exact       whether the prior's `sample` draws from the density that its `log_prob` is (resampled draws only nearly do)
+    show        (key, p(x|z)) -> x as `Model.sample` gives it: means where a picture should show them, else draws
     """
 
     prior: Callable[..., Any]
     posterior: Callable[..., Any]
     likelihood: Callable[..., Any]
     discrete: bool = False
+    exact: bool = True
+    show: Callable[..., Array] = lambda key, p: p.sample(seed=key)
 
 
 class Model(NamedTuple):

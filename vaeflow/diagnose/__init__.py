@@ -33,7 +33,9 @@ __all__ = ["CHECKS", "Check", "Finding", "Run", "diagnose", "listing"]
 CHECKS: dict[str, Check] = {
     "iwae": Check(iwae.check, iwae.needs, "log p(x) by importance weighting", iwae.Settings()),
     "ais": Check(ais.ais, ais.needs, "log p(x) by annealed importance sampling with HMC transitions", ais.Settings()),
-    "bdmc": Check(ais.bdmc, ais.needs, "bidirectional Monte Carlo: log p(x) from both sides, on data from the model", ais.Settings()),
+    "bdmc": Check(
+        ais.bdmc, ais.needs_exact_draws, "bidirectional Monte Carlo: log p(x) from both sides, on data from the model", ais.Settings()
+    ),
     "hmc": Check(hmc.check, hmc.needs, "log p(x) of small latents by HMC samples and a fitted density", hmc.Settings()),
     "refine": Check(refine.check, refine.needs, "amortisation and approximation gap of a diagonal Gaussian q(z|x)", refine.Settings()),
     "probes": Check(probes.check, probes.needs, "labels from latents: a linear probe and nearest neighbours", probes.Settings()),
@@ -59,8 +61,8 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
     overrides  ("ais.chains", "16"): settings of the checks; ("config.eval.batch", "50"): as in `launch.conclude`
     """
     settings = _settings(checks, [(key, text) for key, text in overrides if not key.startswith("config.")])
-    if examples < 1:
-        raise UserError(f"--examples={examples} is impossible; it must be >= 1")
+    if examples < 2:  # a standard error over examples needs two
+        raise UserError(f"--examples={examples} is impossible; it must be >= 2")
     config = [(key.removeprefix("config."), text) for key, text in overrides if key.startswith("config.")]
     run = load(directory, examples, split, config)
     for name, own in settings.items():

@@ -30,6 +30,7 @@ from vaeflow.build import Count, Decay, Fraction, Natural, Positive, Range
 from vaeflow.diagnose import iwae
 from vaeflow.diagnose.chains import LogDensity, Target, adapt, log_mean, move, move_all, target
 from vaeflow.diagnose.check import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
+from vaeflow.errors import UserError
 from vaeflow.likelihood import importance
 from vaeflow.model import Array
 
@@ -183,9 +184,18 @@ def sandwich(run: Run, s: Settings) -> dict[str, np.ndarray]:
 
 
 def needs(run: Run, settings: Settings) -> None:
-    """UserError: the latent is not continuous, or there is none."""
+    """UserError: the latent is not continuous, or there is none; the chains would start at draws that are not of their density."""
+    posterior_shape(run)
+    if settings.start == "prior" and not latent(run).exact:
+        raise UserError("ais.start='prior' needs exact draws of the prior, and this one's are resampled; use --ais.start=posterior")
+
+
+def needs_exact_draws(run: Run, settings: Settings) -> None:
+    """UserError: the same, or no exact draw of the posterior, which are the pairs z ~ p(z), x ~ p(x|z)."""
     del settings
     posterior_shape(run)
+    if not latent(run).exact:
+        raise UserError("its upper bound needs exact draws of the prior, and this model's are resampled")
 
 
 def ais(run: Run, settings: Settings) -> dict[str, Finding]:

@@ -118,6 +118,10 @@ def estimates(run: Run, s: Settings) -> dict[str, np.ndarray]:
 def needs(run: Run, settings: Settings) -> None:
     """UserError: the latent is not continuous, or too large."""
     size = math.prod(posterior_shape(run)[0])
+    if (points := settings.samples // 2 * settings.chains) <= size:
+        raise UserError(
+            f"hmc.samples={settings.samples}, hmc.chains={settings.chains} leave {points} points to fit a density of {size} dimensions"
+        )
     if size > settings.limit:
         raise UserError(
             f"the latent has {size} dimensions, and a Gaussian fitted to samples is for few: hmc.limit={settings.limit}; take ais"

@@ -33,12 +33,15 @@ def weights(run: Run, k: int) -> dict[str, np.ndarray]:
 def check(run: Run, settings: Settings) -> dict[str, Finding]:
     """log p(x) by importance weighting (Burda, Grosse, Salakhutdinov 2015)."""
     k, found = settings.k, weights(run, settings.k)
-    return {
+    tail = np.median(pareto_k(found["tail"]))
+    out = {
         "elbo": mean(found["elbo"], f"ELBO, mean of {k} log-weights"),
         "log_p": mean(found["log_prob"], f"log p(x) by IWAE-{k}, a lower bound in expectation"),
         "ess": Finding(float(found["ess"].mean()), f"effective number of the {k} draws, mean"),
-        "pareto_k": Finding(float(np.median(pareto_k(found["tail"]))), "shape of the weights' tail, median; above 0.7 unreliable"),
     }
+    if np.isfinite(tail):  # else the draws are too few to tell
+        out["pareto_k"] = Finding(float(tail), "shape of the weights' tail, median; above 0.7 unreliable")
+    return out
 
 
 def compares(run: Run, k: int) -> bool:

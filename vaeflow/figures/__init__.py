@@ -201,11 +201,10 @@ def draw_manifold(model: Model, params: Params, config: Any, path: Path) -> Path
 
 
 def draw_kl(space: Space, directory: Path) -> list[Path]:
-    """kl.png: KL and variance of every dimension; kl_levels.png: KL of every level of a hierarchy. Nothing for codes without levels."""
+    """kl.png: KL and variance of every dimension; kl_levels.png: KL of every level of a hierarchy. Nothing for codes."""
     title, drawn = f"what the latents carry: KL {space.kl:.2f} nats", []
     if space.kl_per_level is not None:
-        level = "position of the code" if space.variance is None else "level"
-        drawn.append(latents.level_bars(space.kl_per_level, directory / "kl_levels.png", level=level, title=title))
+        drawn.append(latents.level_bars(space.kl_per_level, directory / "kl_levels.png", title=title))
     if space.variance is not None:
         active = int((space.variance > elbo.ACTIVE).sum())
         title = f"{title}, {active} of {len(space.variance)} units active"

@@ -121,15 +121,15 @@ def dimension_bars(
     return path
 
 
-def level_bars(kl: np.ndarray, path: Path, *, level: str, title: str) -> Path:
-    """KL [L] of each level of a hierarchy, from the first to the last; `level` is what they are called."""
+def level_bars(kl: np.ndarray, path: Path, *, title: str) -> Path:
+    """KL [L] of each level of a hierarchy, from the first to the last."""
     with canvas(path, float(np.clip(0.3 * len(kl) + 1.2, 4.6, 11)), 2.8) as figure:
         ax = figure.subplots()
         ax.bar(np.arange(1, len(kl) + 1), kl, color=COLOURS[0], linewidth=0)
         ax.axhline(0, color=INK, lw=0.7)
         ax.grid(visible=False, axis="x")
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.set(xlabel=level, ylabel="KL(q(z|x) || p(z)) [nats]", title=title)
+        ax.set(xlabel="level", ylabel="KL(q(z|x) || p(z)) [nats]", title=title)
     return path
 
 

@@ -48,6 +48,9 @@ def prior_hole(x: list[np.ndarray], z: list[np.ndarray], path: Path) -> Path:
         together, share = principal(np.concatenate(z))
         z = np.split(together, len(z))
         names = [f"principal component {i + 1} ({s:.0%} of the variance)" for i, s in enumerate(share)]
+    elif z[0].shape[1] == 1:
+        noise, names = np.random.default_rng(0), ["$z_1$", "(jitter)"]
+        z = [np.stack([cloud[:, 0], noise.uniform(-1, 1, len(cloud))], 1) for cloud in z]
     titles = [("data", "samples, frozen prior", "samples, new prior")] * bool(x)
     titles.append(("aggregate posterior $q(z)$", "frozen prior $p(z)$", "new prior"))
     with canvas(path, 9.9, 3.8 * len(titles)) as figure:

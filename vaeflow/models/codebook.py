@@ -58,9 +58,8 @@ def averaged(stats: Params, e: Array, codes: Array, decay: float) -> Params:
 
 def revived(stats: Params, old: Params, key: Array, e: Array, gap: Array, below: float) -> Params:
     """The statistics with codes that are hardly used put on encodings that are badly served: where n_k < below n / K before the step
-    (`old`: the same on all devices), n_k = n / K and c_k is an encoding, drawn in proportion to its squared distance `gap` [N].
-
-    Over several devices c_k is the mean of their draws.
+    (`old`), n_k = n / K and c_k is an encoding, drawn in proportion to its squared distance `gap` [N]. For one device: a mean over several
+    is no encoding.
     """
     n = old["counts"]
     share = jnp.mean(n)

@@ -54,11 +54,12 @@ def contrastive(
 
     frozen        the VAE, a part with all of its keys; event and levels are its own
     sampler       prior: of the VAE, as if r = 1; sir: sampling-importance-resampling; langevin: chains that start at a draw by sir
+    partition     draws of p that estimate Z; given a context, so many for every example, each time that log_prob is asked: fewer there
     proposals     draws of p of which sir takes one; 1: langevin starts at draws of p
     langevin_*    steps and step size e of the Metropolis-adjusted Langevin algorithm, of p_r at the temperature
     temperature   T: draws of (r p)^(1/T^2), which is T times the standard deviation where r p is Gaussian; `prior` stays as it is
 
-    `sample` gives means of p(x|z) for grey values, and draws of p(x|z) for continuous data.
+    `sample` shows x as the VAE does.
     """
     if frozen.latent is None or frozen.latent.discrete:
         raise UserError("model.frozen must have a latent vector of real numbers, as a vae has: its prior is what is reweighted")
@@ -150,11 +151,10 @@ def contrastive(
                 return (power * (vae.prior(params["fixed"], c).log_prob(z) + log_r(params, z, c)))[0]
 
             z = langevin(key_l, z, context, log_density, langevin_steps, langevin_step_size)[0]
-        p = likelihood_of(params, z, context)
-        return p.mean() if levels else p.sample(seed=key_x)
+        return vae.show(key_x, likelihood_of(params, z, context))
 
     # Neither q(z|x) nor Z depends on log_weight's key: under a vmap over keys the encoder and the partition function run once.
-    latent = Latent(prior_of, posterior_of, likelihood_of)
+    latent = Latent(prior_of, posterior_of, likelihood_of, exact=False, show=vae.show)
     return Model(
         init=init,
         loss=loss,

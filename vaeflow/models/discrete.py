@@ -93,7 +93,7 @@ def discrete_vae(
         out: Any = decode.apply({"params": params["decoder"]}, z, context)
         return data.given(out)
 
-    latent = Latent(prior_of, posterior_of, likelihood_of, discrete=True)
+    latent = Latent(prior_of, posterior_of, likelihood_of, discrete=True, show=data.show)
     log_prob = log_weight(latent)
 
     def baseline_of(params, x, context):

@@ -171,7 +171,7 @@ def ladder(
         sample=sample,
         log_prob=log_prob,
         density="weight",
-        latent=Latent(prior_of, posterior_of, likelihood_of),
+        latent=Latent(prior_of, posterior_of, likelihood_of, show=data.show),
         note=data.note,
     )
 

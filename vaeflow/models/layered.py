@@ -137,7 +137,7 @@ def layered(
         z = prior_of(params, context, noise=temperature).sample(seed=key_z, sample_shape=(n,) if context is None else ())
         return data.show(key_x, likelihood_of(params, z, context))
 
-    latent = Latent(prior_of, posterior_of, likelihood_of)
+    latent = Latent(prior_of, posterior_of, likelihood_of, show=data.show)
     log_prob = log_weight(latent)
     return Model(
         init=init,

@@ -101,6 +101,7 @@ def vae(
     vae_loss.check_schedule(beta_schedule, beta_steps)
     vae_loss.check(weights, posterior is None, prior is None and prior_base is None and not pseudo_inputs, critic)
     vae_loss.check_objective(objective, alpha, samples, kl, beta, beta_schedule, weights)
+    vae_loss.check_path(objective, posterior)
     data = observed(event, levels, likelihood, likelihood_std)
     encode = encoder.module((2 * latent + posterior_context,), len(event), False)
     decode = decoder.module(data.out, 1, False)
@@ -195,8 +196,7 @@ def vae(
         key_z, key_x = jax.random.split(key)
         rows = () if first.conditional and context is not None else (n,)  # a conditional prior has the context's rows
         z = prior_of(params, context, noise=temperature).sample(seed=key_z, sample_shape=rows)
-        p = likelihood_of(params, z, context)
-        return data.show(key_x, p) if given_pixels is None else p.sample(seed=key_x)
+        return latent_of.show(key_x, likelihood_of(params, z, context))
 
     def update(params, key, batch, step):
         del step
@@ -210,13 +210,16 @@ def vae(
             new["posterior"] = posterior.update(params["posterior"], z, features(params, x, context)[1])
         return new
 
+    latent_of = Latent(prior_of, posterior_of, likelihood_of)
+    if given_pixels is None:  # else the pixels depend on each other, and their means are no picture
+        latent_of = latent_of._replace(show=data.show)
     return Model(
         init=init,
         loss=loss,
         sample=sample,
         log_prob=log_prob,
         density="weight",
-        latent=Latent(prior_of, posterior_of, likelihood_of),
+        latent=latent_of,
         update=update if any(layer is not None and layer.update is not None for layer in (prior, posterior)) else None,
         terms=vae_loss.bound_terms(log_prob, samples, objective, alpha) if objective in vae_loss.OF_MANY else None,
         note=data.note,

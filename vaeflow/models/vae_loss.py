@@ -82,6 +82,8 @@ def regularisers(weights: Penalties, draws: Draws, key: Array) -> tuple[Array, d
     """(their weighted sum, {name: value} of those that are on)."""
     total, found = jnp.zeros(()), {}
     z, q, p = draws.z, draws.q, draws.p
+    if (weights.tc or weights.mmd) and len(z) < 2:
+        raise UserError("data.batch gives a device 1 example, and model.tc and model.mmd compare at least 2 with each other")
     if weights.tc:
         inner = q.distribution
         mean, std = inner.mean(), inner.stddev()
@@ -110,6 +112,15 @@ def check_posterior(posterior: Any, posterior_context: int, pseudo_inputs: int) 
     if pseudo_inputs and posterior is not None:
         raise UserError(
             f"model.pseudo_inputs={pseudo_inputs} needs a Gaussian posterior, whose mixture the prior is; model.posterior must be ''"
+        )
+
+
+def check_path(objective: str, posterior: Any) -> None:
+    """UserError: a gradient that scores the draws anew, by a posterior whose two directions differ in training."""
+    if objective in objectives.PATH and posterior is not None and posterior.update is not None:
+        raise UserError(
+            f"model.objective={objective!r} needs a posterior that inverts its own draws in training, which batch statistics do not:"
+            " use 'elbo' or 'iwae', or no batch_norm in model.posterior"
         )
 
 

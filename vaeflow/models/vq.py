@@ -142,7 +142,7 @@ def vq(
         sample=sample,
         log_prob=log_prob,
         density="bound",
-        latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True),
+        latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True, show=data.show),
         update=update,
         note=data.note,
     )
