@@ -30,7 +30,8 @@ def environment(devices: int = 1) -> dict[str, str]:
     if jax.config.jax_compilation_cache_dir:
         env["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.jax_compilation_cache_dir)
     if devices > 1:
-        env |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "NPROC": "16"}
+        flags = f"{env.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+        env |= {"XLA_FLAGS": flags, "NPROC": "16"}
     return env
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.runs import environment
 from vaeflow.checkpoint import Checkpoints, load_newest
 
 
@@ -101,8 +101,7 @@ def test_one_device_to_eight_and_back(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path / "last")
     checkpoints.save(1, one, {})
     checkpoints.close()
-    env = {**os.environ, "NPROC": "16", "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", SHARDED, tmp_path / "last"], env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SHARDED, tmp_path / "last"], env=environment(8), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     expected = {**host, "divided": host["divided"] + 2, "step": np.int32(2)}
     step, state, progress = Checkpoints(tmp_path / "last").restore(one) or pytest.fail()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import distrax
 import jax
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests import toys
+from tests.runs import ROOT, environment
 from vaeflow import elbo, evaluate, grid
 from vaeflow.data import Split
 from vaeflow.errors import UserError
@@ -171,6 +170,4 @@ assert devices.count == 8 and all(abs(plain[n] - mapped[n]) < 1e-5 * abs(plain[n
 
 
 def test_eight_devices_give_the_numbers_of_one():
-    environment = os.environ | {"NPROC": "16", "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    root = Path(__file__).resolve().parents[1]
-    subprocess.run([sys.executable, "-c", EIGHT], check=True, timeout=120, env=environment | {"PYTHONPATH": str(root)}, cwd=root)
+    subprocess.run([sys.executable, "-c", EIGHT], check=True, timeout=120, env=environment(8) | {"PYTHONPATH": str(ROOT)}, cwd=ROOT)
