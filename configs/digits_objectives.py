@@ -5,7 +5,10 @@
     python -m experiments.compare runs/digits_elbo runs/digits_iwae_50
 
 Dynamically binarized, 16 latents, one hidden layer of 128: the same encoder, decoder and number of steps in every row, `best` by the
-row's own bound, the last parameters where it trains none. Numbers of four rows: README.
+row's own bound, the last parameters where it trains none.
+Expected (seed 0, 300 test images, NLL by IWAE-1000, standard errors 0.2): elbo 24.02, elbo_50 23.81, iwae_5 24.15, iwae_50 24.12 nats; at
+most half a minute of training on 2 shared CPU cores. All but one of the units are active in each of them: what more draws do to
+the active units shows on MNIST (mnist_iwae.py).
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,7 @@
     python -m experiments.train --config=configs/mnist_discrete.py:categorical --config.data.dir=DATA_DIR --workdir=runs/mnist_categorical
 
 Likelihoods: NLL by IWAE on the 10,000 test images, best by train[50000:], as the likelihood rows of mnist_vae.py.
+Expected (categorical, seed 0): 103.97 +- 0.26 nats; 5 minutes of training on 2 shared CPU cores.
 """
 
 from ml_collections import ConfigDict

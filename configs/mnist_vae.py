@@ -10,7 +10,8 @@ were chosen on train[50000:] with the rows "2_select" and "16_select": results/m
 the validation total was still falling at the guide's 150 epochs; 100 is a budget for two CPU cores.)
 The other rows are likelihoods: dynamically binarized MNIST, best by train[50000:].
 Expected: test total 146.20 with 2 latents (mean of 3 seeds), 99.41 with 16 (mean of 3);
-at most 11 and 18 minutes of training on 2 busy CPU cores.
+at most 11 and 18 minutes of training on 2 busy CPU cores. NLL by IWAE-100 (seed 0, standard errors 0.25): binary 94.35, maf_prior 86.50
+nats after 50 passes (11 and 23 minutes); iaf 97.83, conditional 95.45 after 20 (3 minutes).
 """
 
 from ml_collections import ConfigDict
