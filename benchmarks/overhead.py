@@ -74,29 +74,26 @@ class Timed(fit._Loop):
         super().__init__(x, directory)
         self.bare, self.left = bare, turns + WARM
         self.scans: list[float] = []  # seconds a step, one after every turn
-        self.turns: list[tuple[float, float, float, int]] = []  # seconds a step in all, in the dispatch, in `_write`; steps
-        self.wrote = 0.0
+        self.turns: list[tuple[float, float, float, int]] = []  # seconds a step in all, in the dispatch, in the ledger's rows; steps
+        self.steps, self.wrote = 0, 0.0
+        self.began, self.before = time.perf_counter(), 0.0
+        self.add, self.ledger.add = self.ledger.add, self._add  # type: ignore[method-assign]
 
-    def _count(self, step: int, rate: float, capacity: int) -> int:
-        if not self.left:
-            self.signal = signal.SIGTERM
-        self.began, self.before = time.perf_counter(), self._dispatched()
-        self.steps = super()._count(step, rate, capacity)
-        return self.steps
-
-    def _write(self, *args: Any) -> fit.Book:
+    def _add(self, step: int, count: int, *args: Any) -> None:
         began = time.perf_counter()
-        book = super()._write(*args)
-        self.wrote = time.perf_counter() - began
-        return book
+        self.add(step, count, *args)
+        self.steps, self.wrote = count, time.perf_counter() - began
 
-    def _commit(self, wait: bool = False) -> None:
-        super()._commit(wait)
-        if not self.signal:
+    def _committed(self, wait: bool) -> None:
+        super()._committed(wait)
+        if self.left:
             whole, dispatch = time.perf_counter() - self.began, self._dispatched() - self.before
             self.turns.append((whole / self.steps, dispatch / self.steps, self.wrote / self.steps, self.steps))
             self.scans.append(self.bare())
             self.left -= 1
+        if not self.left:
+            signal.raise_signal(signal.SIGTERM)
+        self.began, self.before = time.perf_counter(), self._dispatched()
 
     def _dispatched(self) -> float:
         return self.seconds["steps"] + self.seconds["compile"]

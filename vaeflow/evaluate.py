@@ -31,8 +31,9 @@ def eval_key(seed: int) -> Array:
 
 def make_validate(
     model: Model, split: Split, levels: int, binarize: str, seed: int, batch: int, devices: Devices | None = None
-) -> Callable[[Params], dict[str, float]]:
-    """params -> {"loss", "recon", "kl"}: what `best` is selected by, as ONE compiled function over data that stay on the device.
+) -> Callable[..., dict[str, float]]:
+    """params -> {"loss", "recon", "kl"}: what `best` is selected by, as ONE compiled function over data that stay on the device. (A
+    second argument takes the place of the seed's key.)
 
     loss = -mean log_prob (one draw at fixed keys, beta 1; absent without a density); recon and kl where there is a latent. The
     draws of loss and of recon are different ones, so loss = recon + kl only in expectation. A model's `terms` come before -log_prob.
@@ -58,8 +59,8 @@ def make_validate(
     levels = levels if binarize == "dynamic" else 0
     run = make_pass(fn, split, eval_key(seed), batch=batch, levels=levels, devices=devices, resident=True)
 
-    def validate(params: Params) -> dict[str, float]:
-        return {name: float(values.mean(dtype=np.float64)) for name, values in gather(run(params)).items()}
+    def validate(params: Params, key: Array | None = None) -> dict[str, float]:
+        return {name: float(values.mean(dtype=np.float64)) for name, values in gather(run(params, key)).items()}
 
     return validate
 
@@ -87,13 +88,22 @@ def encode(
 
 
 def results(model: Model, params: Params, source: Source, name: str, config: Any, devices: Devices | None = None) -> dict[str, Any]:
-    """Everything that results.json says about the split `name`: plain numbers, strings and lists.
+    """`measured`, without the examples' own numbers."""
+    return measured(model, params, source, name, config, devices)[0]
+
+
+def measured(
+    model: Model, params: Params, source: Source, name: str, config: Any, devices: Devices | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(everything that results.json says about the split `name`: plain numbers, strings and lists; {log_prob: [N]} of its examples, where
+    there is one: two runs compare by the differences on the same examples).
 
     `config` is the run's: its eval.k, eval.chunk, eval.batch, seed and data.binarize count.
     """
     started = time.perf_counter()
     split, key, k = source.split(name), eval_key(config.seed), config.eval.k
     options = pass_options(source, config, devices)
+    own: dict[str, np.ndarray] = {}
     out: dict[str, Any] = {"split": name, "examples": len(split.x), "units": "nats per example", "binarize": config.data.binarize}
     out |= {"density": model.density, "note": model.note}
     if model.latent is not None:
@@ -103,6 +113,7 @@ def results(model: Model, params: Params, source: Source, name: str, config: Any
     if model.log_prob is not None:
         found = log_likelihood(model, params, split, key, k=k, chunk=config.eval.chunk, **options)
         out |= likelihood_terms(model, found, k)
+        own["log_prob"] = found["log_prob"]
         if source.levels and split.x.ndim == 4 and not model.note:
             scale = math.prod(split.x.shape[1:]) * math.log(2)
             out |= {"bits_per_dim": out["nll"] / scale, "bits_per_dim_se": out["nll_se"] / scale}
@@ -117,7 +128,7 @@ def results(model: Model, params: Params, source: Source, name: str, config: Any
         out["integral"] = grid.density(model, params, split, key, devices=devices).integral
     device = jax.devices()[0]
     out |= {"device": device.device_kind, "platform": device.platform, "device_count": 1 if devices is None else devices.count}
-    return out | {"seconds": time.perf_counter() - started}
+    return out | {"seconds": time.perf_counter() - started}, own
 
 
 def pass_options(source: Source, config: Any, devices: Devices | None = None) -> dict[str, Any]:

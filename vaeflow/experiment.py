@@ -64,10 +64,11 @@ _UNREAD = {
 }
 
 
-def make(config: ConfigDict, directory: Path | None = None) -> Experiment:
+def make(config: ConfigDict, directory: Path | None = None, source: data.Source | None = None) -> Experiment:
     """Check every section, load the data, build the model. Every mistake is one UserError; nothing is compiled.
 
     directory: the workdir. A run that goes on there needs no other workdir any more.
+    source: the data of this config, where they are loaded already.
     """
     goes_on = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
     check_sections(config)
@@ -82,7 +83,7 @@ def make(config: ConfigDict, directory: Path | None = None) -> Experiment:
     mapping = call(parallel.Config, plain(config.devices), "devices")
     platform()
     devices = parallel.make(mapping)
-    source = data.load(config.data, config.seed)
+    source = data.load(config.data, config.seed) if source is None else source
     devices.slots(config.data.batch)
     if devices.count > 1 and config.model.get("restart"):
         raise UserError(

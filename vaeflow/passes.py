@@ -22,7 +22,7 @@ from vaeflow.parallel import Devices
 
 # fn: (params, key, batch of one) -> {name: array of one example, no batch axis}
 Example = Callable[[Params, Array, Batch], dict[str, Array]]
-Pass = Callable[[Params], Iterator[dict[str, np.ndarray]]]
+Pass = Callable[..., Iterator[dict[str, np.ndarray]]]  # (params, another key in place of its own or None)
 
 # One dispatch: at most this much data, and about a second of work, so that Ctrl-C is answered between dispatches.
 DISPATCH_BYTES = 64 << 20
@@ -84,7 +84,10 @@ def make_pass(
 
     kept: dict[int, dict[str, Array]] = {}
 
-    def evaluate(params: Params) -> Iterator[dict[str, np.ndarray]]:
+    own = key
+
+    def evaluate(params: Params, key: Array | None = None) -> Iterator[dict[str, np.ndarray]]:
+        key = own if key is None else key
         params = params if devices is None else devices.replicate(params)
         for start in starts:
             data = kept[start] if start in kept else load(start)

@@ -48,6 +48,12 @@ class Shared(NamedTuple):
     count: Array  # int32, steps in this dispatch
 
 
+def run_keys(seed: int) -> tuple[Array, Array]:
+    """(key of the model's noise, key of dynamic binarization); evaluation's is fold_in(key(seed), 3), init's (.., 1)."""
+    noise, data = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2))
+    return noise, data
+
+
 def init_state(params: Params, tx: optax.GradientTransformation, ema: float, frozen: frozenset = frozenset()) -> tuple[State, Params]:
     """(the state at step 0, the fixed leaves): of copies, no array twice, as the state is donated. One program, not one a leaf."""
     trained, stats, fixed = split_params(params, frozen)

@@ -7,7 +7,7 @@ and add its line. The maker's annotations are the schema of config.model (withou
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from vaeflow.build import call, check, part_kind, signature
@@ -48,8 +48,9 @@ MODELS: dict[str, Entry] = {
 part_kind(Model, "model", MODELS)
 
 
-def build_model(config: Any) -> Model:
-    """The model of a whole config (a ConfigDict or a dict): sections `model` (its `kind` is the family), `parts` and `sample`, checked."""
+def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
+    """The model of a whole config (a ConfigDict or a dict): sections `model` (its `kind` is the family), `parts` and `sample`, checked.
+    traced: values of the section `model` that take the places of the checked ones, and may be tracers (vaeflow/together.py)."""
     model, sampling = _plain(config["model"]), _plain(config["sample"])
     kind = model.pop("kind", None)
     sampling.pop("n", None)
@@ -64,7 +65,7 @@ def build_model(config: Any) -> Model:
             raise unknown("sample: the key", key, ["n", *(k for k in known if k not in model)])
     parts = _plain(config["parts"])
     values = check(_only(make, [k for k in known if k not in sampling]), model, "model", parts)
-    return make(**values, **call(_only(make, list(sampling)), sampling, "sample", parts))
+    return make(**values | dict(traced or {}), **call(_only(make, list(sampling)), sampling, "sample", parts))
 
 
 def _plain(section: Any) -> dict[str, Any]:
