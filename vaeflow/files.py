@@ -6,9 +6,11 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from vaeflow.errors import UserError
 
 
 @contextlib.contextmanager
@@ -53,3 +55,13 @@ def write_atomic(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON, by `write_atomic`."""
     write_atomic(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Arrays by name, compressed. UserError: the disk refuses."""
+    import numpy as np
+
+    try:
+        np.savez_compressed(path, **arrays)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be written: {error.strerror}") from None

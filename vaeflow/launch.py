@@ -38,7 +38,7 @@ def launch(
     with workdir.lock(directory) if x.devices.primary else workdir.no_lock():
         if x.devices.primary:
             workdir.prepare(directory, config, name)
-            workdir.write_json(directory / "data.json", _summary(x.source))
+            workdir.write_json(directory / "data.json", summary(x.source))
         finished = fit.fit(x, directory)
         if x.devices.primary:
             print(f"{finished.reason}\n")
@@ -64,24 +64,36 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
 
 
 def conclude(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> None:
-    """experiments.evaluate: the table of a split from the run's checkpoint, results.json and the figures.
-
-    The split that `named_split` gives for "" is the run's own: its numbers are in results.json, others' in results_SPLIT.json.
-    """
-    from vaeflow import data, evaluate, figures, parallel
+    """experiments.evaluate: the table of a split from the run's checkpoint, results.json and the figures."""
+    from vaeflow import figures
     from vaeflow.report import read_metrics
+
+    model, params, config, source, path = measure(directory, source, split, overrides)
+    drawn = figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")
+    results = workdir.read_json(path) | {"figures": [str(figure.relative_to(directory)) for figure in drawn]}
+    workdir.write_json(path, results)
+    show(directory, path.name)
+
+
+def measure(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> tuple[Any, Any, Any, Any, Path]:
+    """The numbers of a split, without figures: (model, params, config, source, the file that has them).
+
+    The split that `named_split` gives for "" is the run's own: its numbers are in results.json, others' in results_SPLIT.json, the
+    log-densities of its examples beside them as npz.
+    """
+    from vaeflow import data, evaluate, parallel
+    from vaeflow.files import write_npz
 
     loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=workdir.AFTER)
     model, params, config = loaded
     source = data.load(config.data, config.seed) if source is None else source
     split, own = named_split(source, split), named_split(source)
-    devices = parallel.for_evaluation()
-    results = evaluate.results(model, params, source, split, config, devices) | workdir.provenance(directory, config)
-    name = "results.json" if split == own else f"results_{split}.json"
-    workdir.write_json(directory / name, results | {"figures": []})  # the numbers are there, whatever becomes of the pictures
-    drawn = figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")
-    workdir.write_json(directory / name, results | {"figures": [str(path.relative_to(directory)) for path in drawn]})
-    show(directory, name)
+    results, examples = evaluate.measured(model, params, source, split, config, parallel.for_evaluation())
+    path = directory / ("results.json" if split == own else f"results_{split}.json")
+    write_npz(path.with_suffix(".npz"), examples)
+    # The numbers are there, whatever becomes of the pictures.
+    workdir.write_json(path, results | workdir.provenance(directory, config) | {"figures": []})
+    return model, params, config, source, path
 
 
 def named_split(source: Any, split: str = "") -> str:
@@ -92,7 +104,7 @@ def named_split(source: Any, split: str = "") -> str:
     return split or next(name for name in ("test", "val", "train") if name in known)
 
 
-def _summary(source: Any) -> dict[str, Any]:
+def summary(source: Any) -> dict[str, Any]:
     """data.json: what a run's data were, for commands that do not read them again."""
     context = source.train.context
     return {

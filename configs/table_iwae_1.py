@@ -1,0 +1,55 @@
+"""The IWAE paper's Table 1 on MNIST: test NLL of VAE and IWAE, one and two stochastic layers, 1, 5 and 50 draws.
+
+    python -m experiments.prepare --dataset=mnist --data_dir=DATA_DIR      # once
+    python -m experiments.table --config=configs/table_iwae_1.py --config.data.dir=DATA_DIR
+    python -m experiments.table --config=configs/table_iwae_1.py:paper --config.data.dir=DATA_DIR
+
+Rows and protocol are those of configs/mnist_iwae.py. With one draw the objectives are the same: vae_1_1 and vae_2_1 stand for both.
+Budget cpu: 40 passes in 4 stages (one layer, k = 50: about 15 minutes on two quiet cores), NLL by 500 draws.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import mnist_iwae
+
+TABLE = dict(
+    title="IWAE, Table 1: NLL on the MNIST test set",
+    source="Burda, Grosse, Salakhutdinov 2016, arXiv 1509.00519v3, Table 1 (L_5000)",
+    number="nll",
+    unit="nats",
+    better="lower",
+    seeds=2,
+    together=False,
+)
+BUDGETS = {"cpu": "40 passes, 4 stages; IWAE-500", "paper": "3,280 passes, 8 stages; IWAE-5000"}
+PUBLISHED = {
+    "vae_1_1": 86.76,
+    "vae_1_5": 86.47,
+    "vae_1_50": 86.35,
+    "iwae_1_5": 85.54,
+    "iwae_1_50": 84.78,
+    "vae_2_1": 85.33,
+    "vae_2_5": 85.01,
+    "vae_2_50": 84.78,
+    "iwae_2_5": 83.89,
+    "iwae_2_50": 82.90,
+}
+PAIRS = tuple(
+    (f"iwae_{layers}_{k}", other)
+    for layers in (1, 2)
+    for k, less in ((5, 1), (50, 5))
+    for other in (f"vae_{layers}_{k}", f"{'iwae' if less > 1 else 'vae'}_{layers}_{less}")
+)
+ROWS = {"": "the row vae_1_1"} | {row: mnist_iwae.ROWS[row] for row in PUBLISHED}
+ROWS |= {f"{row},{budget}": f"{mnist_iwae.ROWS[row]}; {budget}" for row in PUBLISHED for budget in BUDGETS}
+
+
+def get_config(row: str = "") -> ConfigDict:
+    row, _, budget = (row or "vae_1_1").partition(",")
+    c = mnist_iwae.get_config(f"{row},paper")
+    if budget != "paper":
+        epoch = 60_000 // c.data.batch
+        c.optim.decay_rate = 0.1 ** (1 / 3)
+        c.train.steps = 40 * epoch
+        c.eval.k = 500
+    return c

@@ -1,0 +1,37 @@
+"""Run or resume every missing cell of a paper's table, print it, and write results/TABLE.md, .json and .png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.flags import parse_config, parser, path
+from experiments.main import compilation_cache, run
+
+EXAMPLES = """\
+  python -m experiments.table --config=configs/table_iwae_1.py --config.data.dir=~/tensorflow_datasets
+  python -m experiments.table --config=configs/table_iwae_1.py:paper --rows=iwae_1_50 --seeds=1
+  python -m experiments.table --config=configs/table_vae_guide.py --show
+The same command again goes on where the table was; several processes may run one. A cell's folder, deleted, is computed again."""
+
+
+def main(argv: list[str]) -> None:
+    p = parser(__doc__, EXAMPLES)
+    p.add_argument("--config", required=True, help="configs/table_NAME.py or configs/table_NAME.py:BUDGET")
+    p.add_argument("--runs", default=path("runs/tables"), type=path, help="where the cells' workdirs are")
+    p.add_argument("--output", default=path("results"), type=path, help="where the table's files go")
+    p.add_argument("--rows", default="", help="some rows, separated by commas (default: all)")
+    p.add_argument("--seeds", default=0, type=int, help="seeds of every row: 0, 1, ... (default: the table's)")
+    p.add_argument("--show", action="store_true", help="only print and write what is there")
+    flags, overrides = parse_config(p, argv)
+    compilation_cache()
+    from vaeflow import table, tabulate
+
+    plan = table.plan(flags.config, overrides)
+    todo = table.cells(plan, Path(flags.runs).resolve(), flags.seeds, tuple(filter(None, flags.rows.split(","))))
+    failed = {} if flags.show else table.run(plan, todo, lambda failed: tabulate.write(plan, todo, failed, flags.output))
+    text, files = tabulate.write(plan, todo, failed, flags.output)
+    print(f"{text}\n\n" + "\n".join(map(str, files)))
+
+
+if __name__ == "__main__":
+    run(main)

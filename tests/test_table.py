@@ -1,0 +1,111 @@
+"""experiments.table: cells run, resumed and put beside published numbers; what is missing, failed or wrong says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands import call, refusal
+from vaeflow import together, workdir
+
+TABLE = '''"""A table for the tests."""
+from configs import digits_vae
+from configs.base import mlp
+
+TABLE = dict(title="Digits", source="nowhere", number="nll", unit="nats", better="lower", seeds=2, together=True)
+BUDGETS = {"cpu": "20 steps", "paper": "200 steps"}
+PUBLISHED = {"small": 100.0, "large": None, "swap": 90.0}
+AFTER = {"swap": "small"}
+PAIRS = (("large", "small"),)
+ROWS = {row: f"the {row} one" for row in PUBLISHED}
+
+
+def get_config(row):
+    row, _, budget = row.partition(",")
+    c = digits_vae.get_config()
+    c.model.latent = 2
+    c.parts.encoder = c.parts.decoder = mlp(16 if row == "large" else 8)
+    c.data.batch = 16
+    c.train.update(steps=200 if budget == "paper" else 20, log_every=10, eval_every=10, checkpoint_every=10)
+    c.eval.update(k=4, chunk=2)
+    return c
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The table, run once."""
+    folder = tmp_path_factory.mktemp("table")
+    (folder / "table_digits.py").write_text(TABLE)
+    (folder / "printed").write_text(call("table", *words(folder)))
+    return folder
+
+
+def words(folder: Path, *more: str, budget: str = "") -> tuple[str, ...]:
+    return (f"--config={folder / 'table_digits.py'}{budget}", f"--runs={folder / 'runs'}", f"--output={folder / 'results'}", *more)
+
+
+def results(folder: Path) -> dict:
+    return {row["row"]: row for row in json.loads((folder / "results" / "table_digits.json").read_text())["rows"]}
+
+
+def cell(folder: Path, name: str) -> Path:
+    return folder / "runs" / "table_digits_cpu" / name
+
+
+def test_the_files_hold_the_cells_and_say_what_they_are(folder):
+    rows = results(folder)
+    assert list(rows) == ["small", "large", "swap"] and all(row["seeds"] == [0, 1] for row in rows.values())
+    one, two = (json.loads((cell(folder, f"small_seed{i}") / "results.json").read_text())["nll"] for i in range(2))
+    assert rows["small"]["values"] == [one, two] and rows["small"]["mean"] == pytest.approx((one + two) / 2)
+    assert rows["small"]["spread"] == pytest.approx(abs(one - two) / 2**0.5)
+    assert rows["small"]["difference"] == pytest.approx((one + two) / 2 - 100) and rows["large"]["difference"] is None
+    assert rows["small"]["of_the_papers"] == pytest.approx(0.1) and rows["small"]["estimator"] == "IWAE-4"
+    text = (folder / "results" / "table_digits.md").read_text()
+    assert "not the paper's" in text and f"{rows['small']['mean']:.2f}" in text and "table_digits.png" in text
+    (pair,) = json.loads((folder / "results" / "table_digits.json").read_text())["pairs"]
+    assert pair["seeds"] == [0, 1] and pair["difference"] == pytest.approx(rows["large"]["mean"] - rows["small"]["mean"], abs=1e-3)
+    assert 0 < pair["se"] < 1 and "large - small" in text
+    assert "not the paper's" in (folder / "printed").read_text()
+    assert (folder / "results" / "table_digits.png").stat().st_size > 10_000
+
+
+def test_a_row_that_starts_from_another_one_does(folder):
+    config = workdir.read_config(cell(folder, "swap_seed1"))
+    assert config.init_from == str(cell(folder, "small_seed1").resolve())
+
+
+def test_a_deleted_cell_is_computed_alone_and_the_same(folder, monkeypatch):
+    before = results(folder)
+    shutil.rmtree(cell(folder, "large_seed1"))
+    monkeypatch.setattr(together, "fit_together", lambda _: pytest.fail("it is no group"))
+    assert "large (seed 1)" in (said := call("table", *words(folder))) and "small (seed" not in said
+    after = results(folder)
+    assert after["large"]["values"] == pytest.approx(before["large"]["values"], rel=1e-4)
+    assert after["small"]["values"] == before["small"]["values"]
+
+
+def test_cells_that_are_missing_say_so(folder):
+    text = call("table", *words(folder, "--seeds=3", "--show"))
+    assert "2 of 3" in text
+    assert "not run" in call("table", *words(folder, "--show", budget=":paper"))
+    assert (folder / "results" / "table_digits_paper.md").is_file() and not (folder / "results" / "table_digits_paper.png").exists()
+
+
+@pytest.mark.parametrize(
+    "more, budget, held",
+    [
+        ((), ":papr", "the budget='papr' is unknown (did you mean 'paper'?)"),
+        (("--rows=smal",), "", "--rows='smal' is unknown (did you mean 'small'?)"),
+        (("--config.modle.latent=3",), "", "the key='modle' is unknown"),
+    ],
+)
+def test_wrong_commands_are_one_line(folder, more, budget, held):
+    assert held in refusal("table", *words(folder, *more, budget=budget))
+
+
+def test_a_config_that_is_no_table_is_one_line():
+    assert "has no TABLE: it is no table" in refusal("table", "--config=configs/digits_vae.py")

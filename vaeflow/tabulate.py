@@ -1,0 +1,157 @@
+"""A table's files, Markdown, JSON and a figure, from the results of its cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaeflow import workdir
+from vaeflow.files import write_atomic
+from vaeflow.likelihood import mean_se
+from vaeflow.report import table as aligned
+from vaeflow.table import Cell, Plan, done
+
+
+def write(p: Plan, todo: Sequence[Cell], failed: Mapping[Path, str], output: Path) -> tuple[str, list[Path]]:
+    """(what is printed, the files) of the cells that have ended."""
+    rows, pairs = collected(p, todo, failed), paired(p, todo)
+    parts = [text(p, rows), pair_text(pairs) if pairs else "", warning(p)]
+    return "\n\n".join(filter(None, parts)), written(p, rows, pairs, output)
+
+
+def collected(p: Plan, todo: Sequence[Cell], failed: Mapping[Path, str]) -> list[dict[str, Any]]:
+    """One entry a row: what the cells that have ended say of it, beside the published number. Plain numbers, strings and lists."""
+    out = []
+    for row, published in p.published.items():
+        mine = [c for c in todo if c.row == row]
+        if not mine:
+            continue
+        ended = [(c, workdir.read_json(c.directory / "results.json")) for c in mine if done(c)]
+        paper = p.configs(row, "paper", 0)
+        work = [c.train.steps * c.data.batch for c in (mine[0].config, paper)]
+        entry: dict[str, Any] = {"row": row, "what": p.lines.get(f"{row},{p.budget}", p.lines.get(row, "")), "published": published}
+        entry |= {"budget": p.budget, "steps": mine[0].config.train.steps, "of_the_papers": work[0] / work[1], "cells": len(mine)}
+        entry |= {"failed": [f"seed {c.seed}: {failed[c.directory]}" for c in mine if c.directory in failed]}
+        values = [r[p.table.number] for _, r in ended]
+        if values:
+            mean = math.fsum(values) / len(values)
+            entry |= {"seeds": [c.seed for c, _ in ended], "values": values, "mean": mean, "spread": _spread(values)}
+            entry |= {"estimator": _estimator(p, ended[0][1]), "split": ended[0][1]["split"], "examples": ended[0][1]["examples"]}
+            entry |= {"difference": None if published is None else mean - published}
+            entry |= {key: [r[key] for _, r in ended] for key in _KEPT if all(key in r for _, r in ended)}
+            entry["hardware"] = sorted({f"{len(r['trained_on'])} x {r['trained_on'][0]}" for _, r in ended if r["trained_on"]})
+            entry["commits"] = sorted(
+                {r["trained_commit"][:7] + "+changes" * r["trained_changed"] for _, r in ended if r["trained_commit"]}
+            )
+        out.append(entry)
+    return out
+
+
+def paired(p: Plan, todo: Sequence[Cell]) -> list[dict[str, Any]]:
+    """{rows, seeds, difference, se} of every pair that has cells of the same seeds: the mean over examples (of the mean over seeds) of
+    NLL(row) - NLL(other), and its standard error over the examples."""
+    out = []
+    for row, other in p.pairs:
+        ended = {name: {c.seed: c.directory for c in todo if c.row == name and done(c)} for name in (row, other)}
+        if seeds := sorted(ended[row].keys() & ended[other].keys()):
+            gaps = [_log_prob(ended[other][seed]) - _log_prob(ended[row][seed]) for seed in seeds]
+            value, se = mean_se(np.mean(gaps, axis=0))
+            out.append({"rows": [row, other], "seeds": seeds, "difference": value, "se": se})
+    return out
+
+
+def _log_prob(directory: Path) -> np.ndarray:
+    """[N], of the examples of a finished run's split."""
+    with np.load(directory / "results.npz") as found:
+        return found["log_prob"].astype(np.float64)
+
+
+# Of every cell in the json file.
+_KEPT = ("nll", "nll_se", "neg_elbo", "recon", "kl", "bits_per_dim", "active_units", "active_per_level", "seconds_trained", "params_step")
+
+
+def _estimator(p: Plan, results: Mapping[str, Any]) -> str:
+    return results.get("estimator", "") if p.table.number in ("nll", "bits_per_dim") else p.table.number
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    """The standard deviation over seeds (n - 1), of two or more."""
+    if len(values) < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]], output: Path) -> list[Path]:
+    """OUTPUT/TABLE.md, .json and .png (TABLE_BUDGET of another budget than cpu), written whole or not at all."""
+    from vaeflow.figures.tables import published_and_ours
+
+    name = p.name if p.budget == "cpu" else f"{p.name}_{p.budget}"
+    output.mkdir(parents=True, exist_ok=True)
+    paths = [output / f"{name}.{kind}" for kind in ("md", "json", "png")]
+    about = {"table": p.name, **p.table._asdict(), "budget": p.budget, "budget_is": p.what}
+    workdir.write_json(paths[1], about | {"rows": list(rows), "pairs": list(pairs)})
+    figure = any("mean" in row for row in rows)
+    write_atomic(paths[0], markdown(p, rows, pairs, paths[2].name if figure else ""))
+    if figure:
+        published_and_ours(rows, paths[2], p.table.title, f"{p.table.number} [{p.table.unit}]", warning(p))
+    return paths[: 3 if figure else 2]
+
+
+def warning(p: Plan) -> str:
+    """What a reader of another budget's numbers must know; "" of the paper's."""
+    if p.budget == "paper":
+        return ""
+    return f"budget {p.budget}, not the paper's: a difference says how far this budget goes, not whether the paper is reproduced"
+
+
+def markdown(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]] = (), figure: str = "") -> str:
+    """The whole file."""
+    lines = [
+        f"# {p.table.title}",
+        "",
+        f"Published: {p.table.source}. Ours: `python -m experiments.table --config=configs/{p.name}.py:{p.budget}`.",
+    ]
+    lines += [
+        f"Budget: {p.what}. {p.table.number} in {p.table.unit}, {p.table.better} is better; mean over seeds ± their standard deviation.",
+        "",
+    ]
+    if told := warning(p):
+        lines += [f"**{told[0].upper()}{told[1:]}.**", ""]
+    lines += [text(p, rows, markdown=True), ""]
+    hardware = sorted({name for row in rows for name in row.get("hardware", ())})
+    lines += [f"Hardware: {', '.join(hardware)}." if hardware else "No cell has been run.", ""]
+    if pairs:
+        lines += [f"On the same examples (NLL in {p.table.unit}, ± standard error over them):", "", pair_text(pairs, markdown=True), ""]
+    failed = [f"- {row['row']}, {line}" for row in rows for line in row["failed"]]
+    lines += ["Failed:", "", *failed, ""] if failed else []
+    return "\n".join([*lines, *([f"![Published and ours]({figure})", ""] if figure else [])])
+
+
+def text(p: Plan, rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
+    """The aligned table."""
+    titles = ("cell", "", "published", "ours", "seeds", "difference", "estimator", "steps", "of the paper's", "seconds", "commit")
+    out = []
+    for row in rows:
+        seconds = row.get("seconds_trained", ())
+        ours = "not run" if "mean" not in row else row["mean"] if row["spread"] is None else (row["mean"], row["spread"])
+        seeds = f"{len(row.get('values', ()))} of {row['cells']}"
+        cells = (row["row"], row["what"], row["published"], ours, seeds, row.get("difference"), row.get("estimator", ""), row["steps"])
+        mean = round(sum(seconds) / len(seconds)) if seconds else None
+        out.append((*cells, f"{row['of_the_papers']:.3g}", mean, ", ".join(row.get("commits", ()))))
+    return aligned(titles, out, {"published": 2, "ours": 2, "difference": 2}, markdown=markdown)
+
+
+def pair_text(pairs: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
+    """The aligned table of `table.paired`."""
+    rows = [
+        (" - ".join(pair["rows"]), (pair["difference"], pair["se"]), pair["difference"] / pair["se"], ", ".join(map(str, pair["seeds"])))
+        for pair in pairs
+    ]
+    return aligned(
+        ("pair", "difference", "in standard errors", "seeds"), rows, {"difference": 3, "in standard errors": 1}, markdown=markdown
+    )
