@@ -8,7 +8,7 @@
 Binarized 8x8 digits. The encoder, three layers of sigmoids, learns slowly; before it says anything of x, the masked network has learned to
 predict a pixel from those before it, and the KL term has pulled q(z|x) onto the prior: a z that carried information would now cost
 what it saves (He et al. 2019, "Lagging inference networks and posterior collapse"). With a decoder whose pixels are independent given z
-the same encoder learns.
+the same encoder learns more (factorised: KL 1.62 nats).
 Expected (seed 0, 300 test images; KL in nats, active units, NLL by IWAE-100; under half a minute of training on 2 shared CPU cores): 0.13,
 2 of 8, 23.56; warmup 1.51, 7 of 8, 23.40; free_bits 2.00, 8 of 8, 23.51.
 """
