@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from vaeflow.figures.canvas import COLOURS, canvas
 
 
 def published_and_ours(rows: Sequence[Mapping[str, Any]], path: Path, title: str, label: str, note: str) -> Path:
-    """One line a row: every seed, their mean, the published number. note: a line below the picture."""
-    with canvas(path, 7.0, 1.2 + 0.32 * len(rows)) as figure:
+    """One line a row: every seed, their mean, the published number. note: what stands below the picture."""
+    below = "\n".join([label, *textwrap.wrap(note, 80)])
+    with canvas(path, 7.0, 1.4 + 0.32 * len(rows)) as figure:
         ax = figure.subplots()
         y = np.arange(len(rows))
         known = [(i, row["published"]) for i, row in enumerate(rows) if row["published"] is not None]
@@ -23,7 +25,7 @@ def published_and_ours(rows: Sequence[Mapping[str, Any]], path: Path, title: str
         ax.plot([row["mean"] for _, row in ours], [i for i, _ in ours], "o", ms=6, color=COLOURS[0], label="ours, mean over seeds")
         seeds = np.array([(value, i) for i, row in ours for value in row["values"]])
         ax.plot(*seeds.T, "|", ms=9, color=COLOURS[0], label="seeds")
-        ax.set(title=title, xlabel=f"{label}\n{note}" if note else label, ylim=(len(rows) - 0.5, -0.5))
+        ax.set(title=title, xlabel=below, ylim=(len(rows) - 0.5, -0.5))
         ax.set_yticks(y, [row["row"] for row in rows])
         ax.legend(loc="best")
     return path
