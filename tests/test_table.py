@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import call, refusal
-from vaeflow import together, workdir
+from vaeflow import table, tabulate, together, workdir
 
 TABLE = '''"""A table for the tests."""
 from configs import digits_vae
@@ -65,11 +65,11 @@ def test_the_files_hold_the_cells_and_say_what_they_are(folder):
     assert rows["small"]["difference"] == pytest.approx((one + two) / 2 - 100) and rows["large"]["difference"] is None
     assert rows["small"]["of_the_papers"] == pytest.approx(0.1) and rows["small"]["estimator"] == "IWAE-4"
     text = (folder / "results" / "table_digits.md").read_text()
-    assert "not the paper's" in text and f"{rows['small']['mean']:.2f}" in text and "table_digits.png" in text
+    assert "not the paper's protocol" in text and f"{rows['small']['mean']:.2f}" in text and "table_digits.png" in text
     (pair,) = json.loads((folder / "results" / "table_digits.json").read_text())["pairs"]
     assert pair["seeds"] == [0, 1] and pair["difference"] == pytest.approx(rows["large"]["mean"] - rows["small"]["mean"], abs=1e-3)
     assert 0 < pair["se"] < 1 and "large - small" in text
-    assert "not the paper's" in (folder / "printed").read_text()
+    assert "not the paper's protocol" in (folder / "printed").read_text()
     assert (folder / "results" / "table_digits.png").stat().st_size > 10_000
 
 
@@ -86,6 +86,14 @@ def test_a_deleted_cell_is_computed_alone_and_the_same(folder, monkeypatch):
     after = results(folder)
     assert after["large"]["values"] == pytest.approx(before["large"]["values"], rel=1e-4)
     assert after["small"]["values"] == before["small"]["values"]
+
+
+def test_values_of_the_command_line_are_named_and_change_the_cells_alone(folder):
+    plan = table.plan(words(folder, budget=":paper")[0].removeprefix("--config="), [("train.steps", "50"), ("data.dir", "/data")])
+    assert tabulate.warning(plan).startswith("train.steps=50: not the paper's protocol")
+    row, *_ = tabulate.collected(plan, table.cells(plan, folder / "nowhere", 1, ()), {})
+    assert row["steps"] == 50 and row["of_the_papers"] == pytest.approx(0.25)
+    assert tabulate.warning(plan._replace(overrides=[("data.dir", "/data")])) == ""
 
 
 def test_cells_that_are_missing_say_so(folder):

@@ -51,7 +51,8 @@ class Plan(NamedTuple):
     after: Mapping[str, str]
     pairs: Sequence[tuple[str, str]]
     lines: Mapping[str, str]
-    configs: Any  # (row, budget, seed) -> ConfigDict
+    overrides: Overrides  # of the cells' configs, on the command line
+    configs: Any  # (row, budget) -> ConfigDict, without them
 
 
 class Cell(NamedTuple):
@@ -75,15 +76,11 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
         raise unknown(f"--config={path}: the budget", budget, loaded.BUDGETS)
     table = call(Table, loaded.TABLE, f"{path}: TABLE")
 
-    def config(row: str, budget: str, seed: int) -> Any:
-        c = loaded.get_config(f"{row},{budget}").lock()
-        override(c, "seed", str(seed))
-        for key, text in overrides:
-            override(c, key, text)
-        return c
+    def config(row: str, budget: str) -> Any:
+        return loaded.get_config(f"{row},{budget}").lock()
 
     after, pairs = getattr(loaded, "AFTER", {}), getattr(loaded, "PAIRS", ())
-    return Plan(Path(path).stem, table, budget, loaded.BUDGETS[budget], loaded.PUBLISHED, after, pairs, loaded.ROWS, config)
+    return Plan(Path(path).stem, table, budget, loaded.BUDGETS[budget], loaded.PUBLISHED, after, pairs, loaded.ROWS, overrides, config)
 
 
 def cells(p: Plan, runs: Path, seeds: int, rows: Sequence[str]) -> list[Cell]:
@@ -94,9 +91,11 @@ def cells(p: Plan, runs: Path, seeds: int, rows: Sequence[str]) -> list[Cell]:
     out = []
     for seed in range(seeds or p.table.seeds):
         for row in rows or p.published:
-            out.append(Cell(row, seed, p.configs(row, p.budget, seed), directory_of(p, runs, row, seed)))
-            if row in p.after:
-                override(out[-1].config, "init_from", str(directory_of(p, runs, p.after[row], seed)))
+            config = p.configs(row, p.budget)
+            own = (("seed", str(seed)), *((("init_from", str(directory_of(p, runs, p.after[row], seed))),) if row in p.after else ()))
+            for key, text in (*p.overrides, *own):
+                override(config, key, text)
+            out.append(Cell(row, seed, config, directory_of(p, runs, row, seed)))
     return out
 
 

@@ -31,7 +31,7 @@ def collected(p: Plan, todo: Sequence[Cell], failed: Mapping[Path, str]) -> list
         if not mine:
             continue
         ended = [(c, workdir.read_json(c.directory / "results.json")) for c in mine if done(c)]
-        paper = p.configs(row, "paper", 0)
+        paper = p.configs(row, "paper")
         work = [c.train.steps * c.data.batch for c in (mine[0].config, paper)]
         entry: dict[str, Any] = {"row": row, "what": p.lines.get(f"{row},{p.budget}", p.lines.get(row, "")), "published": published}
         entry |= {"budget": p.budget, "steps": mine[0].config.train.steps, "of_the_papers": work[0] / work[1], "cells": len(mine)}
@@ -103,10 +103,25 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
 
 
 def warning(p: Plan) -> str:
-    """What a reader of another budget's numbers must know; "" of the paper's."""
-    if p.budget == "paper":
+    """What a reader of numbers at another budget, or with other values, must know; "" of the paper's protocol."""
+    changed = [f"{key}={text}" for key, text in p.overrides if not key.startswith(_ELSEWHERE)]
+    changed = [*([f"budget {p.budget}"] if p.budget != "paper" else []), *changed]
+    if not changed:
         return ""
-    return f"budget {p.budget}, not the paper's: a difference says how far this budget goes, not whether the paper is reproduced"
+    return f"{', '.join(changed)}: not the paper's protocol; a difference says how far this goes, not whether the paper is reproduced"
+
+
+# Overrides that change where and how fast a run is, and not what it learns.
+_ELSEWHERE = (
+    "data.dir",
+    "data.path",
+    "data.cache_dir",
+    "data.place",
+    "data.workers",
+    "data.prefetch",
+    "devices.",
+    "train.dispatch_seconds",
+)
 
 
 def markdown(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]] = (), figure: str = "") -> str:
