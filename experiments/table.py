@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--config", required=True, help="configs/table_NAME.py or configs/table_NAME.py:BUDGET")
     p.add_argument("--runs", default=path("runs/tables"), type=path, help="where the cells' workdirs are")
     p.add_argument("--output", default=path("results"), type=path, help="where the table's files go")
-    p.add_argument("--rows", default="", help="some rows, separated by commas (default: all)")
+    p.add_argument("--rows", default="", help="train these rows alone, separated by commas (the table shows all)")
     p.add_argument("--seeds", default=0, type=int, help="seeds of every row: 0, 1, ... (default: the table's)")
     p.add_argument("--show", action="store_true", help="only print and write what is there")
     flags, overrides = parse_config(p, argv)
@@ -27,9 +27,10 @@ def main(argv: list[str]) -> None:
     from vaeflow import table, tabulate
 
     plan = table.plan(flags.config, overrides)
-    todo = table.cells(plan, Path(flags.runs).resolve(), flags.seeds, tuple(filter(None, flags.rows.split(","))))
-    failed = {} if flags.show else table.run(plan, todo, lambda failed: tabulate.write(plan, todo, failed, flags.output))
-    text, files = tabulate.write(plan, todo, failed, flags.output)
+    every = table.cells(plan, Path(flags.runs).resolve(), flags.seeds)
+    todo = table.chosen(plan, every, tuple(filter(None, flags.rows.split(","))))
+    failed = {} if flags.show else table.run(plan, todo, lambda failed: tabulate.write(plan, every, failed, flags.output))
+    text, files = tabulate.write(plan, every, failed, flags.output)
     print(f"{text}\n\n" + "\n".join(map(str, files)))
 
 

@@ -91,7 +91,7 @@ def test_a_deleted_cell_is_computed_alone_and_the_same(folder, monkeypatch):
 def test_values_of_the_command_line_are_named_and_change_the_cells_alone(folder):
     plan = table.plan(words(folder, budget=":paper")[0].removeprefix("--config="), [("train.steps", "50"), ("data.dir", "/data")])
     assert tabulate.warning(plan).startswith("train.steps=50: not the paper's protocol")
-    row, *_ = tabulate.collected(plan, table.cells(plan, folder / "nowhere", 1, ()), {})
+    row, *_ = tabulate.collected(plan, table.cells(plan, folder / "nowhere", 1), {})
     assert row["steps"] == 50 and row["of_the_papers"] == pytest.approx(0.25)
     assert tabulate.warning(plan._replace(overrides=[("data.dir", "/data")])) == ""
 

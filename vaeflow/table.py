@@ -83,14 +83,19 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
     return Plan(Path(path).stem, table, budget, loaded.BUDGETS[budget], loaded.PUBLISHED, after, pairs, loaded.ROWS, overrides, config)
 
 
-def cells(p: Plan, runs: Path, seeds: int, rows: Sequence[str]) -> list[Cell]:
-    """All cells of the rows (all: ()), seed by seed."""
+def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str]) -> list[Cell]:
+    """The cells of some rows; of all for ()."""
     for row in rows:
         if row not in p.published:
             raise unknown("--rows", row, p.published)
+    return [cell for cell in every if not rows or cell.row in rows]
+
+
+def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
+    """All cells, seed by seed."""
     out = []
     for seed in range(seeds or p.table.seeds):
-        for row in rows or p.published:
+        for row in p.published:
             config = p.configs(row, p.budget)
             own = (("seed", str(seed)), *((("init_from", str(directory_of(p, runs, p.after[row], seed))),) if row in p.after else ()))
             for key, text in (*p.overrides, *own):

@@ -28,8 +28,6 @@ def collected(p: Plan, todo: Sequence[Cell], failed: Mapping[Path, str]) -> list
     out = []
     for row, published in p.published.items():
         mine = [c for c in todo if c.row == row]
-        if not mine:
-            continue
         ended = [(c, workdir.read_json(c.directory / "results.json")) for c in mine if done(c)]
         paper = p.configs(row, "paper")
         work = [c.train.steps * c.data.batch for c in (mine[0].config, paper)]
