@@ -31,7 +31,7 @@ def collected(p: Plan, todo: Sequence[Cell], failed: Mapping[Path, str]) -> list
         ended = [(c, workdir.read_json(c.directory / "results.json")) for c in mine if done(c)]
         paper = p.configs(row, "paper")
         work = [c.train.steps * c.data.batch for c in (mine[0].config, paper)]
-        entry: dict[str, Any] = {"row": row, "what": p.lines.get(f"{row},{p.budget}", p.lines.get(row, "")), "published": published}
+        entry: dict[str, Any] = {"row": row, "what": p.lines.get(row, ""), "published": published}
         entry |= {"budget": p.budget, "steps": mine[0].config.train.steps, "of_the_papers": work[0] / work[1], "cells": len(mine)}
         entry |= {"failed": [f"seed {c.seed}: {failed[c.directory]}" for c in mine if c.directory in failed]}
         values = [r[p.table.number] for _, r in ended]
