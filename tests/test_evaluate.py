@@ -36,6 +36,7 @@ def test_terms_of_the_elbo_and_active_units():
     assert found["kl_per_dim"][1] == pytest.approx(0, abs=1e-6)
     assert (found["active_units"], found["latent_units"]) == (1, 2)
     variance = elbo.posterior_mean_variance(model, {}, split, KEY, batch=100)
+    np.testing.assert_allclose(found["unit_variance"], variance, rtol=1e-5, atol=1e-8)  # whatever the batches
     mean = split.x @ toys.W @ np.linalg.inv(np.eye(2) + toys.W.T @ toys.W / 0.25) / 0.25
     np.testing.assert_allclose(variance, mean.var(0, ddof=1), rtol=1e-4, atol=1e-6)
 

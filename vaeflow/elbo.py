@@ -94,10 +94,10 @@ def posterior_means(model: Model) -> Example:
 
 
 def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> dict[str, Any]:
-    """{neg_elbo, recon, kl, each with `_se`, kl_kind, kl_per_dim or kl_per_level, active_units, latent_units} over a split.
+    """{neg_elbo, recon, kl, each with `_se`, kl_kind, kl_per_dim or kl_per_level, active_units, latent_units, unit_variance} over a split.
 
-    Of a hierarchy active_units and latent_units are the sums over its levels, active_per_level and units_per_level say them one by one.
-    Latents that are codes (integers) have no units.
+    unit_variance is Var_x E_q[z] of every unit, active are those above ACTIVE. Of a hierarchy active_units and latent_units are the sums
+    over its levels, active_per_level and units_per_level say them one by one. Latents that are codes (integers) have no units.
     """
     assert model.latent is not None
     totals, vectors = [], {}
@@ -118,8 +118,9 @@ def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batc
     q = jax.eval_shape(lambda p, one: posterior(p, one["x"], one.get("context")).sample(seed=key), params, one)
     if not jnp.issubdtype(q.dtype, jnp.inexact):
         return out
-    active = posterior_mean_variance(model, params, split, key, batch=batch, **options) > ACTIVE
-    out |= {"active_units": int(active.sum()), "latent_units": active.size}
+    variance = posterior_mean_variance(model, params, split, key, batch=batch, **options)
+    active = variance > ACTIVE
+    out |= {"active_units": int(active.sum()), "latent_units": active.size, "unit_variance": variance.tolist()}
     if "kl_per_level" in vectors and (sizes := level_sizes(model, params, one)):
         out["active_per_level"] = [int(level.sum()) for level in np.split(active, np.cumsum(sizes)[:-1])]
         out["units_per_level"] = list(sizes)
