@@ -109,6 +109,8 @@ def test_cells_that_are_missing_say_so(folder):
         ((), ":papr", "the budget='papr' is unknown (did you mean 'paper'?)"),
         (("--rows=smal",), "", "--rows='smal' is unknown (did you mean 'small'?)"),
         (("--config.modle.latent=3",), "", "the key='modle' is unknown"),
+        (("--config.seed=3",), "", "config.seed of a cell is the table's to set"),
+        (("--seeds=-1",), "", "--seeds=-1 is impossible; it must be >= 0"),
     ],
 )
 def test_wrong_commands_are_one_line(folder, more, budget, held):

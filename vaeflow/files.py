@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vaeflow.errors import UserError
-
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
@@ -58,10 +56,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Arrays by name, compressed. UserError: the disk refuses."""
+    """Arrays by name, compressed, whole or not at all. OSError, with the file's name: the disk refuses."""
     import numpy as np
 
-    try:
-        np.savez_compressed(path, **arrays)
-    except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be written: {error.strerror}") from None
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
+    with naming(path):
+        try:
+            np.savez_compressed(temporary, **arrays)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

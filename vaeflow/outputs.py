@@ -24,7 +24,7 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     given = conditions(directory, config, n, label)
     x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
     path = directory / "samples.npz"
-    write_npz(path, {"x": x, **given})
+    _write_npz(path, {"x": x, **given})
     names = workdir.read_json(directory / "data.json")["labels"] if "label" in given else ()
     figure = figures.draw_samples(x, config, directory / "figures" / "samples_drawn.png", given.get("label"), names)
     print(f"{n} samples, temperature {config.sample.temperature:g}, seed {seed}:\n  {path}\n  {figure}")
@@ -60,9 +60,17 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
     split = named_split(source, split)
     arrays = evaluate.encode(model, params, source.split(split), source, config, parallel.for_evaluation())
     path = output or directory / f"encoded_{split}.npz"
-    write_npz(path, arrays)
+    _write_npz(path, arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
     print(f"{len(source.split(split).x)} examples of the {split} split: {shapes}\n  {path}")
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Arrays in a file that the command names."""
+    try:
+        write_npz(path, arrays)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be written: {error.strerror}") from None
 
 
 def _make_folder(path: Path) -> None:

@@ -74,6 +74,9 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
     budget = budget or "cpu"
     if budget not in loaded.BUDGETS:
         raise unknown(f"--config={path}: the budget", budget, loaded.BUDGETS)
+    for key, _ in overrides:
+        if key in ("seed", "init_from"):
+            raise UserError(f"config.{key} of a cell is the table's to set: --seeds says how many there are")
     table = call(Table, loaded.TABLE, f"{path}: TABLE")
 
     def config(row: str, budget: str) -> Any:
@@ -92,7 +95,9 @@ def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str]) -> list[Cell]:
 
 
 def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
-    """All cells, seed by seed."""
+    """All cells, seed by seed; 0 seeds: as many as the table says."""
+    if seeds < 0:
+        raise UserError(f"--seeds={seeds} is impossible; it must be >= 0")
     out = []
     for seed in range(seeds or p.table.seeds):
         for row in p.published:

@@ -113,7 +113,7 @@ class _Together:
             while any(active := self.active()):
                 if received:
                     self._for_each(lambda i, cell, at=step: self._save(i, at, cell), self._states(states, shared))
-                    raise stopped(received, step, self.ledgers[0].directory)
+                    raise stopped(received, step, self.ledgers[0].directory.parent)
                 count = steps_to_take(self.train, step, rate, capacity)
                 start = time.perf_counter()
                 chunks = [jax.tree.map(lambda *a: np.stack(a), *(f.chunk(step, count) for f in some)) for some in self.by_structure(feeds)]
