@@ -98,6 +98,9 @@ def coupling(transformer: Transformer, net: Net, mask: Mask, flip: bool) -> Laye
         def run(x, function):
             kept, moved, join, only = parts(x, mask, flip)
             theta = jnp.asarray(module(moved).apply({"params": params["net"]}, kept, context))
+            if rank == 1:  # [..., size, D'] -> [size, D', ...]: loops over the batch, and one plain transposition of the head's output
+                y, log_det = function(jnp.moveaxis(theta, (-2, -1), (0, 1)), jnp.moveaxis(moved, -1, 0))
+                return join(jnp.moveaxis(y, 0, -1)), jnp.sum(log_det, axis=0)
             y, log_det = function(jnp.moveaxis(theta, theta.ndim - 1 - rank, 0), moved)
             return join(y), sum_event(only(log_det), rank)
 

@@ -8,13 +8,15 @@ d_0 = d_K = 1). In a bin of width w, height h, s = h/w, xi = (x - x_i)/w:
 
 The inverse solves a quadratic for xi in the form 2c / (-b - sqrt(b^2 - 4ac)), which does not cancel.
 
-Bins lie on the LEADING axis, a bin is found by comparisons with the inner knots and its six numbers are selected by a one-hot
-sum: no gather, whose gradient is a slow scatter. Inputs are clipped to [-B, B] before the search, the discriminant is kept
-positive, and only then the tails are put in by `where`: no branch that is not taken makes a NaN gradient.
+Bins lie on the LEADING axis, and a bin is found by comparisons with the inner knots. Its six numbers are sums over bins under a mask
+(x_i is -B plus the widths of the bins below), so that their gradients are masked broadcasts: no gather, whose gradient is a slow scatter,
+and no gradient through the knots' running sums, which only say which bin it is. Inputs are clipped to [-B, B] before the search, the
+discriminant is kept positive, and only then the tails are put in by `where`: no branch that is not taken makes a NaN gradient.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -35,30 +37,24 @@ def rational_quadratic(bins: int, bound: float, min_width: float, min_height: fl
             raise UserError(f"{name}={least} is impossible with bins={bins}; it must be < {1 / bins:g}")
 
     def forward(theta, z):
-        return _tails(z, bound, lambda inner: _evaluate(_knots(theta), inner))
+        return _tails(z, bound, lambda inner: _evaluate(*_bin(inner, *_sizes(theta), by=0, bound=bound), inner))
 
     def inverse(theta, x):
-        return _tails(x, bound, lambda inner: _invert(_knots(theta), inner))
+        return _tails(x, bound, lambda inner: _invert(*_bin(inner, *_sizes(theta), by=1, bound=bound), inner))
 
-    def _knots(theta):
-        width, height = _positions(theta[:bins], min_width, bound), _positions(theta[bins : 2 * bins], min_height, bound)
-        return width, height, _slopes(theta[2 * bins :], min_slope)
+    def _sizes(theta):
+        """Widths and heights [K, ...] of the bins, which add up to 2 bound; slopes [K - 1, ...] at the inner knots, 1 for theta = 0."""
+        width, height = (
+            2 * bound * (least + (1 - least * bins) * jax.nn.softmax(logits, axis=0))
+            for logits, least in ((theta[:bins], min_width), (theta[bins : 2 * bins], min_height))
+        )
+        slopes = min_slope + jax.nn.softplus(theta[2 * bins :] + math.log(math.expm1(1 - min_slope)))
+        return width, height, slopes
 
-    return Transformer(3 * bins - 1, forward, inverse)
-
-
-def _positions(logits: Array, least: float, bound: float) -> Array:
-    """[K, ...] -> knots [K + 1, ...] from -bound to bound, at least 2 * bound * least apart."""
-    sizes = least + (1 - least * logits.shape[0]) * jax.nn.softmax(logits, axis=0)
-    inner = 2 * bound * jnp.cumsum(sizes[:-1], axis=0) - bound
-    end = jnp.full_like(logits[:1], bound)
-    return jnp.concatenate([-end, inner, end])
-
-
-def _slopes(raw: Array, least: float) -> Array:
-    """[K - 1, ...] -> slopes at the knots [K + 1, ...], 1 at both ends, and 1 where raw = 0."""
-    one = jnp.ones_like(raw[:1])
-    return jnp.concatenate([one, least + jax.nn.softplus(raw + math.log(math.expm1(1 - least))), one])
+    # The backward pass computes everything again from theta and z: that is a few fused loops, where keeping the dozens of small arrays in
+    # between takes three times as long inside a scan.
+    again = functools.partial(jax.checkpoint, prevent_cse=False)
+    return Transformer(3 * bins - 1, again(forward), again(inverse))
 
 
 def _tails(x: Array, bound: float, spline) -> tuple[Array, Array]:
@@ -67,24 +63,27 @@ def _tails(x: Array, bound: float, spline) -> tuple[Array, Array]:
     return jnp.where(inside, y, x), jnp.where(inside, log_slope, 0)
 
 
-def _bin(x: Array, by: Array, knots: tuple[Array, Array, Array]) -> tuple[Array, ...]:
-    """(x_i, w, y_i, h, d_i, d_i+1) of the bin of x [...], found in the knots `by` [K + 1, ...]."""
-    xs, ys, slopes = knots
-    above = x >= by[1:-1]  # [K - 1, ...], non-increasing along the leading axis
-    ends = jnp.ones_like(above[:1])
-    chosen = jnp.concatenate([ends, above]) & ~jnp.concatenate([above, ~ends])
+def _bin(value: Array, width: Array, height: Array, slopes: Array, by: int, bound: float) -> tuple[Array, ...]:
+    """(x_i, w, y_i, h, d_i, d_i+1) [...] of the bin that holds `value` [...], an x (by=0) or a y (by=1)."""
+    below = jax.lax.stop_gradient(value) >= _knots((width, height)[by], bound)  # [K - 1, ...]: bin k lies below, its upper knot passed
+    ends = jnp.ones_like(below[:1])
+    chosen = jnp.concatenate([ends, below]) & ~jnp.concatenate([below, ~ends])
 
-    def select(values):
-        return jnp.sum(jnp.where(chosen, values, 0), axis=0)
+    def total(mask, values):
+        return jnp.sum(jnp.where(mask, values, 0), axis=0)
 
-    return (
-        select(xs[:-1]),
-        select(jnp.diff(xs, axis=0)),
-        select(ys[:-1]),
-        select(jnp.diff(ys, axis=0)),
-        select(slopes[:-1]),
-        select(slopes[1:]),
-    )
+    start, up = (total(below, sizes[:-1]) - bound for sizes in (width, height))
+    low, high = total(chosen[1:], slopes) + chosen[0], total(chosen[:-1], slopes) + chosen[-1]
+    return start, total(chosen, width), up, total(chosen, height), low, high
+
+
+def _knots(sizes: Array, bound: float) -> Array:
+    """[K, ...] -> the inner knots [K - 1, ...], without a gradient. Added one by one: XLA's cumsum takes several times as long."""
+    rows = jax.lax.stop_gradient(sizes[:-1])
+    knots = [rows[0] - bound]
+    for row in rows[1:]:
+        knots.append(knots[-1] + row)
+    return jnp.stack(knots)
 
 
 def _log_slope(xi: Array, s: Array, d0: Array, d1: Array) -> Array:
@@ -93,16 +92,14 @@ def _log_slope(xi: Array, s: Array, d0: Array, d1: Array) -> Array:
     return 2 * jnp.log(s) + jnp.log(numerator) - 2 * jnp.log(s + (d1 + d0 - 2 * s) * both)
 
 
-def _evaluate(knots: tuple[Array, Array, Array], x: Array) -> tuple[Array, Array]:
-    x0, w, y0, h, d0, d1 = _bin(x, knots[0], knots)
+def _evaluate(x0, w, y0, h, d0, d1, x: Array) -> tuple[Array, Array]:
     s, xi = h / w, (x - x0) / w
     both = xi * (1 - xi)
     y = y0 + h * (s * xi**2 + d0 * both) / (s + (d1 + d0 - 2 * s) * both)
     return y, _log_slope(xi, s, d0, d1)
 
 
-def _invert(knots: tuple[Array, Array, Array], y: Array) -> tuple[Array, Array]:
-    x0, w, y0, h, d0, d1 = _bin(y, knots[1], knots)
+def _invert(x0, w, y0, h, d0, d1, y: Array) -> tuple[Array, Array]:
     s, up = h / w, y - y0
     mixed = up * (d1 + d0 - 2 * s)
     a, b, c = h * (s - d0) + mixed, h * d0 - mixed, -s * up
