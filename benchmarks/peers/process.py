@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,60 @@ def measure(run: Callable[[], Any], seconds: float = 4.0, least: int = 3, most: 
         run()
         times.append(time.perf_counter() - began)
     return 1e3 * statistics.median(times)
+
+
+Run = Callable[[], Any]  # one call; returns when its result is there
+
+
+def requests(runs: Mapping[str, Run], per_call: Mapping[str, int] | None = None) -> Iterator[Answer]:
+    """The second half of a library's task that is timed in turns with others: for every line `NAME SECONDS` of standard input, calls of
+    runs[NAME] for about that long, and {ms: the median of one; calls; peak_mb: the most memory that the process ever had}. per_call: how
+    many repetitions one call stands for (1 where it says nothing)."""
+    for line in sys.stdin:
+        name, seconds = line.split()
+        times: list[float] = []
+        while not times or sum(times) < float(seconds):
+            began = time.perf_counter()
+            runs[name]()
+            times.append(time.perf_counter() - began)
+        one = (per_call or {}).get(name, 1)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # kilobytes on Linux
+        yield {"ms": 1e3 * statistics.median(times) / one, "calls": len(times), "peak_mb": peak}
+
+
+class Worker:
+    """A library's process that waits for requests: its first answer, and those that follow."""
+
+    def __init__(self, python: str, module: str, task: str, *words: object):
+        command = [str(Path(python).expanduser()), "-m", f"benchmarks.peers.{module}", task, *map(str, words)]
+        # Threads that wait for work must not spin: another library is being timed meanwhile.
+        env = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "KMP_BLOCKTIME": "0",
+            "JAX_ENABLE_COMPILATION_CACHE": "false",
+        }
+        try:
+            self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        except OSError as error:
+            sys.exit(f"cannot start {python}: {error.strerror}")
+        self._name = f"{module} {task}"
+        self.first = self._answer()
+
+    def ask(self, *words: object) -> Answer:
+        """One request."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(map(str, words)) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _answer(self) -> Answer:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"{self._name} ended with status {self._process.wait()}; its own message is above")
+        return json.loads(line)

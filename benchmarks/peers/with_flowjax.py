@@ -1,4 +1,4 @@
-"""The process of FlowJAX, in its own environment: `sampling LAYERS UNITS POINTS D ...` (process.py)."""
+"""The process of FlowJAX, in its own environment: `sampling LAYERS UNITS POINTS D ...` and `speed WORK` (process.py)."""
 # pyright: reportMissingImports=false
 # No requirement of vaeflow: the environment that pyright looks into does not have these libraries.
 
@@ -12,11 +12,15 @@ from importlib import metadata
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 import paramax
+from flowjax.bijections import RationalQuadraticSpline
 from flowjax.distributions import StandardNormal
-from flowjax.flows import masked_autoregressive_flow
+from flowjax.flows import coupling_flow, masked_autoregressive_flow
+from flowjax.train.losses import MaximumLikelihoodLoss
+from flowjax.train.train_utils import step
 
-from benchmarks.peers import process
+from benchmarks.peers import process, works
 
 VERSIONS = {name: metadata.version(name) for name in ("flowjax", "jax")}
 
@@ -58,5 +62,49 @@ def sampling(words: list[str]) -> Iterator[process.Answer]:
         }
 
 
+def speed(words: list[str]) -> Iterator[process.Answer]:
+    """One of works.WORKS: a step as fit_to_data takes it (its compiled `step`, Adam), log_prob of a batch, draws."""
+    w, key = works.WORKS[words[0]], jax.random.key(0)
+    base = StandardNormal((w["d"],))
+    options = dict(base_dist=base, flow_layers=w["layers"], nn_width=w["units"], nn_depth=2)
+    if words[0] == "spline":
+        spline = RationalQuadraticSpline(knots=w["bins"], interval=w["bound"])
+        dist = coupling_flow(key, transformer=spline, **options)
+    else:
+        dist = masked_autoregressive_flow(key, **options)
+    data = jax.random.normal(key, (works.ROWS, w["d"])).reshape(-1, w["batch"], w["d"])
+    params, static = eqx.partition(dist, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable))
+    optimizer = optax.adam(1e-3)
+    settings = dict(optimizer=optimizer, loss_fn=MaximumLikelihoodLoss())
+    state = [params, optimizer.init(params)]
+    began = time.perf_counter()
+    step.lower(params, static, data[0], key=key, opt_state=state[1], **settings).compile()
+    seconds = {"train": time.perf_counter() - began}
+    plain = paramax.unwrap(dist)
+    score = eqx.filter_jit(lambda flow, x: flow.log_prob(x))
+    draw = eqx.filter_jit(lambda flow, key: flow.sample(key, (works.POINTS,)))
+    began = time.perf_counter()
+    run_draw = draw.lower(plain, key).compile()
+    seconds["sample"] = time.perf_counter() - began
+    run_score = score.lower(plain, data[0]).compile()
+
+    def train():
+        # One pass over the data in a Python loop, the loss read at the end of each step, as fit_to_data does.
+        for batch in data:
+            state[0], state[1], loss = step(state[0], static, batch, key=key, opt_state=state[1], **settings)
+            loss.item()
+
+    runs = {
+        "train": train,
+        "log_prob": lambda: run_score(plain, data[0]).block_until_ready(),
+        "sample": lambda: run_draw(plain, key).block_until_ready(),
+    }
+    for run in runs.values():
+        run()
+    parameters = sum(a.size for a in jax.tree.leaves(eqx.filter(params, eqx.is_inexact_array)))
+    yield {"compile": seconds, "versions": VERSIONS, "threads": os.cpu_count(), "parameters": parameters}
+    yield from process.requests(runs, {"train": len(data)})
+
+
 if __name__ == "__main__":
-    process.serve(sampling=sampling)
+    process.serve(sampling=sampling, speed=speed)

@@ -1,4 +1,4 @@
-"""The process of nflows, in its own environment: `agreement FILE ...` and `sampling D ...` (process.py)."""
+"""The process of nflows, in its own environment: `agreement FILE ...`, `sampling D ...` and `speed WORK` (process.py)."""
 # pyright: reportMissingImports=false
 # No requirement of vaeflow: the environment that pyright looks into does not have these libraries.
 
@@ -20,9 +20,9 @@ from nflows.transforms.autoregressive import (
 )
 from nflows.transforms.base import CompositeTransform, InverseTransform
 from nflows.transforms.coupling import AffineCouplingTransform, PiecewiseRationalQuadraticCouplingTransform
-from nflows.transforms.permutations import Permutation
+from nflows.transforms.permutations import Permutation, ReversePermutation
 
-from benchmarks.peers import process, weights
+from benchmarks.peers import process, weights, with_torch, works
 
 VERSIONS = {name: metadata.version(name) for name in ("nflows", "torch")}
 
@@ -153,5 +153,33 @@ def sampling(words: list[str]) -> Iterator[process.Answer]:
             }
 
 
+def speed(words: list[str]) -> Iterator[process.Answer]:
+    """One of works.WORKS: a training step with Adam, log_prob of a batch, draws."""
+    w = works.WORKS[words[0]]
+    torch.manual_seed(0)
+    if words[0] == "spline":
+        transforms, mask = [], torch.arange(w["d"]) >= w["d"] // 2
+        for _ in range(w["layers"]):
+            transforms += [
+                PiecewiseRationalQuadraticCouplingTransform(
+                    mask.int(),
+                    lambda inputs, outputs: Net([inputs], [outputs], [w["units"]] * 2),
+                    num_bins=w["bins"],
+                    tails="linear",
+                    tail_bound=w["bound"],
+                ),
+                ReversePermutation(w["d"]),
+            ]
+        model = Flow(CompositeTransform(transforms), StandardNormal([w["d"]]))
+    else:
+        model = MaskedAutoregressiveFlow(w["d"], w["units"], w["layers"], num_blocks_per_layer=1, use_residual_blocks=False)
+    data = torch.randn(works.ROWS, w["d"])
+
+    def loss(x):
+        return -model.log_prob(x).mean()
+
+    yield from with_torch.speed(words[0], model, data, loss, lambda: model.sample(works.POINTS), VERSIONS)
+
+
 if __name__ == "__main__":
-    process.serve(agreement=agreement, sampling=sampling)
+    process.serve(agreement=agreement, sampling=sampling, speed=speed)

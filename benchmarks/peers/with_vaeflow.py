@@ -1,4 +1,4 @@
-"""The process of vaeflow itself, so that it is timed as the others are: `sampling LAYERS UNITS POINTS D ...` (process.py)."""
+"""The process of vaeflow itself, so that it is timed as the others are: `sampling LAYERS UNITS POINTS D ...`, `speed WORK` (process.py)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from benchmarks.peers import process
+from benchmarks.peers import process, works
+from configs.base import base, flow, made, mlp, repeat, spline, vae
+from vaeflow import data, experiment, fit, train
 from vaeflow.bijectors import Layer, inverse
 from vaeflow.build import build
 from vaeflow.distributions import standard_normal
 
 VERSIONS = {"jax": metadata.version("jax")}
 TOLERANCE = 1e-5  # of the Jacobi iteration
+STEPS = 16  # of one dispatch
 
 
 def maf(layers: int, units: int, inversion: str) -> Layer:
@@ -85,5 +89,76 @@ def sampling(words: list[str]) -> Iterator[process.Answer]:
             }
 
 
+def configured(name: str) -> Any:
+    """The config of one of works.WORKS."""
+    w, c = works.WORKS[name], base()
+    parts: dict[str, Any] = dict(step=dict(kind="chain", of=("layer", "flip")), flip=dict(kind="permutation", order="reverse"))
+    if name != "spline":
+        parts["layer"] = dict(kind="affine_autoregressive", made="made", cap=3.0)
+    if name == "vae":
+        c.model = vae((w["d"],), 2, latent=w["latent"], prior="prior")
+        net = mlp(w["units"], w["units"])
+        parts |= dict(encoder=net, decoder=net, prior=repeat("step", w["prior_layers"]), made=made(w["prior_units"], w["prior_units"]))
+    else:
+        c.model = flow((w["d"],))
+        parts["flow"] = repeat("step", w["layers"])
+        if name == "spline":
+            parts |= dict(layer=spline("net", "half", False, w["bins"], w["bound"]), net=mlp(w["units"], w["units"]))
+        else:
+            parts["made"] = made(w["units"], w["units"])
+    c.parts = ConfigDict(parts)
+    c.data.update(kind="npz", batch=w["batch"])
+    c.optim.update(learning_rate=1e-3, ema=0.0)
+    c.devices.mapping = "jit"
+    return c
+
+
+def speed(words: list[str]) -> Iterator[process.Answer]:
+    """One of works.WORKS: steps as experiments.train takes them (STEPS of them in one dispatch), log_prob of a batch, draws."""
+    w, rng = works.WORKS[words[0]], np.random.default_rng(0)
+    x = rng.random((works.ROWS, w["d"])) < 0.3 if words[0] == "vae" else rng.normal(size=(works.ROWS, w["d"])).astype(np.float32)
+    split = data.Split(x.astype(np.uint8) if words[0] == "vae" else x)
+    made = experiment.make(configured(words[0]), None, data.Source(split, None, None, 2 if words[0] == "vae" else 0))
+    params, frozen, _ = experiment.init_params(made)
+    state, fixed = train.init_state(params, made.tx, made.optim.ema, frozen)
+    params = train.eval_params(state, fixed)
+    feed = data.make_feed(split, made.config.data, 0, slots=made.devices.slots(made.batch), steps=1 << 20, capacity=made.train.max_dispatch)
+    shared = train.Shared(fixed, feed.arrays, *train.run_keys(0), np.int32(STEPS))
+    dispatch = train.make_dispatch(made.model, made.tx, made.optim.ema, made.devices, fit.make_take(made), feed.capacity)
+    model, key, batch = made.model, jax.random.key(0), {"x": jnp.asarray(split.x[: w["batch"]])}
+    held = [jax.tree.map(jnp.copy, state)]
+    began = time.perf_counter()
+    run_train = jax.jit(dispatch, donate_argnums=0).lower(held[0], shared, feed.chunk(0, STEPS)).compile()
+    seconds = {"train": time.perf_counter() - began}
+    began = time.perf_counter()
+    run_draw = jax.jit(model.sample, static_argnums=2).lower(params, key, works.POINTS).compile()
+    seconds["sample"] = time.perf_counter() - began
+    run_score = jax.jit(model.log_prob).lower(params, key, batch).compile()
+
+    def steps():
+        held[0], log = run_train(held[0], shared, feed.chunk(0, STEPS))
+        np.asarray(log["loss"])
+
+    runs = {
+        "train": steps,
+        "log_prob": lambda: run_score(params, key, batch).block_until_ready(),
+        "sample": lambda: run_draw(params, key).block_until_ready(),
+    }
+    for run in runs.values():
+        run()
+    yield {
+        **{"compile": seconds, "versions": VERSIONS, "threads": os.cpu_count()},
+        **{"parameters": sum(a.size for a in jax.tree.leaves(state.trained)), "matmul_gflops": matmul()},
+    }
+    yield from process.requests(runs, {"train": STEPS})
+
+
+def matmul(n: int = 1024) -> float:
+    """10^9 operations a second of a float32 product of two n x n matrices: what the machine's arithmetic does at the most."""
+    a = jax.random.normal(jax.random.key(0), (n, n))
+    product = jax.jit(lambda a: a @ a)
+    return 2e-6 * n**3 / process.measure(lambda: product(a).block_until_ready(), seconds=1.0)
+
+
 if __name__ == "__main__":
-    process.serve(sampling=sampling)
+    process.serve(sampling=sampling, speed=speed)

@@ -1,4 +1,4 @@
-"""The process of zuko, in its own environment: `agreement FILE ...` and `sampling D ...` (process.py)."""
+"""The process of zuko, in its own environment: `agreement FILE ...`, `sampling D ...` and `speed WORK` (process.py)."""
 # pyright: reportMissingImports=false
 # No requirement of vaeflow: the environment that pyright looks into does not have these libraries.
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import zuko
 
-from benchmarks.peers import process, weights
+from benchmarks.peers import process, weights, with_torch, works
 
 VERSIONS = {name: metadata.version(name) for name in ("zuko", "torch")}
 FLOOR = -np.log(1e-3)  # zuko squashes an unbounded number u to u / (1 + |u / FLOOR|); widths and heights with FLOOR / 2
@@ -116,5 +116,45 @@ def sampling(words: list[str]) -> Iterator[process.Answer]:
             }
 
 
+class Vae(torch.nn.Module):
+    """The VAE of zuko's tutorial on one: MLPs, a diagonal Gaussian posterior, Bernoulli pixels, a MAF as the prior."""
+
+    def __init__(self, w: dict[str, Any]):
+        super().__init__()
+        hidden = (w["units"], w["units"])
+        self.encoder = zuko.nn.MLP(w["d"], 2 * w["latent"], hidden)
+        self.decoder = zuko.nn.MLP(w["latent"], w["d"], hidden)
+        self.prior = zuko.flows.MAF(w["latent"], transforms=w["prior_layers"], hidden_features=[w["prior_units"]] * 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """-ELBO, the mean over x [B, d]."""
+        mean, log_std = self.encoder(x).chunk(2, -1)
+        q = zuko.distributions.DiagNormal(mean, log_std.exp())
+        z = q.rsample()
+        recon = -torch.nn.functional.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none").sum(-1)
+        return -(recon + self.prior().log_prob(z) - q.log_prob(z)).mean()
+
+
+def speed(words: list[str]) -> Iterator[process.Answer]:
+    """One of works.WORKS: a training step with Adam, log_prob of a batch, draws."""
+    w = works.WORKS[words[0]]
+    torch.manual_seed(0)
+    if words[0] == "vae":
+        model: Any = Vae(w)
+        data, loss = (torch.rand(works.ROWS, w["d"]) < 0.3).float(), model
+    else:
+        hidden = (w["units"], w["units"])
+        if words[0] == "spline":
+            model = zuko.flows.NSF(w["d"], bins=w["bins"], transforms=w["layers"], hidden_features=hidden, passes=2)
+        else:
+            model = zuko.flows.MAF(w["d"], transforms=w["layers"], hidden_features=hidden)
+        data = torch.randn(works.ROWS, w["d"])
+
+        def loss(x):
+            return -model().log_prob(x).mean()
+
+    yield from with_torch.speed(words[0], model, data, loss, lambda: model().sample((works.POINTS,)), VERSIONS)
+
+
 if __name__ == "__main__":
-    process.serve(agreement=agreement, sampling=sampling)
+    process.serve(agreement=agreement, sampling=sampling, speed=speed)
