@@ -85,8 +85,10 @@ def information_terms(model: Model, params: Params, split: Split, key: Array, *,
 def evenly(split: Split, most: int) -> Split:
     """`most` evenly spaced examples of a split, or all of one that is not larger."""
     n = len(split.x)
+    if n <= most:
+        return split
     rows = np.arange(most) * n // most
-    return split if n <= most else Split(*(None if a is None else np.asarray(a[rows]) for a in split))  # type: ignore[arg-type]
+    return Split(*(None if a is None else np.asarray(a[rows]) for a in split))  # type: ignore[arg-type]
 
 
 def _batch(split: Split, rows: Any) -> dict[str, np.ndarray]:
