@@ -15,15 +15,15 @@ def base() -> ConfigDict:
     c.parts = ConfigDict()  # name: kind and keyword arguments; vaeflow/bijectors and vaeflow/nets
     c.data = ConfigDict(
         dict(
-            kind="digits",  # digits, density, tfds, npz, image_folder, csv
-            name="",  # density: which one; tfds: the dataset; npz: the array with the examples
+            kind="digits",  # digits, density, tfds, npz, image_folder, csv, maf, omniglot
+            name="",  # density, maf: which one; tfds: the dataset; npz: the array with the examples
             dir="",  # tfds: data_dir
-            path="",  # npz, csv: the file; image_folder: the folder
+            path="",  # npz, csv, omniglot: the file; image_folder, maf: the folder
             label="",  # csv: the label's column; npz: the array with the labels
             train="",  # tfds: split expressions such as train[:50000]; npz: an array, or rows of one such as x[:90%]
             val="",
             test="",
-            val_fraction=0.1,  # npz, image_folder, csv without splits of their own
+            val_fraction=0.1,  # npz, image_folder, csv without splits of their own; omniglot
             test_fraction=0.1,
             size=0,  # density: training examples
             context="none",  # none, label (one-hot), array (of an npz): what the model is conditioned on

@@ -16,6 +16,9 @@ from configs.base import affine, base, flow, made, mlp, repeat, spline
 
 ROWS = {
     "": "MAF: 5 affine autoregressive layers",
+    "gaussian": "a Gaussian: one linear layer",
+    "made": "MADE: one affine autoregressive layer",
+    "made_mog": "MADE MoG: one mixture of 5 Gaussians per dimension",
     "realnvp": "RealNVP: 10 affine couplings",
     "glow": "Glow for vectors: 10 x ActNorm, LU linear layer, affine coupling",
     "spline": "RQ-NSF (C): 6 x LU linear layer, rational-quadratic spline coupling",
@@ -50,6 +53,17 @@ def get_config(row: str = "") -> ConfigDict:
         if row == "maf_t":
             c.model.base = "tails"
             c.parts.tails = dict(kind="student_t", df=10.0, learned=True)
+    elif row == "gaussian":
+        c.parts.flow.of = ("norm", "mixing")
+        c.parts.mixing = dict(kind="lu_linear", start="rotation")
+        c.parts = ConfigDict({name: c.parts[name] for name in ("flow", "norm", "mixing")})
+    elif row in ("made", "made_mog"):
+        c.parts.made = made(128, 128, activation="tanh")
+        c.parts.flow.of = ("norm", "layer")
+        c.parts = ConfigDict({name: c.parts[name] for name in ("flow", "norm", "made")})
+        c.parts.layer = dict(kind="affine_autoregressive", made="made", cap=2.0)
+        if row == "made_mog":
+            c.parts.layer = dict(kind="mixture_autoregressive", made="made", components=5, kernel="normal", cap=3.0)
     elif row == "spline_maf":
         c.parts.made = made(128, 128, activation="tanh")
         c.parts.steps.n = 4

@@ -24,14 +24,17 @@ def main(argv: list[str]) -> None:
     p.add_argument("--show", action="store_true", help="only print and write what is there")
     flags, overrides = parse_config(p, argv)
     compilation_cache()
-    from vaeflow import table, tabulate
+    from vaeflow import cells, table, tabulate
+    from vaeflow.errors import RunFailed
 
     plan = table.plan(flags.config, overrides)
     every = table.cells(plan, Path(flags.runs).resolve(), flags.seeds)
     todo = table.chosen(plan, every, tuple(filter(None, flags.rows.split(","))))
-    failed = {} if flags.show else table.run(plan, todo, lambda failed: tabulate.write(plan, every, failed, flags.output))
-    text, files = tabulate.write(plan, every, failed, flags.output)
+    failed = [] if flags.show else cells.run(plan, todo, lambda: tabulate.write(plan, every, flags.output))
+    text, files = tabulate.write(plan, every, flags.output)
     print(f"{text}\n\n" + "\n".join(map(str, files)))
+    if failed:
+        raise RunFailed(f"{len(failed)} of {len(todo)} cells could not be computed: {', '.join(c.directory.name for c in failed)}")
 
 
 if __name__ == "__main__":

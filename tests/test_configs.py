@@ -34,6 +34,8 @@ def shrunk(name: str):
                 part["channels"] = (4,) * len(part["channels"])
             if part["kind"] == "resnet":
                 part.update(width=4, blocks=1)
+            if part["kind"] == "gated_deconv":
+                part["width"] = 4
             if part["kind"] == "repeat":
                 part["n"] = min(part["n"], 2)
     return config
@@ -63,7 +65,8 @@ def full(name: str, long: bool):
 # Rows that differ by the density or by sizes alone are built in the long matrix.
 SAME = re.compile(
     r"densities\.py:(?!moons_)|,paper|digits_objectives\.py:(?!adversarial|beta_tc)|digits_discrete\.py:(?!bernoulli_vimco|categorical_gumbel)"
-    r"|mnist_iwae\.py:(?!iwae_2_5)|mnist_vae\.py:.+_"
+    r"|mnist_iwae\.py:(?!iwae_2_5)|mnist_vae\.py:.+_|table_tabular\.py:((?!miniboone_)|.+_10)"
+    r"|,cpu|table_(densities|contrastive|images|iwae_.*|vae_guide)\.py:."
 )
 
 
@@ -72,7 +75,7 @@ def structure(name: str) -> str:
     config = plain(load(name))
     numbers = {k: bool(config["model"].get(k)) for k in ("free_bits", "posterior_context", "pseudo_inputs", "tc", "mmd", "capacity")}
     switches = {k: v for k, v in config["model"].items() if isinstance(v, str | bool)} | numbers  # a penalty is off at 0
-    sizes = ("hidden", "n", "channels", "width", "blocks")
+    sizes = ("hidden", "n", "channels", "kernels", "strides", "width", "blocks", "columns", "reflections")
     kinds = {name: {k: v for k, v in part.items() if k not in sizes} for name, part in config["parts"].items()}
     return json.dumps([switches, kinds, config["data"]["kind"], config["data"]["binarize"], config["data"]["context"]], sort_keys=True)
 
@@ -82,6 +85,7 @@ LONG = re.compile(
     r"mnist_(flow|iwae|ladder|discrete|vq)|cifar10_flow|miniboone|mnist_vae\.py:|digits_hierarchy\.py:(one_layer|iwae)"
     r"|digits_flow\.py:(?!conditional|mintnet)|digits_vae\.py:(radial|planar|sylvester|bfloat16|gaussian|mixture|realnvp|spline|maf|autoregressive|full)"
     r"|digits_objectives\.py:(?!adversarial|beta_tc)|digits_discrete\.py:(?!bernoulli_vimco|categorical_gumbel)|collapse\.py:"
+    r"|table_"
 )
 STEPS = {structure(name): name for name in reversed(ALL)}.values()
 

@@ -18,8 +18,10 @@ from configs.base import mlp
 TABLE = dict(title="Digits", source="nowhere", number="nll", unit="nats", better="lower", seeds=2, together=True)
 BUDGETS = {"cpu": "20 steps", "paper": "200 steps"}
 PUBLISHED = {"small": 100.0, "large": None, "swap": 90.0}
-AFTER = {"swap": "small"}
+AFTER = {"swap": ("small", "init_from")}
 PAIRS = (("large", "small"),)
+COLUMNS = {"active": ("active_units", 1), "s/epoch": ("epoch_seconds", 4), "MB": ("cost.step_mb", 2), "IWAE": ("iwae.log_p", 2)}
+CHECKS = {"iwae": {"k": 4}}
 ROWS = {row: f"the {row} one" for row in PUBLISHED}
 
 
@@ -73,6 +75,17 @@ def test_the_files_hold_the_cells_and_say_what_they_are(folder):
     assert (folder / "results" / "table_digits.png").stat().st_size > 10_000
 
 
+def test_more_columns_are_of_results_checks_and_costs(folder):
+    row = results(folder)["large"]
+    assert {title: len(values) for title, values in row["more"].items()} == {"active": 2, "s/epoch": 2, "MB": 2, "IWAE": 2}
+    found = json.loads((cell(folder, "large_seed1") / "diagnostics.json").read_text())["iwae"]
+    assert found["settings"]["k"] == 4 and row["more"]["IWAE"][1] == found["numbers"]["log_p"]["value"]
+    assert row["more"]["MB"][0] > results(folder)["small"]["more"]["MB"][0] > 0
+    rows = [json.loads(line) for line in (cell(folder, "large_seed0") / "metrics.jsonl").read_text().splitlines()]
+    assert row["more"]["s/epoch"][0] == pytest.approx(rows[-1]["seconds"] / 20 * 1297 / 16)
+    assert "s/epoch" in (folder / "results" / "table_digits.md").read_text()
+
+
 def test_a_row_that_starts_from_another_one_does(folder):
     config = workdir.read_config(cell(folder, "swap_seed1"))
     assert config.init_from == str(cell(folder, "small_seed1").resolve())
@@ -91,7 +104,7 @@ def test_a_deleted_cell_is_computed_alone_and_the_same(folder, monkeypatch):
 def test_values_of_the_command_line_are_named_and_change_the_cells_alone(folder):
     plan = table.plan(words(folder, budget=":paper")[0].removeprefix("--config="), [("train.steps", "50"), ("data.dir", "/data")])
     assert tabulate.warning(plan).startswith("train.steps=50: not the paper's protocol")
-    row, *_ = tabulate.collected(plan, table.cells(plan, folder / "nowhere", 1), {})
+    row, *_ = tabulate.collected(plan, table.cells(plan, folder / "nowhere", 1))
     assert row["steps"] == 50 and row["of_the_papers"] == pytest.approx(0.25)
     assert tabulate.warning(plan._replace(overrides=[("data.dir", "/data")])) == ""
 
@@ -101,6 +114,29 @@ def test_cells_that_are_missing_say_so(folder):
     assert "2 of 3" in text
     assert "not run" in call("table", *words(folder, "--show", budget=":paper"))
     assert (folder / "results" / "table_digits_paper.md").is_file() and not (folder / "results" / "table_digits_paper.png").exists()
+
+
+def test_a_cell_that_cannot_be_computed_says_why_and_the_others_go_on(folder, tmp_path):
+    lacking = TABLE.replace(
+        "    return c\n", "    if row == 'large':\n        c.data.update(kind='npz', path='/nowhere.npz')\n    return c\n"
+    )
+    (tmp_path / "table_digits.py").write_text(lacking.replace("seeds=2", "seeds=1").replace('AFTER = {"swap"', 'AFTER = {"none"'))
+    said = refusal("table", *words(tmp_path))
+    assert "1 of 3 cells could not be computed: large_seed0" in said
+    assert set(results(tmp_path)) == {"small", "large", "swap"} and results(tmp_path)["swap"]["seeds"] == [0]
+    for again in ("--show", "--rows=small"):  # what was found out is not forgotten
+        call("table", *words(tmp_path, again))
+        assert "/nowhere.npz" in results(tmp_path)["large"]["failed"][0]
+    assert "Failed:" in (tmp_path / "results" / "table_digits.md").read_text()
+
+
+def test_a_cell_of_another_table_is_not_computed_twice(folder, tmp_path):
+    shared = TABLE + '\nSHARED = {"small": "table_digits", "large": "table_digits", "swap": "table_digits"}\n'
+    (tmp_path / "table_other.py").write_text(shared)
+    said = call("table", f"--config={tmp_path / 'table_other.py'}", f"--runs={folder / 'runs'}", f"--output={tmp_path}")
+    assert "(seed 0)" not in said
+    rows = {row["row"]: row for row in json.loads((tmp_path / "table_other.json").read_text())["rows"]}
+    assert rows["swap"]["values"] == results(folder)["swap"]["values"]
 
 
 @pytest.mark.parametrize(

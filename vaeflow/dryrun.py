@@ -10,7 +10,7 @@ from vaeflow import train
 from vaeflow.config import plain
 from vaeflow.experiment import Experiment, first_batch, init_params
 from vaeflow.flops import flops
-from vaeflow.model import by_path, split_params
+from vaeflow.model import Params, by_path, split_params
 from vaeflow.report import table
 
 
@@ -32,17 +32,27 @@ def report(x: Experiment) -> str:
     lines += ["", table(["parameter", "shape", "dtype", "number", "kind"], rows)]
     lines += ["", "parameters: " + ", ".join(f"{n:,} {kind}" for kind, n in totals.items()), *notes]
 
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
-    step = jax.jit(train.make_step(x.model, x.tx, x.optim.ema), donate_argnums=0)
-    args = (state, fixed, first_batch(x), jax.random.key(0))
-    memory, mflop = step.lower(*args).compile().memory_analysis(), flops(step, *args) / 1e6
     split = sum(np.asarray(a).nbytes for a in (x.source.train.x, x.source.train.context) if a is not None)
-    lines.append(f"one step of {x.batch} examples on one {jax.devices()[0].device_kind}: {mflop:,.1f} MFLOP")
-    if memory is not None:
-        temporary = memory.temp_size_in_bytes / 1e6
-        step_mb = memory.argument_size_in_bytes / 1e6 + temporary
-        lines.append(f"memory: {step_mb:,.1f} MB in the step, {temporary:,.1f} MB of it temporary; training split {split / 1e6:,.1f} MB")
+    step = cost(x, params, frozen)
+    lines.append(f"one step of {x.batch} examples on one {jax.devices()[0].device_kind}: {step['step_mflop']:,.1f} MFLOP")
+    if "step_mb" in step:
+        inside = f"{step['step_mb']:,.1f} MB in the step, {step['temporary_mb']:,.1f} MB of it temporary"
+        lines.append(f"memory: {inside}; training split {split / 1e6:,.1f} MB")
     lines.append(
         f"devices: {x.devices.count} as {x.devices.mapping}; {x.train.steps} steps of {x.batch // x.devices.count} examples on each"
     )
     return "\n".join(lines)
+
+
+def cost(x: Experiment, params: Params, frozen: frozenset = frozenset()) -> dict[str, float]:
+    """trained_parameters; of one training step on one device step_mflop; where the compiler tells, step_mb, its arguments (state and batch)
+    and what it needs between (temporary_mb), in 10^6 bytes. No step is taken."""
+    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
+    step = jax.jit(train.make_step(x.model, x.tx, x.optim.ema), donate_argnums=0)
+    args = (state, fixed, first_batch(x), jax.random.key(0))
+    memory, out = step.lower(*args).compile().memory_analysis(), {"step_mflop": flops(step, *args) / 1e6}
+    out["trained_parameters"] = sum(leaf.size for leaf in jax.tree.leaves(state.trained))
+    if memory is not None:
+        temporary = memory.temp_size_in_bytes / 1e6
+        out |= {"step_mb": memory.argument_size_in_bytes / 1e6 + temporary, "temporary_mb": temporary}
+    return out

@@ -60,6 +60,8 @@ _UNREAD = {
     "tfds": ("path", "size"),
     "npz": ("size",),
     "csv": ("name", "train", "val", "test", "size"),
+    "maf": ("label", "train", "val", "test", "size"),
+    "omniglot": ("name", "label", "train", "val", "test", "size"),
     "image_folder": ("name", "label", "train", "val", "test", "size"),
 }
 

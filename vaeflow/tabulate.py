@@ -10,30 +10,31 @@ from typing import Any
 import numpy as np
 
 from vaeflow import workdir
+from vaeflow.cells import done, facts, failure
 from vaeflow.files import write_atomic
 from vaeflow.likelihood import mean_se
 from vaeflow.report import table as aligned
-from vaeflow.table import Cell, Plan, done
+from vaeflow.table import Cell, Plan
 
 
-def write(p: Plan, todo: Sequence[Cell], failed: Mapping[Path, str], output: Path) -> tuple[str, list[Path]]:
+def write(p: Plan, todo: Sequence[Cell], output: Path) -> tuple[str, list[Path]]:
     """(what is printed, the files) of the cells that have ended."""
-    rows, pairs = collected(p, todo, failed), paired(p, todo)
+    rows, pairs = collected(p, todo), paired(p, todo)
     parts = [text(p, rows), pair_text(pairs) if pairs else "", warning(p)]
     return "\n\n".join(filter(None, parts)), written(p, rows, pairs, output)
 
 
-def collected(p: Plan, todo: Sequence[Cell], failed: Mapping[Path, str]) -> list[dict[str, Any]]:
+def collected(p: Plan, todo: Sequence[Cell]) -> list[dict[str, Any]]:
     """One entry a row: what the cells that have ended say of it, beside the published number. Plain numbers, strings and lists."""
     out = []
     for row, published in p.published.items():
         mine = [c for c in todo if c.row == row]
-        ended = [(c, workdir.read_json(c.directory / "results.json")) for c in mine if done(c)]
+        ended = [(c, facts(c)) for c in mine if done(c)]
         paper = p.configs(row, "paper")
         work = [c.train.steps * c.data.batch for c in (mine[0].config, paper)]
         entry: dict[str, Any] = {"row": row, "what": p.lines.get(row, ""), "published": published}
         entry |= {"budget": p.budget, "steps": mine[0].config.train.steps, "of_the_papers": work[0] / work[1], "cells": len(mine)}
-        entry |= {"failed": [f"seed {c.seed}: {failed[c.directory]}" for c in mine if c.directory in failed]}
+        entry |= {"failed": [f"seed {c.seed}: {why}" for c in mine if (why := failure(c))]}
         values = [r[p.table.number] for _, r in ended]
         if values:
             mean = math.fsum(values) / len(values)
@@ -41,6 +42,7 @@ def collected(p: Plan, todo: Sequence[Cell], failed: Mapping[Path, str]) -> list
             entry |= {"estimator": _estimator(p, ended[0][1]), "split": ended[0][1]["split"], "examples": ended[0][1]["examples"]}
             entry |= {"difference": None if published is None else mean - published}
             entry |= {key: [r[key] for _, r in ended] for key in _KEPT if all(key in r for _, r in ended)}
+            entry["more"] = {title: [r[name] for _, r in ended if name in r] for title, (name, _) in p.columns.items()}
             entry["hardware"] = sorted({f"{len(r['trained_on'])} x {r['trained_on'][0]}" for _, r in ended if r["trained_on"]})
             entry["commits"] = sorted(
                 {r["trained_commit"][:7] + "+changes" * r["trained_changed"] for _, r in ended if r["trained_commit"]}
@@ -96,7 +98,7 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
     figure = any("mean" in row for row in rows)
     write_atomic(paths[0], markdown(p, rows, pairs, paths[2].name if figure else ""))
     if figure:
-        published_and_ours(rows, paths[2], p.table.title, f"{p.table.number} [{p.table.unit}]", warning(p))
+        published_and_ours(rows, paths[2], p.table.title, f"{p.table.number} [{p.table.unit}]", warning(p), tuple(p.columns))
     return paths[: 3 if figure else 2]
 
 
@@ -106,6 +108,8 @@ def warning(p: Plan) -> str:
     changed = [*([f"budget {p.budget}"] if p.budget != "paper" else []), *changed]
     if not changed:
         return ""
+    if all(number is None for number in p.published.values()):
+        return f"{', '.join(changed)}; there are no published numbers to stand beside these"
     return f"{', '.join(changed)}: not the paper's protocol; a difference says how far this goes, not whether the paper is reproduced"
 
 
@@ -147,16 +151,29 @@ def markdown(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping
 
 def text(p: Plan, rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """The aligned table."""
-    titles = ("cell", "", "published", "ours", "seeds", "difference", "estimator", "steps", "of the paper's", "seconds", "commit")
+    known = any(row["published"] is not None for row in rows)
+    titles = ("cell", "", *(("published",) if known else ()), "ours", "seeds", *(("difference",) if known else ()), *p.columns)
+    titles = (*titles, "estimator", "steps", "of the paper's", "seconds", "commit")
     out = []
     for row in rows:
         seconds = row.get("seconds_trained", ())
-        ours = "not run" if "mean" not in row else row["mean"] if row["spread"] is None else (row["mean"], row["spread"])
+        ours = "not run" if "mean" not in row else _mean_and_spread(row["values"])
         seeds = f"{len(row.get('values', ()))} of {row['cells']}"
-        cells = (row["row"], row["what"], row["published"], ours, seeds, row.get("difference"), row.get("estimator", ""), row["steps"])
+        cells = (row["row"], row["what"], *((row["published"],) if known else ()), ours, seeds)
+        cells = (*cells, *((row.get("difference"),) if known else ()), *(_mean_and_spread(row.get("more", {}).get(t)) for t in p.columns))
         mean = round(sum(seconds) / len(seconds)) if seconds else None
-        out.append((*cells, f"{row['of_the_papers']:.3g}", mean, ", ".join(row.get("commits", ()))))
-    return aligned(titles, out, {"published": 2, "ours": 2, "difference": 2}, markdown=markdown)
+        cells = (*cells, row.get("estimator", ""), row["steps"], f"{row['of_the_papers']:.3g}", mean, ", ".join(row.get("commits", ())))
+        out.append(cells)
+    digits = {"published": 2, "ours": 2, "difference": 2} | {title: places for title, (_, places) in p.columns.items()}
+    return aligned(titles, out, digits, markdown=markdown)
+
+
+def _mean_and_spread(values: Sequence[float] | None) -> Any:
+    """What a cell of the table shows of the seeds' values: nothing, the one, or (mean, standard deviation)."""
+    if not values:
+        return None
+    spread = _spread(values)
+    return values[0] if spread is None else (math.fsum(values) / len(values), spread)
 
 
 def pair_text(pairs: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:

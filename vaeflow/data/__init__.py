@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vaeflow.data import densities, digits, images, tables, tfds
+from vaeflow.data import densities, digits, images, maf, omniglot, tables, tfds
 from vaeflow.data.binarize import binarize_batch, binarized
 from vaeflow.data.feed import Feed, indices, make_feed, select
 from vaeflow.data.source import DataConfig, Source, Split, parse
@@ -26,6 +26,8 @@ SOURCES: dict[str, Callable[[DataConfig, int], Source]] = {
     "npz": tables.load_npz,
     "image_folder": images.load,
     "csv": tables.load_csv,
+    "maf": maf.load,
+    "omniglot": omniglot.load,
 }
 
 

@@ -24,9 +24,9 @@ class DataConfig(NamedTuple):
     """The section `config.data`. A kind ignores what it does not name; "" and 0 stand for none.
 
     kind            an entry of SOURCES
-    name            density: which one. tfds: the dataset. npz: the array with the examples ("": `train` or else `x`)
+    name            density, maf: which one. tfds: the dataset. npz: the array with the examples ("": `train` or else `x`)
     dir             tfds: the data_dir that `experiments.prepare` filled
-    path            npz, csv: the file. image_folder, csv: the folder
+    path            npz, csv, omniglot: the file. image_folder, csv, maf: the folder
     label           csv: the label's column. npz: the array with the labels ("": `label`). tfds: the label's feature ("": `label`)
     train,val,test  tfds: split expressions such as train[:50000]; val and test may be "". npz: arrays, or rows of one: x[:90%]
     val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split

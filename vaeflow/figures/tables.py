@@ -12,20 +12,33 @@ import numpy as np
 from vaeflow.figures.canvas import COLOURS, canvas
 
 
-def published_and_ours(rows: Sequence[Mapping[str, Any]], path: Path, title: str, label: str, note: str) -> Path:
-    """One line a row: every seed, their mean, the published number. note: what stands below the picture."""
+def published_and_ours(rows: Sequence[Mapping[str, Any]], path: Path, title: str, label: str, note: str, more: Sequence[str] = ()) -> Path:
+    """One line a row: every seed, their mean, the published number; a panel for each of a row's `more`. note: what stands below."""
     below = "\n".join([label, *textwrap.wrap(note, 80)])
-    with canvas(path, 7.0, 1.4 + 0.32 * len(rows)) as figure:
-        ax = figure.subplots()
+    with canvas(path, 7.0 + 2.2 * len(more), 1.4 + 0.32 * len(rows)) as figure:
+        axes = figure.subplots(1, 1 + len(more), sharey=True, squeeze=False, width_ratios=[2.0, *[1.0] * len(more)])[0]
         y = np.arange(len(rows))
         known = [(i, row["published"]) for i, row in enumerate(rows) if row["published"] is not None]
-        ours = [(i, row) for i, row in enumerate(rows) if "mean" in row]
         if known:
-            ax.plot(*np.array([(value, i) for i, value in known]).T, "D", ms=6, mfc="none", color=COLOURS[1], label="published")
-        ax.plot([row["mean"] for _, row in ours], [i for i, _ in ours], "o", ms=6, color=COLOURS[0], label="ours, mean over seeds")
-        seeds = np.array([(value, i) for i, row in ours for value in row["values"]])
-        ax.plot(*seeds.T, "|", ms=9, color=COLOURS[0], label="seeds")
-        ax.set(title=title, xlabel=below, ylim=(len(rows) - 0.5, -0.5))
-        ax.set_yticks(y, [row["row"] for row in rows])
-        ax.legend(loc="best")
+            axes[0].plot(*np.array([(value, i) for i, value in known]).T, "D", ms=6, mfc="none", color=COLOURS[1], label="published")
+        _seeds(axes[0], [(i, row["values"]) for i, row in enumerate(rows) if "mean" in row])
+        axes[0].set(title=title, xlabel=below, ylim=(len(rows) - 0.5, -0.5))
+        axes[0].set_yticks(y, [row["row"] for row in rows])
+        axes[0].legend(loc="best")
+        for ax, name in zip(axes[1:], more, strict=True):
+            points = [(i, values) for i, row in enumerate(rows) if (values := row.get("more", {}).get(name))]
+            _seeds(ax, points)
+            ax.set(xlabel=name)
+            every = [value for _, values in points for value in values]
+            if every and max(every) > 20 * min(every) > 0:
+                ax.set(xscale="log")
     return path
+
+
+def _seeds(ax: Any, points: Sequence[tuple[int, Sequence[float]]]) -> None:
+    """(line, the values of its seeds): the seeds and their mean."""
+    if points:
+        ax.plot(
+            [sum(values) / len(values) for _, values in points], [i for i, _ in points], "o", ms=6, color=COLOURS[0], label="ours, mean"
+        )
+        ax.plot(*np.array([(value, i) for i, values in points for value in values]).T, "|", ms=9, color=COLOURS[0], label="seeds")

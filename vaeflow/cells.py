@@ -1,0 +1,149 @@
+"""The cells of a table: trained (or gone on with), checked and evaluated, each a run in a workdir of its own.
+
+So a table that was killed goes on where it was, several processes may run one (a cell is locked by who trains it), and a deleted cell is
+the only one to be computed again. With `together`, cells of one loop train in one program (together.py). A cell whose data are missing,
+or that ends at a number that is not finite, says why, and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaeflow import workdir
+from vaeflow.errors import RunFailed, UserError
+from vaeflow.files import write_atomic
+from vaeflow.table import Cell, Plan
+
+_FAILED, _COST = "failed.txt", "cost.json"
+_ALL = 1 << 31  # examples, for a check
+
+
+def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
+    """Train and evaluate what is missing; `write()` after every group. The cells that could not be: `failure` says why."""
+    from vaeflow import together
+
+    failed: list[Cell] = []
+    while ready := [c for c in todo if c not in failed and not done(c) and _may_begin(p, c, todo)]:
+        indices = [[i] for i in range(len(ready))]
+        if p.table.together:
+            indices = together.groups([c.config for c in ready], [c.directory for c in ready])
+        progress = False
+        for group in indices:
+            with contextlib.ExitStack() as held:
+                mine = [ready[i] for i in group if _held(held, ready[i].directory)]
+                mine = [cell for cell in mine if not done(cell)]  # by another process, since this one looked
+                if mine:
+                    progress = True
+                    failed += _train(p, mine)
+            write()
+        if not progress:
+            if any(not done(cell) for cell in ready):
+                print("what is left is being trained by other processes")
+            break
+    return failed
+
+
+def done(cell: Cell) -> bool:
+    """Whether the cell's run has ended and its results are there. UserError: its workdir holds another run."""
+    return workdir.is_finished(cell.directory, cell.config)
+
+
+def failure(cell: Cell) -> str:
+    """Why the cell could not be computed when it was last tried; "": it was not, or it is there."""
+    path = cell.directory / _FAILED
+    return "" if done(cell) or not path.is_file() else path.read_text().strip()
+
+
+def facts(cell: Cell) -> dict[str, Any]:
+    """{name: value} of a cell that is done: results.json's; CHECK.NUMBER of its checks; `cost.` and the numbers of dryrun.cost, where the
+    table asks for one; epoch_seconds, of training alone."""
+    out = workdir.read_json(cell.directory / "results.json")
+    examples = workdir.read_json(cell.directory / "data.json")["examples"]["train"]
+    out["epoch_seconds"] = out["seconds_trained"] / out["steps"] * examples / cell.config.data.batch
+    for path, of in ((_COST, "cost"), ("diagnostics.json", "")):
+        if (cell.directory / path).is_file():
+            found = workdir.read_json(cell.directory / path)
+            for name, numbers in ({of: found} if of else {k: _values(v["numbers"]) for k, v in found.items()}).items():
+                out |= {f"{name}.{key}": value for key, value in numbers.items()}
+    return out
+
+
+def _values(findings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: finding["value"] for name, finding in findings.items()}
+
+
+def _may_begin(p: Plan, cell: Cell, todo: Sequence[Cell]) -> bool:
+    """Whether what the cell starts from is there."""
+    if cell.row not in p.after:
+        return True
+    first = Path(cell.config[p.after[cell.row][1]])
+    known = [c for c in todo if c.directory == first]
+    return done(known[0]) if known else (first / "results.json").is_file()
+
+
+def _held(held: contextlib.ExitStack, directory: Path) -> bool:
+    """Lock a workdir until `held` ends; False: another process trains in it."""
+    try:
+        held.enter_context(workdir.lock(directory))
+    except UserError as error:
+        print(f"left out: {error}")
+        return False
+    return True
+
+
+def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
+    """Train the cells of a group that is held, then evaluate each. The cells that failed."""
+    from vaeflow import experiment, fit, launch, together
+
+    made: list[together.Cell] = []
+    cells, failed = [], []
+    for cell in group:
+        same = next((m.x.source for m in made if m.x.config.data == cell.config.data and cell.config.data.kind != "density"), None)
+        try:
+            made.append(together.Cell(experiment.make(cell.config, cell.directory, same), cell.directory))
+        except UserError as error:  # its data are not here, say; others' may be
+            failed.append(_say_failed(cell, str(error)))
+            continue
+        cells.append(cell)
+        workdir.prepare(cell.directory, cell.config, f"configs/{p.name}.py:{cell.row},{p.budget}")
+        workdir.write_json(cell.directory / "data.json", launch.summary(made[-1].x.source))
+    if not made:
+        return failed
+    print(f"\n{', '.join(f'{c.row} (seed {c.seed})' for c in cells)}")
+    if len(made) > 1:
+        ended = together.fit_together(made)
+    else:
+        try:
+            ended = [together.Ended(fit.fit(*made[0]).reason, failed=False)]
+        except RunFailed as error:
+            ended = [together.Ended(str(error), failed=True)]
+    for cell, (x, _), end in zip(cells, made, ended, strict=True):
+        if end.failed:
+            failed.append(_say_failed(cell, end.reason))
+        else:
+            _conclude(p, cell, x)
+    return failed
+
+
+def _say_failed(cell: Cell, reason: str) -> Cell:
+    """Print why and keep it for the table, of this process or a later one."""
+    print(f"{cell.row}, seed {cell.seed}: {reason}")
+    cell.directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(cell.directory / _FAILED, reason + "\n")
+    return cell
+
+
+def _conclude(p: Plan, cell: Cell, x: Any) -> None:
+    """The numbers of a trained cell. results.json comes last: with it, the cell is done."""
+    from vaeflow import diagnose, dryrun, experiment, launch
+
+    if any(name.startswith("cost.") for name, _ in p.columns.values()):
+        params, frozen, _ = experiment.init_params(x)
+        workdir.write_json(cell.directory / _COST, dryrun.cost(x, params, frozen))
+    if p.checks:
+        settings = [(f"{check}.{key}", str(value)) for check, own in p.checks.items() for key, value in own.items()]
+        diagnose.diagnose(cell.directory, tuple(p.checks), examples=_ALL, overrides=settings)
+    launch.measure(cell.directory, x.source)
