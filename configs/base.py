@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 def base() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # of the run: parameters, batches, noise
+    c.profile = False  # write a jax.profiler trace of steps 10 to 20 into the workdir
     c.init_from = ""  # workdir whose parameters this run starts from, wherever path and shape agree
     c.fixed_from = ""  # workdir whose parameters this run keeps fixed, wherever paths agree
     c.model = ConfigDict()  # kind, event, and the keyword arguments of its maker in vaeflow/models
@@ -60,6 +61,7 @@ def base() -> ConfigDict:
             eval_every=500,  # steps between evaluations of the whole validation split
             checkpoint_every=500,
             patience=0,  # evaluations without improvement before stopping; 0: off
+            accumulate=1,  # parts that a device's batch is cut into, whose gradients are averaged: memory
             dispatch_seconds=0.5,  # what one dispatch of many steps lasts
             max_dispatch=1024,  # steps in a dispatch at the most
         )
@@ -73,7 +75,7 @@ def base() -> ConfigDict:
         )
     )
     c.sample = ConfigDict(dict(n=64, temperature=1.0))
-    c.devices = ConfigDict(dict(mapping="auto"))  # auto, jit, pmap, shard_map
+    c.devices = ConfigDict(dict(mapping="auto"))  # auto, jit, pmap, shard_map, fsdp
     return c
 
 

@@ -6,12 +6,13 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.runs import SMALL, finish, run, start, state, wait_for_rows
+from tests.runs import ROOT, SMALL, environment, finish, run, start, state, wait_for_rows
 from vaeflow.report import read_metrics
 
 # A flow on continuous data has no noise in its loss, so that the number of devices changes nothing but rounding.
@@ -45,11 +46,47 @@ def one(tmp_path_factory) -> Path:
     return workdir
 
 
-@pytest.mark.parametrize("mapping", ["pmap", "shard_map"])
+@pytest.mark.parametrize("mapping", ["pmap", "shard_map", "fsdp"])
 def test_eight_devices_are_one(one, tmp_path, mapping):
     code, _, err = run(*FLOW, f"--workdir={tmp_path / 'eight'}", f"--config.devices.mapping={mapping}", devices=8)
     assert code == 0, err
     assert_close(one, tmp_path / "eight")
+
+
+SHARDED = """
+import sys, tempfile
+from pathlib import Path
+import jax, numpy as np
+from vaeflow import config, experiment, fit, train
+
+c = config.load("configs/densities.py")
+for key, text in zip(sys.argv[1::2], sys.argv[2::2]):
+    config.override(c, key, text)
+x = experiment.make(c)
+params, frozen, _ = experiment.init_params(x)
+state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
+whole = sum(a.nbytes for a in jax.tree.leaves(state))
+with tempfile.TemporaryDirectory() as folder:
+    feed, shared, dispatch = fit._Loop(x, Path(folder)).program(fixed)
+    state = x.devices.place(state)
+    for step in range(0, 4, 2):
+        state, log = dispatch(state, shared._replace(count=x.devices.replicate(np.int32(2))), feed.chunk(step, 2))
+first = jax.devices()[0]
+on_one = sum(s.data.nbytes for a in jax.tree.leaves(state) for s in a.addressable_shards if s.device == first)
+assert np.isfinite(np.asarray(log["loss"])[:2]).all()
+print(x.devices.count, on_one / whole)
+"""
+
+
+def test_fsdp_divides_parameters_averages_and_the_optimisers_state(tmp_path):
+    words = ("data.size", "640", "data.batch", "64", "parts.net.hidden", "128,128", "parts.steps.n", "1", "devices.mapping", "fsdp")
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    command = [sys.executable, str(tmp_path / "sharded.py"), *words]
+    env = environment(8) | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=env, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    count, share = done.stdout.split()
+    assert count == "8" and 0.125 <= float(share) < 0.16
 
 
 def test_pmap_and_shard_map_agree_on_a_stochastic_model(tmp_path):

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from vaeflow.errors import UserError, unknown
 
-VALUES = ("seed", "init_from", "fixed_from")
+VALUES = ("seed", "profile", "init_from", "fixed_from")
 GROUPS = ("model", "parts", "data", "optim", "train", "eval", "sample", "devices")
 
 

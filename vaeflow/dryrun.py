@@ -48,7 +48,7 @@ def cost(x: Experiment, params: Params, frozen: frozenset = frozenset()) -> dict
     """trained_parameters; of one training step on one device step_mflop; where the compiler tells, step_mb, its arguments (state and batch)
     and what it needs between (temporary_mb), in 10^6 bytes. No step is taken."""
     state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
-    step = jax.jit(train.make_step(x.model, x.tx, x.optim.ema), donate_argnums=0)
+    step = jax.jit(train.make_step(x.model, x.tx, x.optim.ema, accumulate=x.train.accumulate), donate_argnums=0)
     args = (state, fixed, first_batch(x), jax.random.key(0))
     memory, out = step.lower(*args).compile().memory_analysis(), {"step_mflop": flops(step, *args) / 1e6}
     out["trained_parameters"] = sum(leaf.size for leaf in jax.tree.leaves(state.trained))

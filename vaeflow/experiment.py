@@ -87,6 +87,7 @@ def make(config: ConfigDict, directory: Path | None = None, source: data.Source 
     devices = parallel.make(mapping)
     source = data.load(config.data, config.seed) if source is None else source
     devices.slots(config.data.batch)
+    _accumulates(training.accumulate, config.data.batch // devices.shares, model)
     if devices.count > 1 and config.model.get("restart"):
         raise UserError(
             f"model.restart={config.model.restart:g} is for one device: the mean of several devices' encodings is none; set it to 0"
@@ -108,6 +109,14 @@ def make(config: ConfigDict, directory: Path | None = None, source: data.Source 
     return experiment
 
 
+def _accumulates(parts: int, share: int, model: Model) -> None:
+    """UserError: the batch that a device steps on cannot be cut into so many parts."""
+    if share % parts:
+        raise UserError(f"train.accumulate={parts} does not divide the {share} examples that a device steps on (data.batch)")
+    if parts > 1 and model.update is not None:
+        raise UserError(f"train.accumulate={parts} is impossible with batch statistics, which are those of a whole batch; set it to 1")
+
+
 def after_training(config: ConfigDict) -> Eval:
     """The sections that may change after training, checked: eval, and what no model checks in sample."""
     call(Sample, {key: value for key, value in plain(config.sample).items() if key in Sample._fields}, "sample")
@@ -123,7 +132,7 @@ def platform() -> None:
         raise UserError(f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}: jax has no such device: {words}") from error
 
 
-def _top(*, seed: Seed, init_from: str, fixed_from: str) -> None:
+def _top(*, seed: Seed, profile: bool, init_from: str, fixed_from: str) -> None:
     """The schema of the values that stand in no section."""
 
 

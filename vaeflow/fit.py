@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ from vaeflow.errors import Stopped
 from vaeflow.experiment import Experiment
 from vaeflow.ledger import Ledger
 from vaeflow.report import Progress
+
+PROFILED = (10, 20)  # the steps of config.profile: after compilation, few enough to look at
 
 
 class Finished(NamedTuple):
@@ -59,15 +61,16 @@ class _Loop:
         with signals() as received, feed, ledger, self.bar as bar:
             bar.start(step)
             while not ledger.book.done:
-                count = steps_to_take(x.train, step, rate, feed.capacity)
+                count = steps_to_take(x.train, step, rate, feed.capacity, PROFILED if x.config.profile else ())
                 stop, count = x.devices.agree(bool(received), count)
                 if stop:
                     ledger.save(step, state)
                     ledger.commit(wait=True)
                     raise stopped(received, step, self.directory)
                 began = time.perf_counter()
-                state, log = dispatch(state, shared._replace(count=x.devices.replicate(np.int32(count))), feed.chunk(step, count))
-                log = {name: np.asarray(value) for name, value in jax.device_get(log).items()}
+                with self.profiled(step):
+                    state, log = dispatch(state, shared._replace(count=x.devices.replicate(np.int32(count))), feed.chunk(step, count))
+                    log = {name: np.asarray(value) for name, value in jax.device_get(log).items()}
                 took = time.perf_counter() - began
                 self.seconds["compile" if fresh else "steps"] += took
                 rate, fresh = (0.0 if fresh else count / took), False
@@ -83,6 +86,12 @@ class _Loop:
                 self._committed(wait=bool(ledger.book.done))
         return Finished(step, self.seconds | {"save": ledger.saving}, ledger.book.done)
 
+    def profiled(self, step: int) -> contextlib.AbstractContextManager[Any]:
+        """A trace of the dispatch that begins at `step`, where the config asks for it, in the workdir's folder `profile`."""
+        first, last = PROFILED
+        wanted = self.x.config.profile and first <= step < last and self.x.devices.primary
+        return jax.profiler.trace(str(self.directory / "profile")) if wanted else contextlib.nullcontext()
+
     def _committed(self, wait: bool) -> None:
         saved = self.ledger.commit(wait)
         if saved is not None:
@@ -94,7 +103,7 @@ class _Loop:
         slots, most = x.devices.slots(x.batch), x.train.max_dispatch
         feed = data.make_feed(x.source.train, x.config.data, x.config.seed, slots=slots, steps=x.train.steps, capacity=most)
         shared = train.Shared(*x.devices.replicate((fixed, feed.arrays, *train.run_keys(x.config.seed), np.int32(0))))
-        return feed, shared, train.make_dispatch(x.model, x.tx, x.optim.ema, x.devices, make_take(x), feed.capacity)
+        return feed, shared, train.make_dispatch(x.model, x.tx, x.optim.ema, x.devices, make_take(x), feed.capacity, x.train.accumulate)
 
     def _validator(self) -> Any:
         x = self.x
@@ -108,7 +117,7 @@ class _Loop:
 def make_take(x: Experiment) -> Callable[..., Any]:
     """take(arrays, chunk, i, key): the batch of a dispatch's i-th step on this device, see train.make_dispatch."""
     config, source, devices = x.config.data, x.source, x.devices
-    share = config.batch // devices.count
+    share = config.batch // devices.shares
 
     def take(arrays, chunk, i, key):
         batch = dict(data.select(arrays, chunk, i))
@@ -120,9 +129,11 @@ def make_take(x: Experiment) -> Callable[..., Any]:
     return take
 
 
-def steps_to_take(t: train.Train, step: int, rate: float, capacity: int) -> int:
-    """Steps of the next dispatch: about train.dispatch_seconds, and never past a boundary. The first one compiles."""
+def steps_to_take(t: train.Train, step: int, rate: float, capacity: int, more: Sequence[int] = ()) -> int:
+    """Steps of the next dispatch: about train.dispatch_seconds, and never past a boundary, of which there may be `more`. The first one
+    compiles."""
     ends = [t.steps, (step // t.eval_every + 1) * t.eval_every, (step // t.checkpoint_every + 1) * t.checkpoint_every]
+    ends += [end for end in more if end > step]
     wanted = max(1, int(rate * t.dispatch_seconds)) if rate else 8
     return min(wanted, capacity, min(ends) - step)
 

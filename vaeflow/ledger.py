@@ -126,7 +126,7 @@ class Ledger:
     def _save(self, where: Checkpoints, step: int, state: State) -> None:
         # Of a copy, as the next dispatch donates the state; nobody says "saved" before `commit`.
         began = time.perf_counter()
-        where.save(step, self.x.devices.replicate(self._copy(state)), self.book._asdict())
+        where.save(step, self.x.devices.place(self._copy(state)), self.book._asdict())
         self.saving += time.perf_counter() - began
 
     def commit(self, wait: bool = False) -> int | None:

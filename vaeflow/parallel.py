@@ -4,6 +4,10 @@ The step is written once, for one device's share of the batch. One device: jit. 
 jit(shard_map), both over a one-axis mesh of all devices of all processes. State, parameters and resident data are
 replicated global arrays without a device axis (pmap with in_axes=None, out_axes=None), so nothing is replicated or
 unreplicated by hand and a checkpoint does not know how many devices wrote it. Losses and gradients are means over devices.
+
+fsdp is for models that do not fit one device: parameters, moving average and optimiser state lie divided over the devices (the largest
+axis of every leaf that the number of devices divides; Rajbhandari et al. 2020, "ZeRO", stage 3), the batch is divided too, and the compiler
+puts in the all-gathers and reduce-scatters. The step then sees the whole batch, as on one device, and gives its numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -27,7 +31,11 @@ AXIS = "devices"
 class Config(NamedTuple):
     """The section `config.devices`. auto: jit on one device, pmap on several."""
 
-    mapping: Literal["auto", "jit", "pmap", "shard_map"]
+    mapping: Literal["auto", "jit", "pmap", "shard_map", "fsdp"]
+
+
+# Leaves with fewer numbers are whole on every device.
+_LEAST = 1024
 
 
 class Devices(NamedTuple):
@@ -45,6 +53,11 @@ class Devices(NamedTuple):
         """Whether this process speaks, writes logs and figures."""
         return jax.process_index() == 0
 
+    @property
+    def shares(self) -> int:
+        """Into how many parts the step's batch is cut: the step sees one of them."""
+        return self.count if self.mapping in ("pmap", "shard_map") else 1
+
     def slots(self, batch: int) -> np.ndarray:
         """The slots of the global batch that this process holds, [local devices, batch / devices]."""
         if batch % self.count:
@@ -60,6 +73,17 @@ class Devices(NamedTuple):
         """Host arrays, or this process's copies, as replicated global arrays."""
         return jax.tree.map(lambda a: self._put(a, self.whole()), tree)
 
+    def home(self, shape: tuple[int, ...]) -> NamedSharding:
+        """Where a leaf of the state lies: whole on every device, or for fsdp divided along one axis."""
+        able = [axis for axis, size in enumerate(shape) if size % self.count == 0] if self.mapping == "fsdp" else []
+        if not able or np.prod(shape) < _LEAST:
+            return self.whole()
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * max(able, key=lambda i: shape[i]), AXIS))
+
+    def place(self, tree: Any) -> Any:
+        """Parameters or a state, the same in every process, as global arrays where they lie."""
+        return jax.tree.map(lambda a: self._put(a, self.home(np.shape(a))), tree)
+
     def spread(self, tree: Any, axis: int) -> Any:
         """Whole host arrays (the same in every process) as global arrays divided along `axis`."""
         sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
@@ -72,19 +96,22 @@ class Devices(NamedTuple):
             return jax.device_put(a, sharding)
         if isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(self._put(np.asarray(jax.random.key_data(a)), sharding), impl=jax.random.key_impl(a))
-        return jax.make_array_from_process_local_data(sharding, np.asarray(a))
+        return jax.make_array_from_callback(np.shape(a), sharding, lambda index: np.asarray(a)[index])
 
     def mean(self, tree: Any) -> Any:
-        """Mean over devices of what each computed on its share; inside the mapped step."""
+        """Mean over devices of what each computed on its share; inside the mapped step. (fsdp: of the whole batch already; here it is said
+        that a gradient lies where its parameter does.)"""
+        if self.mapping == "fsdp":
+            return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, self.home(a.shape)), tree)
         return tree if self.mapping == "jit" else jax.lax.pmean(tree, AXIS)
 
     def index(self) -> Any:
-        """This device's index in the mesh; inside the mapped step."""
-        return jnp.zeros((), jnp.int32) if self.mapping == "jit" else jax.lax.axis_index(AXIS)
+        """Which of the `shares` of the batch this is; inside the mapped step."""
+        return jnp.zeros((), jnp.int32) if self.shares == 1 else jax.lax.axis_index(AXIS)
 
     def map(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """step(state, shared, chunk) -> (state, log) over devices: `state` and `shared` replicated, `chunk` a tree of this
-        process's [local devices, ...]; the outputs are replicated. The state is donated, in one process (pmap with
+        """step(state, shared, chunk) -> (state, log) over devices: `state` as `place` gives it, `shared` replicated, `chunk` a tree of this
+        process's [local devices, capacity, share, ...]; the log is replicated. The state is donated, in one process (pmap with
         in_axes=None loses donated arrays in two)."""
         donate = (0,) if jax.process_count() == 1 else ()
         if self.mapping == "jit":
@@ -100,7 +127,13 @@ class Devices(NamedTuple):
         def share(state, shared, chunk):
             return step(state, shared, jax.tree.map(lambda a: a[0], chunk))
 
-        mapped = jax.shard_map(share, mesh=self.mesh, in_specs=(whole, whole, divided), out_specs=whole, check_vma=False)
+        def all_of_it(state, shared, chunk):  # [devices, capacity, share, ...] -> [capacity, batch, ...]
+            return step(state, shared, jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:]), chunk))
+
+        if self.mapping == "fsdp":
+            mapped = all_of_it
+        else:
+            mapped = jax.shard_map(share, mesh=self.mesh, in_specs=(whole, whole, divided), out_specs=whole, check_vma=False)
         jitted = jax.jit(mapped, donate_argnums=donate)
         sharding = NamedSharding(self.mesh, divided)
         return lambda state, shared, chunk: jitted(

@@ -88,7 +88,7 @@ def make_pass(
 
     def evaluate(params: Params, key: Array | None = None) -> Iterator[dict[str, np.ndarray]]:
         key = own if key is None else key
-        params = params if devices is None else devices.replicate(params)
+        params = params if devices is None else devices.place(params)
         for start in starts:
             data = kept[start] if start in kept else load(start)
             if resident and split.x.nbytes <= RESIDENT_BYTES:

@@ -79,7 +79,7 @@ def make_step(xs: Sequence[Experiment]) -> Callable[[train.State, Stack, Any, Ar
         tx = optim.make(x.optim._replace(learning_rate=own.numbers["optim.learning_rate"]), x.train.steps)
         noise = jax.random.fold_in(jax.random.fold_in(own.key, state.step), 0)  # of the first device, as in train.make_dispatch
         batch = take(own.arrays, chunk, i, jax.random.fold_in(own.data_key, state.step))
-        return train.make_step(model, tx, x.optim.ema)(state, own.fixed, batch, noise)
+        return train.make_step(model, tx, x.optim.ema, accumulate=x.train.accumulate)(state, own.fixed, batch, noise)
 
     return jax.vmap(one, in_axes=(0, Stack(0, None if one_source(xs) else 0, 0, 0, 0), 0, None))  # type: ignore[arg-type]
 

@@ -26,14 +26,14 @@ def begin(
         state, fixed, progress = found
         best.delete_after(int(state.step))  # what came after is computed again, bit for bit
         say(f"going on from step {int(state.step)} of {x.train.steps}")
-        return x.devices.replicate(state), fixed, progress
+        return x.devices.place(state), fixed, progress
     params, frozen, lines = init_params(x)
     for line in lines:
         say(line)
     state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
     best.delete_after(-1)
     save_fixed(directory, fixed)
-    return x.devices.replicate(state), fixed, None
+    return x.devices.place(state), fixed, None
 
 
 def resumed(x: Experiment, directory: Path, last: Checkpoints, say: Say) -> tuple[train.State, Params, dict[str, Any]] | None:
@@ -44,8 +44,8 @@ def resumed(x: Experiment, directory: Path, last: Checkpoints, say: Say) -> tupl
         return train.init_state(x.model.init(jax.random.key(0), first_batch(x)), x.tx, x.optim.ema, frozen)
 
     state, fixed = jax.eval_shape(init)
-    whole = x.devices.whole()
-    found = last.restore(jax.tree.map(lambda s: ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), state), warn=say)
+    home = x.devices.home
+    found = last.restore(jax.tree.map(lambda s: ShapeDtypeStruct(s.shape, s.dtype, sharding=home(s.shape)), state), warn=say)
     if found is None:
         return None
     return found[1], restore_fixed(directory, fixed, say), found[2]

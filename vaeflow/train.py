@@ -24,6 +24,7 @@ class Train(NamedTuple):
     eval_every: Count
     checkpoint_every: Count
     patience: Natural
+    accumulate: Count
     dispatch_seconds: Positive
     max_dispatch: Count
 
@@ -70,15 +71,34 @@ def eval_params(state: State, fixed: Params) -> Params:
     return merge_params(state.ema or state.trained, state.stats, fixed)
 
 
-def make_step(model: Model, tx: optax.GradientTransformation, ema: float, mean: Callable[[Any], Any] = lambda t: t) -> Callable:
-    """step(state, fixed, batch, key) -> (state, metrics) on one device's share of the batch; `mean` averages over devices."""
+def make_step(
+    model: Model, tx: optax.GradientTransformation, ema: float, mean: Callable[[Any], Any] = lambda t: t, accumulate: int = 1
+) -> Callable:
+    """step(state, fixed, batch, key) -> (state, metrics) on one device's share of the batch; `mean` averages over devices.
 
-    def step(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[State, dict[str, Array]]:
+    accumulate: the share is cut into so many parts, one after the other, whose gradients are averaged: the memory of one part. (Every
+    n-th example is in a part, so that examples divided over devices stay where they are.) A loss that compares examples sees a part.
+    """
+
+    def gradients(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[Params, dict[str, Array]]:
         def loss_fn(trained):
             return model.loss(merge_params(trained, state.stats, fixed), key, batch, state.step)
 
         (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.trained)
-        grads, metrics = mean((grads, {**metrics, "loss": loss}))
+        return grads, {**metrics, "loss": loss}
+
+    def averaged(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[Params, dict[str, Array]]:
+        parts = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, accumulate, *a.shape[1:]), 1, 0), batch)
+
+        def add(total, part):
+            return jax.tree.map(lambda t, new: t + new / accumulate, total, gradients(state, fixed, *part)), None
+
+        one = (jax.tree.map(lambda a: a[0], parts), key)
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(lambda part: gradients(state, fixed, *part), one))
+        return jax.lax.scan(add, zero, (parts, jax.random.split(key, accumulate)))[0]
+
+    def step(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[State, dict[str, Array]]:
+        grads, metrics = mean((gradients if accumulate == 1 else averaged)(state, fixed, batch, key))
         updates, opt_state = tx.update(grads, state.opt_state, state.trained)
         trained: Params = optax.apply_updates(state.trained, updates)  # type: ignore[assignment]
         stats = state.stats
@@ -105,6 +125,7 @@ def make_dispatch(
     devices: Devices,
     take: Callable[[Any, Any, Array, Array], Batch],
     capacity: int,
+    accumulate: int = 1,
 ) -> Callable[[State, Shared, Any], tuple[State, dict[str, Array]]]:
     """run(state, shared, chunk) -> (state, log): `shared.count` <= capacity steps in one program.
 
@@ -112,7 +133,7 @@ def make_dispatch(
     after a non-finite loss or gradient are not taken, so log["done"] < count tells where it was. The number of steps is a
     value, not a shape: any dispatch length runs the same program, and a run's numbers do not depend on it.
     """
-    step = make_step(model, tx, ema, devices.mean)
+    step = make_step(model, tx, ema, devices.mean, accumulate)
 
     def dispatch(state: State, shared: Shared, chunk: Any) -> tuple[State, dict[str, Array]]:
         # The keys of all steps at once: in the loop their two hashes are a tenth of a small model's step on a CPU.

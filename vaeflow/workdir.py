@@ -32,7 +32,7 @@ from vaeflow.files import write_json
 
 # What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
 _FREE = (
-    *("sample", "eval", "devices"),
+    *("profile", "sample", "eval", "devices"),
     *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
