@@ -75,7 +75,7 @@ def work(name: str, pythons: dict[str, str], rounds: int, seconds: float) -> tup
             goal = GOALS.get((name, task, library))
             if goal and ratio < goal:
                 missed.append(f"{name}, {TASKS[task]}: {library} takes {ratio:.2f} times vaeflow's time, the goal is {goal:g}")
-            if library == "vaeflow" and task == "sample" and compiled > COMPILE:
+            if library == "vaeflow" and task == "sample" and (compiled or 0) > COMPILE:
                 missed.append(f"{name}: the sampler compiles in {compiled:.1f} s, the goal is {COMPILE:g}")
     versions = {library: ", ".join(f"{k} {v}" for k, v in one["versions"].items()) for library, one in first.items()}
     return rows, missed, versions

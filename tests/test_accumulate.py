@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from vaeflow import config, dryrun, experiment, fit, train, workdir
 from vaeflow.errors import UserError
 
 
-def made(name: str = "configs/densities.py", **changes) -> experiment.Experiment:
+def made(name: str = "configs/densities.py", /, **changes: Any) -> experiment.Experiment:
     loaded = config.load(name)
     small = {"data.size": 640, "data.batch": 64, "parts.net.hidden": "16", "parts.steps.n": 1} if "densities" in name else {}
     for key, value in (small | changes).items():

@@ -21,6 +21,11 @@ KINDS = {
     "conv": {"channels": [3, 4], "kernel": 3, "stride": 2, "hidden": [5]},
     "flat": {"kind": "conv", "channels": [], "kernel": 3, "stride": 2, "hidden": []},
     "deconv": {"channels": [4, 3], "kernel": 4, "stride": 2, "hidden": [5]},
+    "gated_conv": {"channels": [3, 4], "kernels": [3, 5], "strides": [1, 2], "hidden": [5]},
+    "gated_dense": {"kind": "gated_conv", "channels": [], "kernels": [], "strides": [], "hidden": []},
+    "gated_deconv": {"hidden": [5], "width": 4, "channels": [4, 3, 3], "kernels": [3, 4, 3], "strides": [1, 2, 3]},
+    "res_conv": {"channels": [3, 4, 5], "kernel": 3, "stride": 2},
+    "res_deconv": {"channels": [5, 4, 3], "kernel": 3, "stride": 2},
     "downsample": {"channels": [3, 4], "kernel": 3, "stride": 2, "blocks": 1},
     "upsample": {"channels": [4], "kernel": 4, "stride": 2, "blocks": 0},
     "convnet": {"channels": [4], "kernel": 3},
@@ -29,9 +34,10 @@ KINDS = {
     "resnet": {"width": 4, "blocks": 2, "kernel": 3},
     "transformer": {"width": 4, "depth": 2, "heads": 2},
 }
-IMAGE = {"conv", "flat", "downsample", "upsample", "convnet", "pixels", "glow_net", "resnet", "transformer"}  # what they read
+IMAGE = {"conv", "flat", "gated_conv", "gated_dense", "res_conv", "downsample", "upsample", "convnet", "pixels"}  # what they read
+IMAGE |= {"glow_net", "resnet", "transformer"}
 SHAPES = {
-    "deconv": [(8, 8, 1), (2, 7, 10, 3)],
+    **{name: [(8, 8, 1), (2, 7, 10, 3)] for name in ("deconv", "gated_deconv", "res_deconv")},
     "downsample": [(2, 2, 3), (2, 2, 2, 1)],
     "upsample": [(16, 16, 1), (2, 15, 16, 3)],
     "convnet": [(8, 8, 3), (5, 8, 8, 2)],
@@ -41,7 +47,8 @@ CASES = [(name, out) for name in KINDS for out in SHAPES.get(name, [(4,), (2, 3,
 
 
 def net(name: str, dtype: str = "float32") -> Net:
-    return build({"it": {"kind": name, "activation": "tanh", "dtype": dtype, **KINDS[name]}}, "it", Net)
+    activation = {} if name.startswith("gated") else {"activation": "tanh"}
+    return build({"it": {"kind": name, "dtype": dtype, **activation, **KINDS[name]}}, "it", Net)
 
 
 def inputs(name: str, *lead: int, dtype=jnp.float32):
@@ -90,7 +97,7 @@ def test_a_zero_head_gives_zeros_and_bfloat16_keeps_float32_at_the_border(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv", "deconv", "convnet", "resnet"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "deconv", "gated_conv", "res_deconv", "convnet", "resnet"])
 def test_float64_inputs_are_promoted_and_bfloat16_computes_in_bfloat16(name):
     with jax.enable_x64(True):
         x, context = inputs(name, 4, dtype=jnp.float64)

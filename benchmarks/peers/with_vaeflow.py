@@ -123,7 +123,7 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
     state, fixed = train.init_state(params, made.tx, made.optim.ema, frozen)
     params = train.eval_params(state, fixed)
     feed = data.make_feed(split, made.config.data, 0, slots=made.devices.slots(made.batch), steps=1 << 20, capacity=made.train.max_dispatch)
-    shared = train.Shared(fixed, feed.arrays, *train.run_keys(0), np.int32(STEPS))
+    shared = train.Shared(fixed, feed.arrays, *train.run_keys(0), jnp.int32(STEPS))
     dispatch = train.make_dispatch(made.model, made.tx, made.optim.ema, made.devices, fit.make_take(made), feed.capacity)
     model, key, batch = made.model, jax.random.key(0), {"x": jnp.asarray(split.x[: w["batch"]])}
     held = [jax.tree.map(jnp.copy, state)]
@@ -133,6 +133,7 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
     began = time.perf_counter()
     run_draw = jax.jit(model.sample, static_argnums=2).lower(params, key, works.POINTS).compile()
     seconds["sample"] = time.perf_counter() - began
+    assert model.log_prob is not None
     run_score = jax.jit(model.log_prob).lower(params, key, batch).compile()
 
     def steps():

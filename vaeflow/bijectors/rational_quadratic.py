@@ -37,10 +37,10 @@ def rational_quadratic(bins: int, bound: float, min_width: float, min_height: fl
             raise UserError(f"{name}={least} is impossible with bins={bins}; it must be < {1 / bins:g}")
 
     def forward(theta, z):
-        return _tails(z, bound, lambda inner: _evaluate(*_bin(inner, *_sizes(theta), by=0, bound=bound), inner))
+        return _tails(z, bound, lambda inner: _evaluate(inner, *_bin(inner, *_sizes(theta), by=0, bound=bound)))
 
     def inverse(theta, x):
-        return _tails(x, bound, lambda inner: _invert(*_bin(inner, *_sizes(theta), by=1, bound=bound), inner))
+        return _tails(x, bound, lambda inner: _invert(inner, *_bin(inner, *_sizes(theta), by=1, bound=bound)))
 
     def _sizes(theta):
         """Widths and heights [K, ...] of the bins, which add up to 2 bound; slopes [K - 1, ...] at the inner knots, 1 for theta = 0."""
@@ -92,14 +92,14 @@ def _log_slope(xi: Array, s: Array, d0: Array, d1: Array) -> Array:
     return 2 * jnp.log(s) + jnp.log(numerator) - 2 * jnp.log(s + (d1 + d0 - 2 * s) * both)
 
 
-def _evaluate(x0, w, y0, h, d0, d1, x: Array) -> tuple[Array, Array]:
+def _evaluate(x: Array, x0: Array, w: Array, y0: Array, h: Array, d0: Array, d1: Array) -> tuple[Array, Array]:
     s, xi = h / w, (x - x0) / w
     both = xi * (1 - xi)
     y = y0 + h * (s * xi**2 + d0 * both) / (s + (d1 + d0 - 2 * s) * both)
     return y, _log_slope(xi, s, d0, d1)
 
 
-def _invert(x0, w, y0, h, d0, d1, y: Array) -> tuple[Array, Array]:
+def _invert(y: Array, x0: Array, w: Array, y0: Array, h: Array, d0: Array, d1: Array) -> tuple[Array, Array]:
     s, up = h / w, y - y0
     mixed = up * (d1 + d0 - 2 * s)
     a, b, c = h * (s - d0) + mixed, h * d0 - mixed, -s * up

@@ -14,6 +14,6 @@ def load(config: DataConfig, seed: int) -> Source:
 
     images, label = load_digits(return_X_y=True)
     x = images.reshape(-1, 8, 8, 1).astype(np.uint8)
-    label = label.astype(np.int32)
+    label = np.asarray(label, np.int32)
     parts = cut(len(x), 1297, 200, 300)
     return source({name: rows(x, label, None, index) for name, index in parts.items()}, 17, tuple("0123456789"))

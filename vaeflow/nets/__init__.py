@@ -7,10 +7,12 @@ from collections.abc import Callable
 from vaeflow.build import part_kind
 from vaeflow.nets.causal import Causal, causal_transformer
 from vaeflow.nets.conv import conv, convnet, deconv, glow_net
+from vaeflow.nets.gated import gated_conv, gated_deconv
 from vaeflow.nets.grids import downsample, upsample
 from vaeflow.nets.made import Made, made
 from vaeflow.nets.mlp import mlp
 from vaeflow.nets.net import Net
+from vaeflow.nets.res_conv import res_conv, res_deconv
 from vaeflow.nets.resnet import resnet
 from vaeflow.nets.transformer import transformer
 
@@ -18,6 +20,10 @@ NETS: dict[str, Callable[..., Net]] = {
     "mlp": mlp,
     "conv": conv,
     "deconv": deconv,
+    "gated_conv": gated_conv,
+    "gated_deconv": gated_deconv,
+    "res_conv": res_conv,
+    "res_deconv": res_deconv,
     "downsample": downsample,
     "upsample": upsample,
     "convnet": convnet,
