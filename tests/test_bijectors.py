@@ -131,6 +131,21 @@ def test_spline_gradients_are_finite_everywhere():
             np.testing.assert_array_equal(gradients[1][6:], 1)  # linear tails
 
 
+def test_splines_are_finite_beside_their_knots():
+    """Where a sum for the knots and another one for the bin's corner round to either side of x."""
+    spline = rational_quadratic(**SPLINE)
+    theta = np.random.default_rng(0).normal(size=(spline.size, 4000)).astype(np.float32) * 3
+    bins, bound = SPLINE["bins"], SPLINE["bound"]
+    for function, logits in ((spline.forward, theta[:bins]), (spline.inverse, theta[bins : 2 * bins])):
+        share = np.exp(np.asarray(logits, np.float64) - logits.max(0))
+        sizes = 2 * bound * (1e-3 + (1 - 1e-3 * bins) * share / share.sum(0))
+        knots = (np.cumsum(sizes, 0)[:-1] - bound).astype(np.float32)  # [bins - 1, 4000]
+        beside = np.stack([knots, *(np.nextafter(knots, to) for to in (np.float32(-3), np.float32(3)))])
+        y, log_slope = quick_jit(function)(jnp.asarray(theta)[:, None, None], jnp.asarray(beside))
+        assert np.all(np.isfinite(y)) and np.all(np.isfinite(log_slope))
+        assert np.abs(log_slope).max() < 25  # both slopes are between 1e-3 and about 1e3
+
+
 def test_a_spline_starts_as_the_identity_and_refuses_impossible_bins():
     spline = rational_quadratic(**SPLINE)
     x = jnp.linspace(-3, 3, 101)

@@ -20,11 +20,6 @@ import jax.numpy as jnp
 
 from vaeflow.model import Array
 
-# A scan of so many layers at the most is unrolled: its parameters and what the backward pass keeps are then used where they lie, and not
-# copied into and out of stacks of n (a sixth of a training step of 5 MAF layers of 512 on a CPU). Compilation grows with n; the direction
-# from noise to data, which trains nothing in most models and is the long one to compile for autoregressive layers, stays a loop.
-_UNROLL = 5
-
 Direction = Callable[[Any, Any, Array], tuple[Array, Array]]  # (parameters of one layer, context, h) -> (h, log_det)
 
 
@@ -46,8 +41,7 @@ def layer_scan(there: Direction, run: Run, stacked: Any, context: Any, h: Array,
 
     step = jax.checkpoint(step, prevent_cse=False) if remat else step
     start = (h, jnp.zeros(h.shape[: h.ndim - run.rank], h.dtype))
-    unroll = run.n if run.n <= _UNROLL and not run.reverse else 1
-    return jax.lax.scan(step, start, stacked, length=run.n, reverse=run.reverse, unroll=unroll)[0]
+    return jax.lax.scan(step, start, stacked, length=run.n, reverse=run.reverse)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -11,7 +11,9 @@ The inverse solves a quadratic for xi in the form 2c / (-b - sqrt(b^2 - 4ac)), w
 Bins lie on the LEADING axis, and a bin is found by comparisons with the inner knots. Its six numbers are sums over bins under a mask
 (x_i is -B plus the widths of the bins below), so that their gradients are masked broadcasts: no gather, whose gradient is a slow scatter,
 and no gradient through the knots' running sums, which only say which bin it is. Inputs are clipped to [-B, B] before the search, the
-discriminant is kept positive, and only then the tails are put in by `where`: no branch that is not taken makes a NaN gradient.
+discriminant is kept positive, and only then the tails are put in by `where`: no branch that is not taken makes a NaN gradient. The knots
+and x_i are sums in another order and round differently, so xi is clipped to [0, 1]: just outside, where slopes are steep, the numerator of
+dy/dx would be negative.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ def rational_quadratic(bins: int, bound: float, min_width: float, min_height: fl
         slopes = min_slope + jax.nn.softplus(theta[2 * bins :] + math.log(math.expm1(1 - min_slope)))
         return width, height, slopes
 
-    # The backward pass computes everything again from theta and z: that is a few fused loops, where keeping the dozens of small arrays in
-    # between takes three times as long inside a scan.
+    # In a scan, the backward pass computes everything again from theta and z: that is a few fused loops, where keeping the dozens of small
+    # arrays in between takes three times as long. (Outside one the compiler may keep them all the same; it is no matter of memory.)
     again = functools.partial(jax.checkpoint, prevent_cse=False)
     return Transformer(3 * bins - 1, again(forward), again(inverse))
 
@@ -86,6 +88,11 @@ def _knots(sizes: Array, bound: float) -> Array:
     return jnp.stack(knots)
 
 
+def _within(value: Array, low: Array | int, high: Array | int) -> Array:
+    """value, moved into [low, high] where rounding has left it; the gradient is that of value."""
+    return value + jax.lax.stop_gradient(jnp.clip(value, low, high) - value)
+
+
 def _log_slope(xi: Array, s: Array, d0: Array, d1: Array) -> Array:
     both = xi * (1 - xi)
     numerator = d1 * xi**2 + 2 * s * both + d0 * (1 - xi) ** 2
@@ -93,16 +100,16 @@ def _log_slope(xi: Array, s: Array, d0: Array, d1: Array) -> Array:
 
 
 def _evaluate(x: Array, x0: Array, w: Array, y0: Array, h: Array, d0: Array, d1: Array) -> tuple[Array, Array]:
-    s, xi = h / w, (x - x0) / w
+    s, xi = h / w, _within((x - x0) / w, 0, 1)
     both = xi * (1 - xi)
     y = y0 + h * (s * xi**2 + d0 * both) / (s + (d1 + d0 - 2 * s) * both)
     return y, _log_slope(xi, s, d0, d1)
 
 
 def _invert(y: Array, x0: Array, w: Array, y0: Array, h: Array, d0: Array, d1: Array) -> tuple[Array, Array]:
-    s, up = h / w, y - y0
+    s, up = h / w, _within(y - y0, 0, h)
     mixed = up * (d1 + d0 - 2 * s)
     a, b, c = h * (s - d0) + mixed, h * d0 - mixed, -s * up
     root = jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, jnp.finfo(b.dtype).tiny))
-    xi = 2 * c / (-b - root)
+    xi = _within(2 * c / (-b - root), 0, 1)
     return x0 + w * xi, -_log_slope(xi, s, d0, d1)
