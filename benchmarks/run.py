@@ -55,7 +55,9 @@ def work(name: str, pythons: dict[str, str], rounds: int, seconds: float) -> tup
     for task in tasks:
         for library in HAVE[name]:
             if library not in workers:
-                rows.append([works.WORKS[name]["title"], TASKS[task], library, "absent", *[""] * 6])
+                rows.append([works.WORKS[name]["title"], TASKS[task], library, "absent", *[""] * 7])
+                if (name, task, library) in GOALS:
+                    missed.append(f"{name}, {TASKS[task]}: {library} is absent, its goal not measured")
                 continue
             mine, own = found[task, "vaeflow"], found[task, library]
             ratio, low, high = common.middle([b / a for a, b in zip(mine, own, strict=True)])
@@ -69,6 +71,7 @@ def work(name: str, pythons: dict[str, str], rounds: int, seconds: float) -> tup
                     f"{floors[0]:.1f}, {floors[1]:.1f}" if floors else "",
                     f"{100 * floors[0] / ms:.0f}%" if floors else "",
                     "" if compiled is None else f"{compiled:.1f}",
+                    first[library]["parameters"],
                     f"{peak[library]:,.0f}",
                 ]
             )
@@ -105,7 +108,8 @@ def main() -> None:
         "floor [ms]: dense, triangular",
         "of the dense floor",
         "compile [s]",
-        "peak [MB]",
+        "parameters",
+        "process's peak [MB]",
     )
     told = "; ".join(f"{library}: {found}" for library, found in versions.items())
     notes = (

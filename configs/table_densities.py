@@ -21,6 +21,7 @@ TABLE = dict(
     better="lower",
     seeds=2,
     together=False,
+    digits=3,
 )
 BUDGETS = {
     "cpu": "6,000 steps of 256 points (gaussianization 3,000 of 1,024): at most 3 minutes of one CPU core a cell",

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.commands import call, refusal
@@ -82,7 +83,8 @@ def test_more_columns_are_of_results_checks_and_costs(folder):
     assert found["settings"]["k"] == 4 and row["more"]["IWAE"][1] == found["numbers"]["log_p"]["value"]
     assert row["more"]["MB"][0] > results(folder)["small"]["more"]["MB"][0] > 0
     rows = [json.loads(line) for line in (cell(folder, "large_seed0") / "metrics.jsonl").read_text().splitlines()]
-    assert row["more"]["s/epoch"][0] == pytest.approx(rows[-1]["seconds"] / 20 * 1297 / 16)
+    rates = [row["steps_per_second"] for row in rows if row.get("steps_per_second")]  # none of the dispatch that compiles
+    assert rates and row["more"]["s/epoch"][0] == pytest.approx(1297 / 16 / np.median(rates))
     assert "s/epoch" in (folder / "results" / "table_digits.md").read_text()
 
 

@@ -8,13 +8,17 @@ or that ends at a number that is not finite, says why, and the others go on.
 from __future__ import annotations
 
 import contextlib
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from vaeflow import workdir
-from vaeflow.errors import RunFailed, UserError
+from vaeflow.errors import Stopped, UserError
 from vaeflow.files import write_atomic
+from vaeflow.report import read_metrics
 from vaeflow.table import Cell, Plan
 
 _FAILED, _COST = "failed.txt", "cost.json"
@@ -39,16 +43,25 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
                     progress = True
                     failed += _train(p, mine)
             write()
-        if not progress:
-            if any(not done(cell) for cell in ready):
-                print("what is left is being trained by other processes")
-            break
+        if not progress and any(not done(cell) for cell in ready):
+            print("what is left is being trained by other processes")
+            return failed
+    for cell in todo:
+        if cell not in failed and not done(cell):
+            first, key = p.after[cell.row]
+            failed.append(_say_failed(cell, f"it starts from the row {first} (config.{key}), which is not there"))
+    write()
     return failed
 
 
 def done(cell: Cell) -> bool:
-    """Whether the cell's run has ended and its results are there. UserError: its workdir holds another run."""
-    return workdir.is_finished(cell.directory, cell.config)
+    """Whether the cell's run has ended and its results are there, by the estimator that the cell asks for. (A workdir with another run is
+    not done either; training it is refused.)"""
+    try:
+        ended = workdir.is_finished(cell.directory, cell.config)
+    except UserError:
+        return False
+    return ended and workdir.read_json(cell.directory / "results.json").get("k", cell.config.eval.k) == cell.config.eval.k
 
 
 def failure(cell: Cell) -> str:
@@ -59,10 +72,12 @@ def failure(cell: Cell) -> str:
 
 def facts(cell: Cell) -> dict[str, Any]:
     """{name: value} of a cell that is done: results.json's; CHECK.NUMBER of its checks; `cost.` and the numbers of dryrun.cost, where the
-    table asks for one; epoch_seconds, of training alone."""
+    table asks for one; epoch_seconds, of training at the median rate of its dispatches (compilation and evaluation left out)."""
     out = workdir.read_json(cell.directory / "results.json")
-    examples = workdir.read_json(cell.directory / "data.json")["examples"]["train"]
-    out["epoch_seconds"] = out["seconds_trained"] / out["steps"] * examples / cell.config.data.batch
+    rates = [row["steps_per_second"] for row in read_metrics(cell.directory) if row.get("steps_per_second")]
+    if rates:
+        examples = workdir.read_json(cell.directory / "data.json")["examples"]["train"]
+        out["epoch_seconds"] = examples / cell.config.data.batch / statistics.median(rates)
     for path, of in ((_COST, "cost"), ("diagnostics.json", "")):
         if (cell.directory / path).is_file():
             found = workdir.read_json(cell.directory / path)
@@ -95,42 +110,47 @@ def _held(held: contextlib.ExitStack, directory: Path) -> bool:
 
 
 def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
-    """Train the cells of a group that is held, then evaluate each. The cells that failed."""
+    """Train the cells of a group that is held, then evaluate each. The cells that failed: their data may be missing, a number not finite,
+    the memory too small, the workdir another run's; that of others may not."""
     from vaeflow import experiment, fit, launch, together
 
-    made: list[together.Cell] = []
-    cells, failed = [], []
-    for cell in group:
-        same = next((m.x.source for m in made if m.x.config.data == cell.config.data and cell.config.data.kind != "density"), None)
+    made: dict[int, together.Cell] = {}
+    failed: dict[int, str] = {}
+
+    def attempt(i: int, what: Callable[[], Any]) -> Any:
         try:
-            made.append(together.Cell(experiment.make(cell.config, cell.directory, same), cell.directory))
-        except UserError as error:  # its data are not here, say; others' may be
-            failed.append(_say_failed(cell, str(error)))
-            continue
-        cells.append(cell)
+            return what()
+        except Stopped:
+            raise
+        except (UserError, OSError, jax.errors.JaxRuntimeError) as error:
+            failed[i] = str(error)
+
+    def prepare(i: int, cell: Cell) -> None:
+        same = next((m.x.source for m in made.values() if m.x.config.data == cell.config.data and cell.config.data.kind != "density"), None)
+        x = experiment.make(cell.config, cell.directory, same)
         workdir.prepare(cell.directory, cell.config, f"configs/{p.name}.py:{cell.row},{p.budget}")
-        workdir.write_json(cell.directory / "data.json", launch.summary(made[-1].x.source))
-    if not made:
-        return failed
-    print(f"\n{', '.join(f'{c.row} (seed {c.seed})' for c in cells)}")
-    if len(made) > 1:
-        ended = together.fit_together(made)
-    else:
-        try:
-            ended = [together.Ended(fit.fit(*made[0]).reason, failed=False)]
-        except RunFailed as error:
-            ended = [together.Ended(str(error), failed=True)]
-    for cell, (x, _), end in zip(cells, made, ended, strict=True):
-        if end.failed:
-            failed.append(_say_failed(cell, end.reason))
-        else:
-            _conclude(p, cell, x)
-    return failed
+        workdir.write_json(cell.directory / "data.json", launch.summary(x.source))
+        made[i] = together.Cell(x, cell.directory)
+
+    def fitted(cells: Sequence[together.Cell]) -> list[together.Ended]:
+        return together.fit_together(cells) if len(cells) > 1 else [together.Ended(fit.fit(*cells[0]).reason, failed=False)]
+
+    for i, cell in enumerate(group):
+        attempt(i, lambda i=i, cell=cell: prepare(i, cell))
+    if made:
+        print(f"\n{', '.join(f'{group[i].row} (seed {group[i].seed})' for i in made)}")
+        ended = attempt(next(iter(made)), lambda: fitted(list(made.values())))
+        for i, end in zip(made, ended or [together.Ended(next(iter(failed.values())), failed=True)] * len(made), strict=True):
+            if end.failed:
+                failed[i] = end.reason
+            else:
+                attempt(i, lambda i=i: _conclude(p, group[i], made[i].x))
+    return [_say_failed(group[i], reason) for i, reason in failed.items()]
 
 
 def _say_failed(cell: Cell, reason: str) -> Cell:
     """Print why and keep it for the table, of this process or a later one."""
-    print(f"{cell.row}, seed {cell.seed}: {reason}")
+    print(f"{cell.row}, seed {cell.seed}: {reason}", flush=True)
     cell.directory.mkdir(parents=True, exist_ok=True)
     write_atomic(cell.directory / _FAILED, reason + "\n")
     return cell
@@ -147,3 +167,4 @@ def _conclude(p: Plan, cell: Cell, x: Any) -> None:
         settings = [(f"{check}.{key}", str(value)) for check, own in p.checks.items() for key, value in own.items()]
         diagnose.diagnose(cell.directory, tuple(p.checks), examples=_ALL, overrides=settings)
     launch.measure(cell.directory, x.source)
+    (cell.directory / _FAILED).unlink(missing_ok=True)

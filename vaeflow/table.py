@@ -2,7 +2,8 @@
 
 A table is a config module (configs/table_*.py) that exports, beside ROWS and get_config("ROW,BUDGET"),
 
-    TABLE       title, source (the paper and its table), number (a key of results.json), unit, better (lower | higher), seeds and together
+    TABLE       title, source (the paper and its table), number (a key of results.json), unit, better (lower | higher), seeds, together,
+                and where wanted digits (decimals of the number) and note (what a reader must know at every budget)
     BUDGETS     {name: what it is}, "paper" among them: the paper's protocol, to which the others are compared
     PUBLISHED   {row: the published number, or None}, in the table's order
   and optionally
@@ -38,6 +39,8 @@ class Table(NamedTuple):
     better: Literal["lower", "higher"]
     seeds: Count
     together: bool
+    digits: int = 2
+    note: str = ""
 
 
 class Plan(NamedTuple):
@@ -80,7 +83,7 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
     for key, _ in overrides:
         if key in ("seed", "init_from", "fixed_from"):
             raise UserError(f"config.{key} of a cell is the table's to set: --seeds says how many there are")
-    table = call(Table, loaded.TABLE, f"{path}: TABLE")
+    table = call(Table, Table._field_defaults | loaded.TABLE, f"{path}: TABLE")
 
     def config(row: str, budget: str) -> Any:
         return loaded.get_config(f"{row},{budget}").lock()

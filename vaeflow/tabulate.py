@@ -31,18 +31,28 @@ def collected(p: Plan, todo: Sequence[Cell]) -> list[dict[str, Any]]:
         mine = [c for c in todo if c.row == row]
         ended = [(c, facts(c)) for c in mine if done(c)]
         paper = p.configs(row, "paper")
-        work = [c.train.steps * c.data.batch for c in (mine[0].config, paper)]
+        batch, whole = mine[0].config.data.batch, paper.train.steps * paper.data.batch
         entry: dict[str, Any] = {"row": row, "what": p.lines.get(row, ""), "published": published}
-        entry |= {"budget": p.budget, "steps": mine[0].config.train.steps, "of_the_papers": work[0] / work[1], "cells": len(mine)}
+        steps = mine[0].config.train.steps
+        entry |= {"budget": p.budget, "steps": steps, "of_the_papers": steps * batch / whole, "cells": len(mine)}
         entry |= {"failed": [f"seed {c.seed}: {why}" for c in mine if (why := failure(c))]}
         values = [r[p.table.number] for _, r in ended]
         if values:
             mean = math.fsum(values) / len(values)
             entry |= {"seeds": [c.seed for c, _ in ended], "values": values, "mean": mean, "spread": _spread(values)}
-            entry |= {"estimator": _estimator(p, ended[0][1]), "split": ended[0][1]["split"], "examples": ended[0][1]["examples"]}
+            # Early stopping ends before the budget does.
+            entry |= {"steps_done": [r["steps"] for _, r in ended]}
+            entry["of_the_papers"] = math.fsum(entry["steps_done"]) / len(values) * batch / whole
+            entry |= {
+                "estimator": ", ".join(sorted({_estimator(p, r) for _, r in ended})),
+                "split": ended[0][1]["split"],
+                "examples": ended[0][1]["examples"],
+            }
             entry |= {"difference": None if published is None else mean - published}
             entry |= {key: [r[key] for _, r in ended] for key in _KEPT if all(key in r for _, r in ended)}
-            entry["more"] = {title: [r[name] for _, r in ended if name in r] for title, (name, _) in p.columns.items()}
+            entry["more"] = {
+                title: [r[name] for _, r in ended if isinstance(r.get(name), int | float)] for title, (name, _) in p.columns.items()
+            }
             entry["hardware"] = sorted({f"{len(r['trained_on'])} x {r['trained_on'][0]}" for _, r in ended if r["trained_on"]})
             entry["commits"] = sorted(
                 {r["trained_commit"][:7] + "+changes" * r["trained_changed"] for _, r in ended if r["trained_commit"]}
@@ -94,6 +104,7 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
     output.mkdir(parents=True, exist_ok=True)
     paths = [output / f"{name}.{kind}" for kind in ("md", "json", "png")]
     about = {"table": p.name, **p.table._asdict(), "budget": p.budget, "budget_is": p.what}
+    about |= {"overrides": dict(p.overrides), "warning": warning(p)}
     workdir.write_json(paths[1], about | {"rows": list(rows), "pairs": list(pairs)})
     figure = any("mean" in row for row in rows)
     write_atomic(paths[0], markdown(p, rows, pairs, paths[2].name if figure else ""))
@@ -104,13 +115,19 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
 
 def warning(p: Plan) -> str:
     """What a reader of numbers at another budget, or with other values, must know; "" of the paper's protocol."""
-    changed = [f"{key}={text}" for key, text in p.overrides if not key.startswith(_ELSEWHERE)]
-    changed = [*([f"budget {p.budget}"] if p.budget != "paper" else []), *changed]
+    changed = [*([f"budget {p.budget}"] if p.budget != "paper" else []), *_told(p)]
     if not changed:
-        return ""
+        return p.table.note
     if all(number is None for number in p.published.values()):
         return f"{', '.join(changed)}; there are no published numbers to stand beside these"
+    if p.table.note:
+        return f"{', '.join(changed)}: {p.table.note}"
     return f"{', '.join(changed)}: not the paper's protocol; a difference says how far this goes, not whether the paper is reproduced"
+
+
+def _told(p: Plan, prefix: str = "") -> list[str]:
+    """The overrides that change what is learned or how it is measured."""
+    return [f"{prefix}{key}={text}" for key, text in p.overrides if not key.startswith(_ELSEWHERE)]
 
 
 # Overrides that change where and how fast a run is, and not what it learns.
@@ -128,10 +145,11 @@ _ELSEWHERE = (
 
 def markdown(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]] = (), figure: str = "") -> str:
     """The whole file."""
+    command = " ".join([f"python -m experiments.table --config=configs/{p.name}.py:{p.budget}", *_told(p, "--config.")])
     lines = [
         f"# {p.table.title}",
         "",
-        f"Published: {p.table.source}. Ours: `python -m experiments.table --config=configs/{p.name}.py:{p.budget}`.",
+        f"Published: {p.table.source}. Ours: `{command}`.",
     ]
     lines += [
         f"Budget: {p.what}. {p.table.number} in {p.table.unit}, {p.table.better} is better; mean over seeds ± their standard deviation.",
@@ -162,10 +180,25 @@ def text(p: Plan, rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
         cells = (row["row"], row["what"], *((row["published"],) if known else ()), ours, seeds)
         cells = (*cells, *((row.get("difference"),) if known else ()), *(_mean_and_spread(row.get("more", {}).get(t)) for t in p.columns))
         mean = round(sum(seconds) / len(seconds)) if seconds else None
-        cells = (*cells, row.get("estimator", ""), row["steps"], f"{row['of_the_papers']:.3g}", mean, ", ".join(row.get("commits", ())))
+        cells = (
+            *cells,
+            row.get("estimator", ""),
+            _range(row.get("steps_done", [row["steps"]])),
+            f"{row['of_the_papers']:.3g}",
+            mean,
+            ", ".join(row.get("commits", ())),
+        )
         out.append(cells)
-    digits = {"published": 2, "ours": 2, "difference": 2} | {title: places for title, (_, places) in p.columns.items()}
+    digits = dict.fromkeys(("published", "ours", "difference"), p.table.digits) | {
+        title: places for title, (_, places) in p.columns.items()
+    }
     return aligned(titles, out, digits, markdown=markdown)
+
+
+def _range(steps: Sequence[int]) -> int | str:
+    """The steps that were taken, from the least to the most of the seeds."""
+    low, high = min(steps), max(steps)
+    return low if low == high else f"{low:,} to {high:,}"
 
 
 def _mean_and_spread(values: Sequence[float] | None) -> Any:

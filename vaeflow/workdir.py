@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -36,8 +37,8 @@ _FREE = (
     *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
-# What evaluation may override: its own values, and where the data lie.
-AFTER = ("eval", "data.dir", "data.path", "data.cache_dir")
+_NEW = {"profile": False, "train.accumulate": 1}  # came later than some runs, which had them so
+AFTER = ("eval", "data.dir", "data.path", "data.cache_dir")  # what evaluation may override: its own values, and where the data lie
 _PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
     *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),
@@ -79,7 +80,12 @@ def read_config(directory: str | Path) -> ConfigDict:
     found = read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path} cannot be read: it holds no config")
-    return ConfigDict(found).lock()
+    config = ConfigDict(found)
+    for key, value in _NEW.items():
+        section, _, name = key.rpartition(".")
+        if isinstance(place := config.get(section) if section else config, ConfigDict) and name not in place:
+            place[name] = value
+    return config.lock()
 
 
 def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
@@ -177,9 +183,9 @@ def environment() -> dict[str, Any]:
     }
 
 
+@functools.cache  # what is there later is not the code that this process runs
 def _source_state(limit: int = 20_000) -> dict[str, str]:
-    """The commit of vaeflow's own repository and what differs from it; the diff's summary where it is longer than `limit`
-    characters. Empty outside of a repository."""
+    """The commit of vaeflow's own repository and what differs from it, in `limit` characters at most. Empty outside of a repository."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
@@ -189,8 +195,7 @@ def _source_state(limit: int = 20_000) -> dict[str, str]:
             return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    top = git("rev-parse", "--show-toplevel")
-    if not top or Path(top).resolve() != root:  # installed somewhere inside another project's repository
+    if not (top := git("rev-parse", "--show-toplevel")) or Path(top).resolve() != root:  # installed inside another repository
         return {"commit": "", "status": "", "diff": ""}
     diff = git("diff", "HEAD")
     if len(diff) > limit:
@@ -199,7 +204,8 @@ def _source_state(limit: int = 20_000) -> dict[str, str]:
 
 
 def _must_agree(directory: Path, config: ConfigDict) -> None:
-    old, new = _flat(read_json(directory / "config.json")), _flat(plain(config))
+    new = _flat(plain(config))
+    old = {key: value for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"))
     words = []
     for key in [*new, *(k for k in old if k not in new)]:
         if any(key == free or key.startswith(free + ".") for free in _FREE):

@@ -68,7 +68,7 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
     base = StandardNormal((w["d"],))
     options = dict(base_dist=base, flow_layers=w["layers"], nn_width=w["units"], nn_depth=2)
     if words[0] == "spline":
-        spline = RationalQuadraticSpline(knots=w["bins"], interval=w["bound"])
+        spline = RationalQuadraticSpline(knots=w["bins"] - 1, interval=w["bound"])  # the inner ones
         dist = coupling_flow(key, transformer=spline, **options)
     else:
         dist = masked_autoregressive_flow(key, **options)
