@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vaeflow import config
+from vaeflow.machine import processor
 from vaeflow.report import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,11 +40,9 @@ def load(name: str, changes: Mapping[str, Any]) -> ConfigDict:
 def machine() -> str:
     """Date, processor, load and versions: no number is worth anything without them."""
     load = os.getloadavg()[0]
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "flax", "optax"))
     return (
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} CPU cores ({processor}), load {load:.1f} when it ended,"
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} CPU cores ({processor()}), load {load:.1f} when it ended,"
         f" Python {platform.python_version()}, {versions}, commit {commit()}"
     )
 

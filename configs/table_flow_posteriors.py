@@ -16,8 +16,8 @@ Ours differs: softplus gives the standard deviation, not the variance; IAF divid
 a mean; Q is a product of as many Householder reflections as columns (any Q up to signs), not found by iteration; beta rises at every step;
 the epochs of warm-up count for early stopping.
 
-Budget cpu: the flows of the code's examples, and small gated networks without layers at full resolution: 6,000 steps of 0.10 to 0.14
-seconds of one core whose float32 products run at 75 GFLOP/s, 10 to 14 minutes a cell, and one or two more for its evaluation.
+Budget cpu: the flows of the code's examples, and small gated networks without layers at full resolution: 6,000 steps of 0.08 to 0.14
+seconds of one core whose float32 products run at 75 GFLOP/s, 8 to 14 minutes a cell, and one or two more for its evaluation.
 """
 
 from typing import Any

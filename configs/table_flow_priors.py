@@ -20,8 +20,8 @@ it.
 Their second data set is left out: TFDS's emnist/letters (88,800 / 14,800 examples) is another split than the one their code loads.
 
 Budget cpu: the same flows; encoder and decoder are MLPs of one hidden layer of 512, for which CPUs are fast: 7,800 steps of 0.016 seconds
-(baseline), 0.03 (glow), 0.05 (nsf_c) and 0.09 (nsf_ar) of one core whose float32 products run at 75 GFLOP/s; 3 to 17 minutes a cell with
-its evaluation.
+(baseline), 0.03 (glow, maf), 0.05 (nsf_c) and 0.09 (nsf_ar) of one core whose float32 products run at 75 GFLOP/s; 3 to 17 minutes a cell
+with its evaluation.
 """
 
 from typing import Any

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.commands import call, refusal
+from tests.runs import ROOT, environment
 from vaeflow import table, tabulate, together, workdir
 
 TABLE = '''"""A table for the tests."""
@@ -130,6 +134,32 @@ def test_a_cell_that_cannot_be_computed_says_why_and_the_others_go_on(folder, tm
         call("table", *words(tmp_path, again))
         assert "/nowhere.npz" in results(tmp_path)["large"]["failed"][0]
     assert "Failed:" in (tmp_path / "results" / "table_digits.md").read_text()
+
+
+def test_a_killed_table_goes_on_and_two_processes_share_the_cells(tmp_path):
+    plain = (
+        TABLE.replace('"swap": 90.0', "")
+        .replace("seeds=2, together=True", "seeds=1, together=False")
+        .replace('CHECKS = {"iwae": {"k": 4}}', "")
+    )
+    (tmp_path / "table_digits.py").write_text(plain.replace("else 20, log_every", "else 400, log_every"))
+    command = [sys.executable, "-m", "experiments.table", *words(tmp_path)]
+
+    def started(*more: str) -> subprocess.Popen[str]:
+        env = environment() | {"PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=ROOT)
+
+    first, last = started(), cell(tmp_path, "small_seed0") / "checkpoints" / "last"
+    deadline = time.monotonic() + 60
+    while not any(path.name.isdecimal() and int(path.name) >= 30 for path in last.glob("*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.kill()
+    first.communicate()
+    assert not (cell(tmp_path, "small_seed0") / "results.json").exists() and not cell(tmp_path, "large_seed0").exists()
+    said = [process.communicate(timeout=240)[0] for process in [started(), started()]]
+    assert sum("going on from step" in text for text in said) == 1  # the killed cell, by one of the two
+    assert sum(text.count("large (seed 0)\n") for text in said) == 1
+    assert all(row["seeds"] == [0] for row in results(tmp_path).values())
 
 
 def test_a_cell_of_another_table_is_not_computed_twice(folder, tmp_path):

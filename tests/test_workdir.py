@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from vaeflow import manifest, workdir
+from vaeflow import machine, manifest, workdir
 from vaeflow.errors import UserError
 from vaeflow.files import write_atomic
 
@@ -135,10 +135,10 @@ def test_one_process_trains_in_a_workdir_and_a_killed_one_lets_go(tmp_path: Path
 
 
 def test_without_a_repository(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(workdir, "__file__", str(tmp_path / "vaeflow" / "workdir.py"))
-    workdir._source_state.cache_clear()
-    assert workdir._source_state() == {"commit": "", "status": "", "diff": ""}
-    workdir._source_state.cache_clear()
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "vaeflow" / "machine.py"))
+    machine.source_state.cache_clear()
+    assert machine.source_state() == {"commit": "", "status": "", "diff": ""}
+    machine.source_state.cache_clear()
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch):

@@ -53,7 +53,7 @@ def collected(p: Plan, todo: Sequence[Cell]) -> list[dict[str, Any]]:
             entry["more"] = {
                 title: [r[name] for _, r in ended if isinstance(r.get(name), int | float)] for title, (name, _) in p.columns.items()
             }
-            entry["hardware"] = sorted({f"{len(r['trained_on'])} x {r['trained_on'][0]}" for _, r in ended if r["trained_on"]})
+            entry["hardware"] = sorted({_hardware(r) for _, r in ended if r["trained_on"]})
             entry["commits"] = sorted(
                 {r["trained_commit"][:7] + "+changes" * r["trained_changed"] for _, r in ended if r["trained_commit"]}
             )
@@ -86,6 +86,13 @@ _KEPT = ("nll", "nll_se", "neg_elbo", "recon", "kl", "bits_per_dim", "active_uni
 
 def _estimator(p: Plan, results: Mapping[str, Any]) -> str:
     return results.get("estimator", "") if p.table.number in ("nll", "bits_per_dim") else p.table.number
+
+
+def _hardware(results: Mapping[str, Any]) -> str:
+    """Number and kind of the devices; of CPU devices the processor."""
+    devices = results["trained_on"]
+    name = results.get("trained_machine", "") if devices[0] == "cpu" else ""
+    return f"{len(devices)} x {devices[0]}" + (f" ({name})" if name else "")
 
 
 def _spread(values: Sequence[float]) -> float | None:
@@ -158,8 +165,7 @@ def markdown(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping
     if told := warning(p):
         lines += [f"**{told[0].upper()}{told[1:]}.**", ""]
     lines += [text(p, rows, markdown=True), ""]
-    hardware = sorted({name for row in rows for name in row.get("hardware", ())})
-    lines += [f"Hardware: {', '.join(hardware)}." if hardware else "No cell has been run.", ""]
+    lines += [] if any("mean" in row for row in rows) else ["No cell has been run.", ""]
     if pairs:
         lines += [f"On the same examples (NLL in {p.table.unit}, ± standard error over them):", "", pair_text(pairs, markdown=True), ""]
     failed = [f"- {row['row']}, {line}" for row in rows for line in row["failed"]]
@@ -171,7 +177,7 @@ def text(p: Plan, rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
     """The aligned table."""
     known = any(row["published"] is not None for row in rows)
     titles = ("cell", "", *(("published",) if known else ()), "ours", "seeds", *(("difference",) if known else ()), *p.columns)
-    titles = (*titles, "estimator", "steps", "of the paper's", "seconds", "commit")
+    titles = (*titles, "estimator", "steps", "of the paper's", "seconds", "hardware", "commit")
     out = []
     for row in rows:
         seconds = row.get("seconds_trained", ())
@@ -186,6 +192,7 @@ def text(p: Plan, rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
             _range(row.get("steps_done", [row["steps"]])),
             f"{row['of_the_papers']:.3g}",
             mean,
+            ", ".join(row.get("hardware", ())),
             ", ".join(row.get("commits", ())),
         )
         out.append(cells)

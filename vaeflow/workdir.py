@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +24,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow import manifest
+from vaeflow import machine, manifest
 from vaeflow.config import check_sections, override, plain
 from vaeflow.errors import UserError
 from vaeflow.files import write_json
@@ -118,12 +116,13 @@ def provenance(directory: Path, config: Any) -> dict[str, Any]:
 
     steps = {name: committed_steps(directory / "checkpoints" / name) for name in ("best", "last")}
     params = ("best" if steps["best"] else "last") if config.eval.params == "auto" else config.eval.params
-    trained, state, rows = [{}, *_launches(directory)][-1], _source_state(), read_metrics(directory)
+    trained, state, rows = [{}, *_launches(directory)][-1], machine.source_state(), read_metrics(directory)
     return {
         **{"config": trained.get("config", ""), "seed": config.seed, "steps": rows[-1]["step"], "seconds_trained": rows[-1]["seconds"]},
         **{"params": params, "params_step": steps[params][0], "ema": config.optim.ema},
         **{
             "trained_on": trained.get("devices", []),
+            "trained_machine": f"{trained.get('processor', 'unknown')}, {trained.get('cpus', 'unknown')} cores",
             "trained_commit": trained.get("commit", ""),
             "trained_changed": bool(trained.get("diff")),
         },
@@ -170,37 +169,18 @@ def environment() -> dict[str, Any]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        **_source_state(),
+        **machine.source_state(),
         "python": platform.python_version(),
         "versions": versions,
         "platform": jax.default_backend(),
         "devices": [d.device_kind for d in jax.devices()],
         "processes": jax.process_count(),
+        "processor": machine.processor(),
         "cpus": os.cpu_count(),
         "matmul_precision": settings.jax_default_matmul_precision or "",
         "x64": bool(settings.jax_enable_x64),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
-
-
-@functools.cache  # what is there later is not the code that this process runs
-def _source_state(limit: int = 20_000) -> dict[str, str]:
-    """The commit of vaeflow's own repository and what differs from it, in `limit` characters at most. Empty outside of a repository."""
-    root = Path(__file__).resolve().parent.parent
-
-    def git(*words: str) -> str:
-        try:
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, errors="replace", timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    if not (top := git("rev-parse", "--show-toplevel")) or Path(top).resolve() != root:  # installed inside another repository
-        return {"commit": "", "status": "", "diff": ""}
-    diff = git("diff", "HEAD")
-    if len(diff) > limit:
-        diff = git("diff", "--stat", "HEAD")
-    return {"commit": git("rev-parse", "HEAD"), "status": git("status", "--short"), "diff": diff}
 
 
 def _must_agree(directory: Path, config: ConfigDict) -> None:

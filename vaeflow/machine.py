@@ -1,0 +1,37 @@
+"""What a number stands on beside its config: the code and the machine."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from pathlib import Path
+
+
+def processor() -> str:
+    """The CPU's name, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "") or platform.machine()
+
+
+@functools.cache  # what is there later is not the code that this process runs
+def source_state(limit: int = 20_000) -> dict[str, str]:
+    """The commit of vaeflow's own repository and what differs from it; the diff's summary where it is longer than `limit`
+    characters. Empty outside of a repository."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, errors="replace", timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    top = git("rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != root:  # installed somewhere inside another project's repository
+        return {"commit": "", "status": "", "diff": ""}
+    diff = git("diff", "HEAD")
+    if len(diff) > limit:
+        diff = git("diff", "--stat", "HEAD")
+    return {"commit": git("rev-parse", "HEAD"), "status": git("status", "--short"), "diff": diff}
