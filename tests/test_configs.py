@@ -66,7 +66,7 @@ def full(name: str, long: bool):
 SAME = re.compile(
     r"densities\.py:(?!moons_)|,paper|digits_objectives\.py:(?!adversarial|beta_tc)|digits_discrete\.py:(?!bernoulli_vimco|categorical_gumbel)"
     r"|mnist_iwae\.py:(?!iwae_2_5)|mnist_vae\.py:.+_|table_tabular\.py:((?!miniboone_)|.+_10)"
-    r"|,cpu|table_(densities|contrastive|images|iwae_.*|vae_guide)\.py:."
+    r"|,cpu|table_(densities|contrastive|images|iwae_.*|vae_guide)\.py:.|table_vae_flow\.py:digits|table_miniboone\.py:(?!realnvp_5)."
 )
 
 
