@@ -38,7 +38,6 @@ def published_and_ours(rows: Sequence[Mapping[str, Any]], path: Path, title: str
 def _seeds(ax: Any, points: Sequence[tuple[int, Sequence[float]]]) -> None:
     """(line, the values of its seeds): the seeds and their mean."""
     if points:
-        ax.plot(
-            [sum(values) / len(values) for _, values in points], [i for i, _ in points], "o", ms=6, color=COLOURS[0], label="ours, mean over seeds"
-        )
+        means, lines = [sum(values) / len(values) for _, values in points], [i for i, _ in points]
+        ax.plot(means, lines, "o", ms=6, color=COLOURS[0], label="ours, mean over seeds")
         ax.plot(*np.array([(value, i) for i, values in points for value in values]).T, "|", ms=9, color=COLOURS[0], label="seeds")
