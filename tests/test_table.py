@@ -136,6 +136,7 @@ def test_a_cell_that_cannot_be_computed_says_why_and_the_others_go_on(folder, tm
     assert "Failed:" in (tmp_path / "results" / "table_digits.md").read_text()
 
 
+@pytest.mark.full  # half a minute: three processes that compile
 def test_a_killed_table_goes_on_and_two_processes_share_the_cells(tmp_path):
     plain = (
         TABLE.replace('"swap": 90.0', "")
