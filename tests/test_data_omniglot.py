@@ -57,6 +57,16 @@ def test_other_files_are_one_line(tmp_path, arrays, change, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_file_that_is_cut_off_is_one_line(tmp_path, arrays, share):
+    io.savemat(whole := tmp_path / "whole.mat", arrays, do_compression=True)
+    (tmp_path / "cut.mat").write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    config = table_iwae_1_omniglot.get_config("vae_1_1,cpu")
+    config.data.path = str(tmp_path / "cut.mat")
+    with pytest.raises(UserError, match="cannot be read as a"):
+        data.load(config.data, seed=0)
+
+
 def test_a_missing_file_says_which_one_it_is():
     config = table_iwae_1_omniglot.get_config("vae_1_1,cpu")
     with pytest.raises(UserError, match="needs the file chardata"):

@@ -8,6 +8,7 @@ black or white.
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ def load(config: DataConfig, seed: int) -> Source:
     """data.kind=omniglot: the file data.path; data.val_fraction of the training images select."""
     del seed
     from scipy import io
+    from scipy.io.matlab import MatReadError
 
     path = Path(require(config, "path", "the file chardata.mat of yburda/iwae (datasets/OMNIGLOT)")).expanduser()
     where = f"data.path={config.path!r}"
@@ -29,7 +31,7 @@ def load(config: DataConfig, seed: int) -> Source:
         raise UserError(f"{where} is no file; it must be chardata.mat of yburda/iwae (datasets/OMNIGLOT)")
     try:
         found = io.loadmat(path)
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except (OSError, zlib.error, ValueError, TypeError, NotImplementedError, MatReadError) as error:  # cut off, damaged, of another kind
         raise UserError(f"{where} cannot be read as a .mat file: {' '.join(str(error).split())}") from None
     splits, labelled = {}, "target" in found and "testtarget" in found
     for split, prefix in (("train", ""), ("test", "test")):
