@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--runs", default=path("runs/tables"), type=path, help="where the cells' workdirs are")
     p.add_argument("--output", default=path("results"), type=path, help="where the table's files go")
     p.add_argument("--rows", default="", help="train these rows alone, separated by commas (the table shows all)")
-    p.add_argument("--seeds", default=0, type=int, help="seeds of every row: 0, 1, ... (default: the table's)")
+    p.add_argument("--seeds", default=0, type=int, help="train so many seeds of every row: 0, 1, ... (default: the table's)")
     p.add_argument("--show", action="store_true", help="only print and write what is there")
     flags, overrides = parse_config(p, argv)
     compilation_cache()
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
 
     plan = table.plan(flags.config, overrides)
     every = table.cells(plan, Path(flags.runs).resolve(), flags.seeds)
-    todo = table.chosen(plan, every, tuple(filter(None, flags.rows.split(","))))
+    todo = table.chosen(plan, every, tuple(filter(None, flags.rows.split(","))), flags.seeds)
     failed = [] if flags.show else cells.run(plan, todo, lambda: tabulate.write(plan, every, flags.output))
     text, files = tabulate.write(plan, every, flags.output)
     print(f"{text}\n\n" + "\n".join(map(str, files)))

@@ -116,8 +116,9 @@ def test_values_of_the_command_line_are_named_and_change_the_cells_alone(folder)
 
 
 def test_cells_that_are_missing_say_so(folder):
-    text = call("table", *words(folder, "--seeds=3", "--show"))
-    assert "2 of 3" in text
+    assert "2 of 3" in call("table", *words(folder, "--seeds=3", "--show"))
+    assert "(seed" not in call("table", *words(folder, "--seeds=1"))
+    assert all(row["seeds"] == [0, 1] for row in results(folder).values())  # the seeds that another process trained stay in the table
     assert "not run" in call("table", *words(folder, "--show", budget=":paper"))
     assert (folder / "results" / "table_digits_paper.md").is_file() and not (folder / "results" / "table_digits_paper.png").exists()
 
@@ -170,6 +171,16 @@ def test_a_cell_of_another_table_is_not_computed_twice(folder, tmp_path):
     assert "(seed 0)" not in said
     rows = {row["row"]: row for row in json.loads((tmp_path / "table_other.json").read_text())["rows"]}
     assert rows["swap"]["values"] == results(folder)["swap"]["values"]
+
+
+def test_a_check_that_is_added_later_is_made_without_training(folder, tmp_path):
+    (tmp_path / "table_digits.py").write_text(TABLE.replace('CHECKS = {"iwae": {"k": 4}}', 'CHECKS = {"iwae": {"k": 4}, "anomaly": {}}'))
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    said = call("table", *words(tmp_path, "--rows=small"))
+    assert "small (seed 0)" in said
+    trained = [(cell(where, "small_seed0") / "metrics.jsonl").read_text().count("grad_norm") for where in (folder, tmp_path)]
+    assert trained[0] == trained[1] > 0
+    assert all("anomaly" in json.loads((cell(tmp_path, f"small_seed{i}") / "diagnostics.json").read_text()) for i in range(2))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
     from vaeflow import together
 
     failed: list[Cell] = []
-    while ready := [c for c in todo if c not in failed and not done(c) and _may_begin(p, c, todo)]:
+    while ready := [c for c in todo if c not in failed and not done(p, c) and _may_begin(p, c, todo)]:
         indices = [[i] for i in range(len(ready))]
         if p.table.together:
             indices = together.groups([c.config for c in ready], [c.directory for c in ready])
@@ -38,36 +38,43 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
         for group in indices:
             with contextlib.ExitStack() as held:
                 mine = [ready[i] for i in group if _held(held, ready[i].directory)]
-                mine = [cell for cell in mine if not done(cell)]  # by another process, since this one looked
+                mine = [cell for cell in mine if not done(p, cell)]  # by another process, since this one looked
                 if mine:
                     progress = True
                     failed += _train(p, mine)
             write()
-        if not progress and any(not done(cell) for cell in ready):
+        if not progress and any(not done(p, cell) for cell in ready):
             print("what is left is being trained by other processes")
             return failed
     for cell in todo:
-        if cell not in failed and not done(cell):
+        if cell not in failed and not done(p, cell):
             first, key = p.after[cell.row]
             failed.append(_say_failed(cell, f"it starts from the row {first} (config.{key}), which is not there"))
     write()
     return failed
 
 
-def done(cell: Cell) -> bool:
-    """Whether the cell's run has ended and its results are there, by the estimator that the cell asks for. (A workdir with another run is
-    not done either; training it is refused.)"""
+def done(p: Plan, cell: Cell) -> bool:
+    """Whether the cell's run has ended and its results are there, by the estimator that the cell asks for, with every check of the table.
+    (A workdir with another run is not done either; training it is refused.)"""
     try:
         ended = workdir.is_finished(cell.directory, cell.config)
     except UserError:
         return False
-    return ended and workdir.read_json(cell.directory / "results.json").get("k", cell.config.eval.k) == cell.config.eval.k
+    if not ended or workdir.read_json(cell.directory / "results.json").get("k", cell.config.eval.k) != cell.config.eval.k:
+        return False
+    return not p.checks or p.checks.keys() <= _checks(cell).keys()
 
 
-def failure(cell: Cell) -> str:
+def _checks(cell: Cell) -> dict[str, Any]:
+    path = cell.directory / "diagnostics.json"
+    return workdir.read_json(path) if path.is_file() else {}
+
+
+def failure(p: Plan, cell: Cell) -> str:
     """Why the cell could not be computed when it was last tried; "": it was not, or it is there."""
     path = cell.directory / _FAILED
-    return "" if done(cell) or not path.is_file() else path.read_text().strip()
+    return "" if done(p, cell) or not path.is_file() else path.read_text().strip()
 
 
 def facts(cell: Cell) -> dict[str, Any]:
@@ -96,7 +103,7 @@ def _may_begin(p: Plan, cell: Cell, todo: Sequence[Cell]) -> bool:
         return True
     first = Path(cell.config[p.after[cell.row][1]])
     known = [c for c in todo if c.directory == first]
-    return done(known[0]) if known else (first / "results.json").is_file()
+    return done(p, known[0]) if known else (first / "results.json").is_file()
 
 
 def _held(held: contextlib.ExitStack, directory: Path) -> bool:

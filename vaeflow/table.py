@@ -94,20 +94,21 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
     return Plan(Path(path).stem, table, budget, what, loaded.PUBLISHED, lines=lines, overrides=overrides, configs=config, **more)
 
 
-def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str]) -> list[Cell]:
-    """The cells of some rows; of all for ()."""
+def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str], seeds: int) -> list[Cell]:
+    """The cells of some rows at some seeds; of all rows for (), of as many seeds as the table says for 0."""
+    if seeds < 0:
+        raise UserError(f"--seeds={seeds} is impossible; it must be >= 0")
     for row in rows:
         if row not in p.published:
             raise unknown("--rows", row, p.published)
-    return [cell for cell in every if not rows or cell.row in rows]
+    return [cell for cell in every if (not rows or cell.row in rows) and cell.seed < (seeds or p.table.seeds)]
 
 
 def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
-    """All cells, seed by seed; 0 seeds: as many as the table says."""
-    if seeds < 0:
-        raise UserError(f"--seeds={seeds} is impossible; it must be >= 0")
+    """All cells, seed by seed: of the table's seeds, of as many as asked for, and of those that other processes trained in `runs`."""
+    found = [path.name.rpartition("_seed")[2] for row in p.published for path in directory_of(p, runs, row, 0).parent.glob(f"{row}_seed*")]
     out = []
-    for seed in range(seeds or p.table.seeds):
+    for seed in range(max(seeds, p.table.seeds, *(1 + int(n) for n in found if n.isdecimal()))):
         for row in p.published:
             config = p.configs(row, p.budget)
             own = {"seed": str(seed)}

@@ -29,13 +29,13 @@ def collected(p: Plan, todo: Sequence[Cell]) -> list[dict[str, Any]]:
     out = []
     for row, published in p.published.items():
         mine = [c for c in todo if c.row == row]
-        ended = [(c, facts(c)) for c in mine if done(c)]
+        ended = [(c, facts(c)) for c in mine if done(p, c)]
         paper = p.configs(row, "paper")
         batch, whole = mine[0].config.data.batch, paper.train.steps * paper.data.batch
         entry: dict[str, Any] = {"row": row, "what": p.lines.get(row, ""), "published": published}
         steps = mine[0].config.train.steps
         entry |= {"budget": p.budget, "steps": steps, "of_the_papers": steps * batch / whole, "cells": len(mine)}
-        entry |= {"failed": [f"seed {c.seed}: {why}" for c in mine if (why := failure(c))]}
+        entry |= {"failed": [f"seed {c.seed}: {why}" for c in mine if (why := failure(p, c))]}
         values = [r[p.table.number] for _, r in ended]
         if values:
             mean = math.fsum(values) / len(values)
@@ -66,7 +66,7 @@ def paired(p: Plan, todo: Sequence[Cell]) -> list[dict[str, Any]]:
     NLL(row) - NLL(other), and its standard error over the examples."""
     out = []
     for row, other in p.pairs:
-        ended = {name: {c.seed: c.directory for c in todo if c.row == name and done(c)} for name in (row, other)}
+        ended = {name: {c.seed: c.directory for c in todo if c.row == name and done(p, c)} for name in (row, other)}
         if seeds := sorted(ended[row].keys() & ended[other].keys()):
             gaps = [_log_prob(ended[other][seed]) - _log_prob(ended[row][seed]) for seed in seeds]
             value, se = mean_se(np.mean(gaps, axis=0))
