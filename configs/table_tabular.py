@@ -106,6 +106,10 @@ TABLE = dict(
     better="lower",
     seeds=1,
     together=False,
+    note=(
+        "no L2 penalty, no dropout, plain networks for RQ-NSF's residual ones, batch normalisation tests by running statistics; with early"
+        " stopping the paper's steps are a ceiling"
+    ),
 )
 BUDGETS = {
     "cpu": "smaller networks: about 15 minutes of one CPU core a cell at the most",

@@ -21,6 +21,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--output", default=path("results"), type=path, help="where the table's files go")
     p.add_argument("--rows", default="", help="train these rows alone, separated by commas (the table shows all)")
     p.add_argument("--seeds", default=0, type=int, help="train so many seeds of every row: 0, 1, ... (default: the table's)")
+    p.add_argument("--together", action="store_true", help="train cells in one program, for small models on an accelerator")
     p.add_argument("--show", action="store_true", help="only print and write what is there")
     flags, overrides = parse_config(p, argv)
     compilation_cache()
@@ -28,10 +29,16 @@ def main(argv: list[str]) -> None:
     from vaeflow.errors import RunFailed
 
     plan = table.plan(flags.config, overrides)
-    every = table.cells(plan, Path(flags.runs).resolve(), flags.seeds)
-    todo = table.chosen(plan, every, tuple(filter(None, flags.rows.split(","))), flags.seeds)
-    failed = [] if flags.show else cells.run(plan, todo, lambda: tabulate.write(plan, every, flags.output))
-    text, files = tabulate.write(plan, every, flags.output)
+    if flags.together:
+        plan = plan._replace(table=plan.table._replace(together=True))
+    runs = Path(flags.runs).resolve()
+
+    def write() -> tuple[str, list[Path]]:  # of the cells that are there by now: other processes train some
+        return tabulate.write(plan, table.cells(plan, runs, flags.seeds), flags.output)
+
+    todo = table.chosen(plan, table.cells(plan, runs, flags.seeds), tuple(filter(None, flags.rows.split(","))), flags.seeds)
+    failed = [] if flags.show else cells.run(plan, todo, write)
+    text, files = write()
     print(f"{text}\n\n" + "\n".join(map(str, files)))
     if failed:
         raise RunFailed(f"{len(failed)} of {len(todo)} cells could not be computed: {', '.join(c.directory.name for c in failed)}")

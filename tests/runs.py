@@ -16,6 +16,8 @@ from vaeflow.stored import load_newest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+TRAIN_ONLY = "tests.train_only"
+
 # A VAE of 8x8 digits that trains at a few thousand steps a second.
 SMALL = (
     *("--config=configs/digits_vae.py", "--config.model.latent=2", "--config.data.batch=16", "--config.parts.encoder.hidden=16"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runs import ROOT, SMALL, environment, finish, run, start, state, wait_for_rows
+from tests.runs import ROOT, SMALL, TRAIN_ONLY, environment, finish, run, start, state, wait_for_rows
 from vaeflow.report import read_metrics
 
 # A flow on continuous data has no noise in its loss, so that the number of devices changes nothing but rounding.
@@ -41,14 +41,14 @@ def assert_close(one: Path, two: Path, rtol: float = 2e-4, atol: float = 2e-5) -
 def one(tmp_path_factory) -> Path:
     """The flow on one device."""
     workdir = tmp_path_factory.mktemp("devices") / "one"
-    code, _, err = run(*FLOW, f"--workdir={workdir}")
+    code, _, err = run(*FLOW, f"--workdir={workdir}", module=TRAIN_ONLY)
     assert code == 0, err
     return workdir
 
 
 @pytest.mark.parametrize("mapping", ["pmap", "shard_map", "fsdp"])
 def test_eight_devices_are_one(one, tmp_path, mapping):
-    code, _, err = run(*FLOW, f"--workdir={tmp_path / 'eight'}", f"--config.devices.mapping={mapping}", devices=8)
+    code, _, err = run(*FLOW, f"--workdir={tmp_path / 'eight'}", f"--config.devices.mapping={mapping}", devices=8, module=TRAIN_ONLY)
     assert code == 0, err
     assert_close(one, tmp_path / "eight")
 
@@ -92,7 +92,7 @@ def test_fsdp_divides_parameters_averages_and_the_optimisers_state(tmp_path):
 def test_pmap_and_shard_map_agree_on_a_stochastic_model(tmp_path):
     for mapping in ("pmap", "shard_map"):
         words = (*SMALL, "--config.train.steps=40", f"--workdir={tmp_path / mapping}", f"--config.devices.mapping={mapping}")
-        code, _, err = run(*words, devices=4)
+        code, _, err = run(*words, devices=4, module=TRAIN_ONLY)
         assert code == 0, err
     assert_close(tmp_path / "pmap", tmp_path / "shard_map")
 
@@ -101,33 +101,32 @@ def test_eight_devices_go_on_as_one_and_back(one, tmp_path):
     """20 of 40 steps on eight devices (kill: the second checkpoint is taken away), the rest on one; then the reverse."""
     for name, first, second in (("down", 8, 1), ("up", 1, 8)):
         workdir = tmp_path / name
-        assert run(*FLOW, f"--workdir={workdir}", devices=first)[0] == 0
-        (workdir / "results.json").unlink()
+        assert run(*FLOW, f"--workdir={workdir}", devices=first, module=TRAIN_ONLY)[0] == 0
         (workdir / "checkpoints" / "last" / "40").rename(tmp_path / f"{name}-40")
-        code, out, err = run(*FLOW, f"--workdir={workdir}", devices=second)
+        code, out, err = run(*FLOW, f"--workdir={workdir}", devices=second, module=TRAIN_ONLY)
         assert code == 0, err
         assert "going on from step 20 of 40" in out
         assert_close(one, workdir)
 
 
-def two(workdir: Path, *more: str) -> list[subprocess.Popen[str]]:
+def two(workdir: Path, *more: str, module: str = TRAIN_ONLY) -> list[subprocess.Popen[str]]:
     """The flow in two processes of two devices each, which meet on the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = (*FLOW, *more, f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
-    return [start(*words, f"--process={i}", devices=2) for i in range(2)]
+    return [start(*words, f"--process={i}", devices=2, module=module) for i in range(2)]
 
 
 def test_two_processes_train_save_and_restore(one, tmp_path):
     workdir = tmp_path / "two"
-    for code, _, err in map(finish, two(workdir)):
+    for code, _, err in map(finish, two(workdir, module="experiments.train")):
         assert code == 0, err
     assert_close(one, workdir)
     assert json.loads((workdir / "env.json").read_text())[-1]["processes"] == 2
     (workdir / "results.json").unlink()
     (workdir / "checkpoints" / "last" / "40").rename(tmp_path / "40")
-    results = [finish(process) for process in two(workdir)]
+    results = [finish(process) for process in two(workdir, module="experiments.train")]
     assert all(code == 0 for code, _, _ in results), results
     assert "going on from step 20 of 40" in results[0][1]
     # Only the first process speaks: nothing that it says is said twice. (Gloo's threads write to both, at times into each other's lines.)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import ROOT, SMALL, environment, run, state
+from tests.runs import ROOT, SMALL, TRAIN_ONLY, environment, run, state
 from vaeflow import files
 from vaeflow.files import append, write_json
 from vaeflow.report import read_metrics
@@ -46,7 +46,7 @@ def test_full_while_training(tmp_path):
         said == f"error: could not write {path}: File too large; the checkpoints are intact, and the same command goes on from the newest\n"
     )
     assert path.stat().st_size == 80_000 and 0 < kept < len(read_metrics(workdir)) < STEPS
-    code, out, err = run(*words(workdir))  # there is room again
+    code, out, err = run(*words(workdir), module=TRAIN_ONLY)  # there is room again
     assert code == 0, err
     assert f"going on from step {kept}" in out and err == ""
     assert [row["step"] for row in read_metrics(workdir) if row["split"] == "train"] == list(range(1, STEPS + 1))

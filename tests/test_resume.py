@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runs import SMALL, assert_same_run, finish, run, start, state, wait_for_rows
+from tests.runs import SMALL, TRAIN_ONLY, assert_same_run, finish, run, start, state, wait_for_rows
 from vaeflow.report import read_metrics
 
 STEPS = 1500
@@ -31,11 +31,11 @@ def uninterrupted(tmp_path_factory) -> Path:
 def test_kill_9_at_a_random_step_changes_nothing(uninterrupted, tmp_path):
     rng = np.random.default_rng()
     for _ in range(2):
-        process = start(*words(tmp_path / "killed"))
+        process = start(*words(tmp_path / "killed"), module=TRAIN_ONLY)
         wait_for_rows(process, tmp_path / "killed", int(rng.integers(2, 40)))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    code, _, err = run(*words(tmp_path / "killed"))
+    code, _, err = run(*words(tmp_path / "killed"), module=TRAIN_ONLY)
     assert code == 0, err
     assert_same_run(uninterrupted, tmp_path / "killed")
     steps = [row["step"] for row in read_metrics(tmp_path / "killed") if row["split"] == "train"]
@@ -44,14 +44,14 @@ def test_kill_9_at_a_random_step_changes_nothing(uninterrupted, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_exits(uninterrupted, tmp_path, number, code):
-    process = start(*words(tmp_path / "stopped"))
+    process = start(*words(tmp_path / "stopped"), module=TRAIN_ONLY)
     wait_for_rows(process, tmp_path / "stopped", 5)
     process.send_signal(number)
     got, _, err = finish(process, timeout=60)
     assert got == code, err
     assert "stopped at step" in err and "Traceback" not in err
     assert 0 < state(tmp_path / "stopped")["['step']"] < STEPS
-    assert run(*words(tmp_path / "stopped"))[0] == 0
+    assert run(*words(tmp_path / "stopped"), module=TRAIN_ONLY)[0] == 0
     assert_same_run(uninterrupted, tmp_path / "stopped")
 
 
@@ -69,7 +69,7 @@ def test_another_config_in_an_old_workdir_is_refused(uninterrupted):
 
 
 def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(uninterrupted, tmp_path):
-    process = start(*words(tmp_path / "damaged"))
+    process = start(*words(tmp_path / "damaged"), module=TRAIN_ONLY)
     wait_for_rows(process, tmp_path / "damaged", 30)
     process.send_signal(signal.SIGTERM)
     finish(process)
@@ -78,7 +78,7 @@ def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(uninterrupted,
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
-    code, out, err = run(*words(tmp_path / "damaged"))
+    code, out, err = run(*words(tmp_path / "damaged"), module=TRAIN_ONLY)
     assert code == 0, err
     assert f"{newest} is damaged" in out + err and "going on from step" in out + err
     assert_same_run(uninterrupted, tmp_path / "damaged")

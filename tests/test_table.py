@@ -14,7 +14,7 @@ import pytest
 
 from tests.commands import call, refusal
 from tests.runs import ROOT, environment
-from vaeflow import table, tabulate, together, workdir
+from vaeflow import cells, table, tabulate, together, workdir
 
 TABLE = '''"""A table for the tests."""
 from configs import digits_vae
@@ -110,9 +110,36 @@ def test_a_deleted_cell_is_computed_alone_and_the_same(folder, monkeypatch):
 def test_values_of_the_command_line_are_named_and_change_the_cells_alone(folder):
     plan = table.plan(words(folder, budget=":paper")[0].removeprefix("--config="), [("train.steps", "50"), ("data.dir", "/data")])
     assert tabulate.warning(plan).startswith("train.steps=50: not the paper's protocol")
-    row, *_ = tabulate.collected(plan, table.cells(plan, folder / "nowhere", 1))
+    row, *_ = tabulate.collected(plan, table.cells(plan, folder / "nowhere", 1), ())
     assert row["steps"] == 50 and row["of_the_papers"] == pytest.approx(0.25)
     assert tabulate.warning(plan._replace(overrides=[("data.dir", "/data")])) == ""
+
+
+def test_other_values_have_cells_and_files_of_their_own(folder):
+    before = (folder / "results" / "table_digits.md").read_text()
+    assert "not run" in call("table", *words(folder, "--show", "--config.optim.learning_rate=0.01"))
+    assert (folder / "results" / "table_digits.md").read_text() == before
+    own = (folder / "results" / "table_digits+optim.learning_rate=0.01.md").read_text()
+    assert "optim.learning_rate=0.01: not the paper's protocol" in own
+    plan = table.plan(words(folder)[0].removeprefix("--config="), [("eval.k", "8"), ("model.beta", "0.5")])
+    assert table.directory_of(plan, folder, "small", 0) == folder / "table_digits_cpu+model.beta=0.5" / "small_seed0"
+
+
+def test_results_of_other_parameters_or_checks_are_not_the_cells(folder, tmp_path):
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    shutil.copy(folder / "table_digits.py", tmp_path)
+    plan = table.plan(words(tmp_path)[0].removeprefix("--config="))
+    one = next(c for c in table.cells(plan, tmp_path / "runs", 0) if (c.row, c.seed) == ("swap", 0))
+    assert cells.done(plan, one)  # though it names the run that it began with by the place where that was
+    for name, change in (("results.json", {"params": "last"}), ("results.json", {"k": 5}), ("diagnostics.json", {"iwae": {"examples": 9}})):
+        found = json.loads((one.directory / name).read_text())
+        changed = found | {key: found[key] | value if isinstance(value, dict) else value for key, value in change.items()}
+        (one.directory / name).write_text(json.dumps(changed))
+        assert not cells.done(plan, one)
+        (one.directory / name).write_text(json.dumps(found))
+    assert cells.done(plan, one)
+    other = plan._replace(checks={"iwae": {"k": 5}})
+    assert not cells.done(other, one)
 
 
 def test_cells_that_are_missing_say_so(folder):
@@ -180,6 +207,8 @@ def test_a_check_that_is_added_later_is_made_without_training(folder, tmp_path):
     assert "small (seed 0)" in said
     trained = [(cell(where, "small_seed0") / "metrics.jsonl").read_text().count("grad_norm") for where in (folder, tmp_path)]
     assert trained[0] == trained[1] > 0
+    there = cell(tmp_path, "small_seed0")  # the launch that made the check has trained nothing
+    assert len(json.loads((there / "env.json").read_text())) == 2 and len(workdir.trained_by(there)) == 1
     assert all("anomaly" in json.loads((cell(tmp_path, f"small_seed{i}") / "diagnostics.json").read_text()) for i in range(2))
 
 

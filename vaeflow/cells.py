@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from vaeflow import workdir
 from vaeflow.errors import Stopped, UserError
@@ -55,32 +56,43 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
 
 
 def done(p: Plan, cell: Cell) -> bool:
-    """Whether the cell's run has ended and its results are there, by the estimator that the cell asks for, with every check of the table.
-    (A workdir with another run is not done either; training it is refused.)"""
+    """Whether the cell's run has ended and its results and every check of the table are there, measured as the cell asks for. (A workdir
+    with another run is not done either; training it is refused.)"""
     try:
-        ended = workdir.is_finished(cell.directory, cell.config)
+        if not workdir.is_finished(cell.directory, cell.config):
+            return False
     except UserError:
         return False
-    if not ended or workdir.read_json(cell.directory / "results.json").get("k", cell.config.eval.k) != cell.config.eval.k:
+    asked, results = cell.config.eval, workdir.read_json(cell.directory / "results.json")
+    if results.get("k", asked.k) != asked.k or results["params"] != workdir.which_params(cell.directory, cell.config):
         return False
-    return not p.checks or p.checks.keys() <= _checks(cell).keys()
+    return not p.checks or all(_as_asked(found, own, results) for found, own in _checks(p, cell))
 
 
-def _checks(cell: Cell) -> dict[str, Any]:
+def _checks(p: Plan, cell: Cell) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """(what diagnostics.json has of it, the settings that the table gives it) of every check of the table."""
     path = cell.directory / "diagnostics.json"
-    return workdir.read_json(path) if path.is_file() else {}
+    found = workdir.read_json(path) if path.is_file() else {}
+    return [(found.get(check, {}), own) for check, own in p.checks.items()]
 
 
-def failure(p: Plan, cell: Cell) -> str:
-    """Why the cell could not be computed when it was last tried; "": it was not, or it is there."""
+def _as_asked(found: Mapping[str, Any], own: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
+    """Whether a check was made with these settings, of the examples and the parameters of the results."""
+    same = all(found.get(key) == results[key] for key in ("split", "examples", "params"))
+    return same and all(found["settings"].get(key) == value for key, value in own.items())
+
+
+def failure(cell: Cell) -> str:
+    """Why a cell that is not done could not be computed when it was last tried; "": it was not."""
     path = cell.directory / _FAILED
-    return "" if done(p, cell) or not path.is_file() else path.read_text().strip()
+    return path.read_text().strip() if path.is_file() else ""
 
 
 def facts(cell: Cell) -> dict[str, Any]:
     """{name: value} of a cell that is done: results.json's; CHECK.NUMBER of its checks; `cost.` and the numbers of dryrun.cost, where the
-    table asks for one; epoch_seconds, of training at the median rate of its dispatches (compilation and evaluation left out)."""
-    out = workdir.read_json(cell.directory / "results.json")
+    table asks for one; epoch_seconds, of training at the median rate of its dispatches (compilation and evaluation left out); launches,
+    the environments of those that trained it."""
+    out = workdir.read_json(cell.directory / "results.json") | {"launches": workdir.trained_by(cell.directory)}
     rates = [row["steps_per_second"] for row in read_metrics(cell.directory) if row.get("steps_per_second")]
     if rates:
         examples = workdir.read_json(cell.directory / "data.json")["examples"]["train"]
@@ -101,9 +113,9 @@ def _may_begin(p: Plan, cell: Cell, todo: Sequence[Cell]) -> bool:
     """Whether what the cell starts from is there."""
     if cell.row not in p.after:
         return True
-    first = Path(cell.config[p.after[cell.row][1]])
-    known = [c for c in todo if c.directory == first]
-    return done(p, known[0]) if known else (first / "results.json").is_file()
+    first, key = p.after[cell.row]
+    known = [c for c in todo if (c.row, c.seed) == (first, cell.seed)]
+    return done(p, known[0]) if known else (Path(cell.config[key]) / "results.json").is_file()
 
 
 def _held(held: contextlib.ExitStack, directory: Path) -> bool:
@@ -133,9 +145,12 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
             failed[i] = str(error)
 
     def prepare(i: int, cell: Cell) -> None:
-        same = next((m.x.source for m in made.values() if m.x.config.data == cell.config.data and cell.config.data.kind != "density"), None)
-        x = experiment.make(cell.config, cell.directory, same)
-        workdir.prepare(cell.directory, cell.config, f"configs/{p.name}.py:{cell.row},{p.budget}")
+        config = ConfigDict(cell.config)
+        if len(group) > 1 and config.devices.mapping == "auto":
+            config.devices.mapping = "jit"  # cells train together on one device
+        same = next((m.x.source for m in made.values() if m.x.config.data == config.data and config.data.kind != "density"), None)
+        x = experiment.make(config, cell.directory, same)
+        workdir.prepare(cell.directory, config, f"configs/{p.name}.py:{cell.row},{p.budget}")
         workdir.write_json(cell.directory / "data.json", launch.summary(x.source))
         made[i] = together.Cell(x, cell.directory)
 
@@ -147,7 +162,7 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
     if made:
         print(f"\n{', '.join(f'{group[i].row} (seed {group[i].seed})' for i in made)}")
         ended = attempt(next(iter(made)), lambda: fitted(list(made.values())))
-        for i, end in zip(made, ended or [together.Ended(next(iter(failed.values())), failed=True)] * len(made), strict=True):
+        for i, end in zip(made, ended or [together.Ended(failed[next(iter(made))], failed=True)] * len(made), strict=True):
             if end.failed:
                 failed[i] = end.reason
             else:

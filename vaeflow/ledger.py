@@ -116,7 +116,7 @@ class Ledger:
         if better:
             self._save(self.best, step, state)
             self.best.wait()  # `last` remembers this loss, so it may not be there without the checkpoint that has it
-        if better or self.book.done or step % t.checkpoint_every == 0:
+        if result is not None or self.book.done or step % t.checkpoint_every == 0:  # an evaluation is never made twice
             self.save(step, state)
 
     def save(self, step: int, state: State) -> None:

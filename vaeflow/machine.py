@@ -17,8 +17,8 @@ def processor() -> str:
 
 @functools.cache  # what is there later is not the code that this process runs
 def source_state(limit: int = 20_000) -> dict[str, str]:
-    """The commit of vaeflow's own repository and what differs from it; the diff's summary where it is longer than `limit`
-    characters. Empty outside of a repository."""
+    """The commit of vaeflow's own repository and what differs from it (not in results/, which a table writes while it runs): the diff,
+    its summary where it is longer than `limit` characters, and the names of new files of code. Empty outside of a repository."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
@@ -31,7 +31,9 @@ def source_state(limit: int = 20_000) -> dict[str, str]:
     top = git("rev-parse", "--show-toplevel")
     if not top or Path(top).resolve() != root:  # installed somewhere inside another project's repository
         return {"commit": "", "status": "", "diff": ""}
-    diff = git("diff", "HEAD")
+    code = ("--", ".", ":!results")
+    diff = git("diff", "HEAD", *code)
     if len(diff) > limit:
-        diff = git("diff", "--stat", "HEAD")
-    return {"commit": git("rev-parse", "HEAD"), "status": git("status", "--short"), "diff": diff}
+        diff = git("diff", "--stat", "HEAD", *code)
+    new = git("ls-files", "--others", "--exclude-standard", "--", "vaeflow", "configs", "experiments")
+    return {"commit": git("rev-parse", "HEAD"), "status": git("status", "--short"), "diff": "\n".join(filter(None, (diff, new)))}

@@ -3,7 +3,7 @@
 A table is a config module (configs/table_*.py) that exports, beside ROWS and get_config("ROW,BUDGET"),
 
     TABLE       title, source (the paper and its table), number (a key of results.json), unit, better (lower | higher), seeds, together,
-                and where wanted digits (decimals of the number) and note (what a reader must know at every budget)
+                and where wanted digits (decimals of the number) and note (how ours differs from the paper's at every budget)
     BUDGETS     {name: what it is}, "paper" among them: the paper's protocol, to which the others are compared
     PUBLISHED   {row: the published number, or None}, in the table's order
   and optionally
@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 from vaeflow.build import Count, call
 from vaeflow.config import module, override
 from vaeflow.errors import UserError, unknown
+from vaeflow.workdir import read_json
 
 Overrides = Sequence[tuple[str, str]]
 
@@ -94,6 +95,27 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
     return Plan(Path(path).stem, table, budget, what, loaded.PUBLISHED, lines=lines, overrides=overrides, configs=config, **more)
 
 
+def told(p: Plan) -> list[str]:
+    """The overrides that change what is learned or how it is measured, as KEY=VALUE."""
+    return [f"{key}={text}" for key, text in p.overrides if not _is(key, _ELSEWHERE)]
+
+
+# Overrides that change where and how fast a run is, and not what it learns.
+_ELSEWHERE = (
+    *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
+    *("devices", "train.dispatch_seconds", "train.max_dispatch", "profile"),
+)
+
+
+def _is(key: str, some: Sequence[str]) -> bool:
+    return any(key == one or key.startswith(one + ".") for one in some)
+
+
+def with_values(name: str, values: Sequence[str]) -> str:
+    """A file's or folder's name, of the table with these overrides: numbers of another config have a place of their own."""
+    return "+".join([name, *(text.replace("/", "_") for text in values)])
+
+
 def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str], seeds: int) -> list[Cell]:
     """The cells of some rows at some seeds; of all rows for (), of as many seeds as the table says for 0."""
     if seeds < 0:
@@ -113,8 +135,7 @@ def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
             config = p.configs(row, p.budget)
             own = {"seed": str(seed)}
             if row in p.after:
-                first, key = p.after[row]
-                own[key] = str(directory_of(p, runs, first, seed))
+                own[p.after[row][1]] = _began_at(p, runs, row, seed)
             for key, text in (*p.overrides, *own.items()):
                 override(config, key, text)
             out.append(Cell(row, seed, config, directory_of(p, runs, row, seed)))
@@ -123,4 +144,13 @@ def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
 
 def directory_of(p: Plan, runs: Path, row: str, seed: int) -> Path:
     """A cell's workdir."""
-    return runs / f"{p.shared.get(row, p.name)}_{p.budget}" / f"{row}_seed{seed}"
+    trained = [text for text in told(p) if not text.startswith("eval.")]
+    return runs / with_values(f"{p.shared.get(row, p.name)}_{p.budget}", trained) / f"{row}_seed{seed}"
+
+
+def _began_at(p: Plan, runs: Path, row: str, seed: int) -> str:
+    """The run that a cell starts from; as the cell itself says where it is there, for a folder of runs may have moved."""
+    first, key = p.after[row]
+    directory, config = directory_of(p, runs, first, seed), directory_of(p, runs, row, seed) / "config.json"
+    said = str(read_json(config).get(key, "")) if config.is_file() else ""
+    return said if Path(said).parts[-2:] == directory.parts[-2:] else str(directory)

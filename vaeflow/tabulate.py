@@ -14,28 +14,29 @@ from vaeflow.cells import done, facts, failure
 from vaeflow.files import write_atomic
 from vaeflow.likelihood import mean_se
 from vaeflow.report import table as aligned
-from vaeflow.table import Cell, Plan
+from vaeflow.table import Cell, Plan, told, with_values
 
 
 def write(p: Plan, todo: Sequence[Cell], output: Path) -> tuple[str, list[Path]]:
     """(what is printed, the files) of the cells that have ended."""
-    rows, pairs = collected(p, todo), paired(p, todo)
+    ended = [c for c in todo if done(p, c)]
+    rows, pairs = collected(p, todo, ended), paired(p, ended)
     parts = [text(p, rows), pair_text(pairs) if pairs else "", warning(p)]
     return "\n\n".join(filter(None, parts)), written(p, rows, pairs, output)
 
 
-def collected(p: Plan, todo: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One entry a row: what the cells that have ended say of it, beside the published number. Plain numbers, strings and lists."""
+def collected(p: Plan, todo: Sequence[Cell], finished: Sequence[Cell]) -> list[dict[str, Any]]:
+    """One entry a row: what the cells that are `finished` say of it, beside the published number. Plain numbers, strings and lists."""
     out = []
     for row, published in p.published.items():
         mine = [c for c in todo if c.row == row]
-        ended = [(c, facts(c)) for c in mine if done(p, c)]
+        ended = [(c, facts(c)) for c in mine if c in finished]
         paper = p.configs(row, "paper")
         batch, whole = mine[0].config.data.batch, paper.train.steps * paper.data.batch
         entry: dict[str, Any] = {"row": row, "what": p.lines.get(row, ""), "published": published}
         steps = mine[0].config.train.steps
         entry |= {"budget": p.budget, "steps": steps, "of_the_papers": steps * batch / whole, "cells": len(mine)}
-        entry |= {"failed": [f"seed {c.seed}: {why}" for c in mine if (why := failure(p, c))]}
+        entry |= {"failed": [f"seed {c.seed}: {why}" for c in mine if c not in finished and (why := failure(c))]}
         values = [r[p.table.number] for _, r in ended]
         if values:
             mean = math.fsum(values) / len(values)
@@ -53,20 +54,19 @@ def collected(p: Plan, todo: Sequence[Cell]) -> list[dict[str, Any]]:
             entry["more"] = {
                 title: [r[name] for _, r in ended if isinstance(r.get(name), int | float)] for title, (name, _) in p.columns.items()
             }
-            entry["hardware"] = sorted({_hardware(r) for _, r in ended if r["trained_on"]})
-            entry["commits"] = sorted(
-                {r["trained_commit"][:7] + "+changes" * r["trained_changed"] for _, r in ended if r["trained_commit"]}
-            )
+            launches = [launch for _, r in ended for launch in r["launches"]]
+            entry["hardware"] = sorted({_hardware(launch) for launch in launches})
+            entry["commits"] = sorted({one["commit"][:7] + "+changes" * bool(one["diff"]) for one in launches if one["commit"]})
         out.append(entry)
     return out
 
 
-def paired(p: Plan, todo: Sequence[Cell]) -> list[dict[str, Any]]:
+def paired(p: Plan, finished: Sequence[Cell]) -> list[dict[str, Any]]:
     """{rows, seeds, difference, se} of every pair that has cells of the same seeds: the mean over examples (of the mean over seeds) of
     NLL(row) - NLL(other), and its standard error over the examples."""
     out = []
     for row, other in p.pairs:
-        ended = {name: {c.seed: c.directory for c in todo if c.row == name and done(p, c)} for name in (row, other)}
+        ended = {name: {c.seed: c.directory for c in finished if c.row == name} for name in (row, other)}
         if seeds := sorted(ended[row].keys() & ended[other].keys()):
             gaps = [_log_prob(ended[other][seed]) - _log_prob(ended[row][seed]) for seed in seeds]
             value, se = mean_se(np.mean(gaps, axis=0))
@@ -88,10 +88,10 @@ def _estimator(p: Plan, results: Mapping[str, Any]) -> str:
     return results.get("estimator", "") if p.table.number in ("nll", "bits_per_dim") else p.table.number
 
 
-def _hardware(results: Mapping[str, Any]) -> str:
+def _hardware(launch: Mapping[str, Any]) -> str:
     """Number and kind of the devices; of CPU devices the processor."""
-    devices = results["trained_on"]
-    name = results.get("trained_machine", "") if devices[0] == "cpu" else ""
+    devices = launch["devices"]
+    name = f"{launch.get('processor', 'unknown')}, {launch.get('cpus', 'unknown')} cores" if devices[0] == "cpu" else ""
     return f"{len(devices)} x {devices[0]}" + (f" ({name})" if name else "")
 
 
@@ -104,10 +104,10 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]], output: Path) -> list[Path]:
-    """OUTPUT/TABLE.md, .json and .png (TABLE_BUDGET of another budget than cpu), written whole or not at all."""
+    """OUTPUT/TABLE.md, .json and .png (TABLE_BUDGET of another budget than cpu, +KEY=VALUE of overrides), written whole or not at all."""
     from vaeflow.figures.tables import published_and_ours
 
-    name = p.name if p.budget == "cpu" else f"{p.name}_{p.budget}"
+    name = with_values(p.name if p.budget == "cpu" else f"{p.name}_{p.budget}", told(p))
     output.mkdir(parents=True, exist_ok=True)
     paths = [output / f"{name}.{kind}" for kind in ("md", "json", "png")]
     about = {"table": p.name, **p.table._asdict(), "budget": p.budget, "budget_is": p.what}
@@ -121,38 +121,26 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
 
 
 def warning(p: Plan) -> str:
-    """What a reader of numbers at another budget, or with other values, must know; "" of the paper's protocol."""
-    changed = [*([f"budget {p.budget}"] if p.budget != "paper" else []), *_told(p)]
-    if not changed:
-        return p.table.note
-    if all(number is None for number in p.published.values()):
-        return f"{', '.join(changed)}; there are no published numbers to stand beside these"
-    if p.table.note:
-        return f"{', '.join(changed)}: {p.table.note}"
-    return f"{', '.join(changed)}: not the paper's protocol; a difference says how far this goes, not whether the paper is reproduced"
+    """What a reader must know: that numbers are at another budget than the paper's or with other values, and the table's note."""
+    changed = [*([f"budget {p.budget}"] if p.budget != "paper" else []), *told(p)]
+    if not _known(p):
+        lines = [*changed, "there are no published numbers to stand beside these"]
+    elif changed:
+        lines = [
+            f"{', '.join(changed)}: not the paper's protocol; a difference says how far this goes, not whether the paper is reproduced"
+        ]
+    else:
+        lines = []
+    return "; ".join([*lines, *filter(None, [p.table.note])])
 
 
-def _told(p: Plan, prefix: str = "") -> list[str]:
-    """The overrides that change what is learned or how it is measured."""
-    return [f"{prefix}{key}={text}" for key, text in p.overrides if not key.startswith(_ELSEWHERE)]
-
-
-# Overrides that change where and how fast a run is, and not what it learns.
-_ELSEWHERE = (
-    "data.dir",
-    "data.path",
-    "data.cache_dir",
-    "data.place",
-    "data.workers",
-    "data.prefetch",
-    "devices.",
-    "train.dispatch_seconds",
-)
+def _known(p: Plan) -> bool:
+    return any(number is not None for number in p.published.values())
 
 
 def markdown(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]] = (), figure: str = "") -> str:
     """The whole file."""
-    command = " ".join([f"python -m experiments.table --config=configs/{p.name}.py:{p.budget}", *_told(p, "--config.")])
+    command = " ".join([f"python -m experiments.table --config=configs/{p.name}.py:{p.budget}", *(f"--config.{text}" for text in told(p))])
     lines = [
         f"# {p.table.title}",
         "",
@@ -162,8 +150,8 @@ def markdown(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping
         f"Budget: {p.what}. {p.table.number} in {p.table.unit}, {p.table.better} is better; mean over seeds ± their standard deviation.",
         "",
     ]
-    if told := warning(p):
-        lines += [f"**{told[0].upper()}{told[1:]}.**", ""]
+    if warned := warning(p):
+        lines += [f"**{warned[0].upper()}{warned[1:]}.**", ""]
     lines += [text(p, rows, markdown=True), ""]
     lines += [] if any("mean" in row for row in rows) else ["No cell has been run.", ""]
     if pairs:
@@ -175,9 +163,9 @@ def markdown(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping
 
 def text(p: Plan, rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """The aligned table."""
-    known = any(row["published"] is not None for row in rows)
+    known = _known(p)
     titles = ("cell", "", *(("published",) if known else ()), "ours", "seeds", *(("difference",) if known else ()), *p.columns)
-    titles = (*titles, "estimator", "steps", "of the paper's", "seconds", "hardware", "commit")
+    titles = (*titles, "estimator", "steps", f"of the {'paper' if known else 'long budget'}'s", "seconds", "hardware", "commit")
     out = []
     for row in rows:
         seconds = row.get("seconds_trained", ())

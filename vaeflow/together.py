@@ -33,6 +33,7 @@ from vaeflow.report import Progress
 from vaeflow.stored import committed_steps
 
 _LOOP = ("steps", "eval_every", "checkpoint_every")
+_MOST = 16  # cells of a group: what is lost where one program does not fit the memory, and what compiles at once
 
 
 class Cell(NamedTuple):
@@ -56,7 +57,7 @@ def groups(configs: Sequence[Any], directories: Sequence[Path]) -> list[list[int
     for i, (config, directory) in enumerate(zip(configs, directories, strict=True)):
         at = max(committed_steps(directory / "checkpoints" / "last"), default=0)
         found.setdefault(json.dumps([at, *(config.train[key] for key in _LOOP)]), []).append(i)
-    return list(found.values())
+    return [group[i : i + _MOST] for group in found.values() for i in range(0, len(group), _MOST)]
 
 
 def fit_together(cells: Sequence[Cell]) -> list[Ended]:

@@ -1,7 +1,7 @@
 """A run's directory: config.json, env.json, the lock, and reading a finished run back.
 
     config.json       the whole resolved config: data, never code; reading a run needs nothing else
-    env.json          one entry a launch: config's name, commit, diff, versions, devices, command line
+    env.json          one entry a launch: config's name, the step it went on from, commit, diff, versions, devices, command line
     data.json         what the data were: examples, shape, grey values, classes
     metrics.jsonl, tensorboard/, checkpoints/, results.json, figures/
 
@@ -51,7 +51,7 @@ def prepare(directory: str | Path, config: ConfigDict, name: str = "") -> None:
     if (directory / "config.json").exists():
         _must_agree(directory, config)
     write_json(directory / "config.json", plain(config))
-    write_json(directory / "env.json", [*_launches(directory), {"config": name, **environment()}])
+    write_json(directory / "env.json", [*_launches(directory), {"config": name, "step": _newest(directory)[0], **environment()}])
 
 
 def is_finished(directory: str | Path, config: ConfigDict) -> bool:
@@ -60,12 +60,25 @@ def is_finished(directory: str | Path, config: ConfigDict) -> bool:
     if not (directory / "config.json").exists():
         return False
     _must_agree(directory, config)
+    step, newest = _newest(directory)
+    if not step or not (directory / "results.json").is_file():
+        return False
+    return not manifest.fault(newest) and bool(manifest.progress(newest).get("done"))
+
+
+def _newest(directory: Path) -> tuple[int, Path]:
+    """(step, folder) of the newest checkpoint that is whole; step 0: there is none."""
     last = directory / "checkpoints" / "last"
     steps = [int(p.name) for p in last.glob("*") if p.name.isdecimal() and manifest.exists(p)]
-    if not steps or not (directory / "results.json").is_file():
-        return False
-    newest = last / str(max(steps))
-    return not manifest.fault(newest) and bool(manifest.progress(newest).get("done"))
+    return max(steps, default=0), last / str(max(steps, default=0))
+
+
+def trained_by(directory: Path) -> list[dict[str, Any]]:
+    """Of the launches of a run, those whose steps it holds: one that found it at its end, or died before its first checkpoint, has none.
+    (Launches of before the step was written down count.)"""
+    launches = _launches(directory)
+    ends = [launch.get("step", 1) for launch in launches[1:]] + [_newest(directory)[0]]
+    return [launch for launch, end in zip(launches, ends, strict=True) if launch.get("step", 0) < end]
 
 
 def read_config(directory: str | Path) -> ConfigDict:
@@ -109,17 +122,24 @@ def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allow
     return model, jax.device_put(load_params(directory, config.eval.params)), config
 
 
+def which_params(directory: Path, config: Any) -> str:
+    """Whose checkpoint evaluation reads, "best" or "last"."""
+    from vaeflow.stored import committed_steps
+
+    auto = "best" if committed_steps(directory / "checkpoints" / "best") else "last"
+    return auto if config.eval.params == "auto" else config.eval.params
+
+
 def provenance(directory: Path, config: Any) -> dict[str, Any]:
     """What a number of this run stands on: config, seed, budget, which checkpoint, hardware, commit."""
     from vaeflow.report import read_metrics
     from vaeflow.stored import committed_steps
 
-    steps = {name: committed_steps(directory / "checkpoints" / name) for name in ("best", "last")}
-    params = ("best" if steps["best"] else "last") if config.eval.params == "auto" else config.eval.params
-    trained, state, rows = [{}, *_launches(directory)][-1], machine.source_state(), read_metrics(directory)
+    params = which_params(directory, config)
+    trained, state, rows = [{}, *trained_by(directory)][-1], machine.source_state(), read_metrics(directory)
     return {
         **{"config": trained.get("config", ""), "seed": config.seed, "steps": rows[-1]["step"], "seconds_trained": rows[-1]["seconds"]},
-        **{"params": params, "params_step": steps[params][0], "ema": config.optim.ema},
+        **{"params": params, "params_step": committed_steps(directory / "checkpoints" / params)[0], "ema": config.optim.ema},
         **{
             "trained_on": trained.get("devices", []),
             "trained_machine": f"{trained.get('processor', 'unknown')}, {trained.get('cpus', 'unknown')} cores",

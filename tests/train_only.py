@@ -1,0 +1,10 @@
+"""`python -m experiments.train` without the table and the figures at the end, for tests of what comes before them."""
+
+from __future__ import annotations
+
+from experiments import main, train
+from vaeflow import launch
+
+if __name__ == "__main__":
+    launch.conclude = lambda *_, **__: None
+    main.run(train.main)
