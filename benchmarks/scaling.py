@@ -14,8 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,11 @@ from ml_collections import ConfigDict
 
 from benchmarks import common
 from benchmarks.peers.process import measure
+from benchmarks.steps import made_of, trained
 from configs.base import base, flow, made, mlp, repeat, spline
-from vaeflow import data, experiment, fit, likelihood, train
+from vaeflow import experiment, likelihood
 from vaeflow.passes import make_pass
 
-STEPS = 8  # of one dispatch
 Point = dict[str, Any]  # series, x, what, value
 
 
@@ -50,33 +48,6 @@ def flow_config(d: int, layers: int, kind: str) -> ConfigDict:
     return c
 
 
-def made_of(c: ConfigDict) -> experiment.Experiment:
-    """The experiment on noise of the config's shape."""
-    if c.data.kind != "npz":
-        return experiment.make(c)
-    x = np.random.default_rng(0).normal(size=(4096, *c.model.event)).astype(np.float32)
-    return experiment.make(c, None, data.Source(data.Split(x), None, None, 0))
-
-
-def trained(x: experiment.Experiment) -> tuple[float, float]:
-    """(milliseconds of a training step, seconds of the first dispatch, which compiles)."""
-    params, frozen, _ = experiment.init_params(x)
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
-    with tempfile.TemporaryDirectory() as folder:
-        feed, shared, dispatch = fit._Loop(x, Path(folder)).program(fixed)
-        held = [x.devices.place(state)]
-        shared = shared._replace(count=x.devices.replicate(np.int32(STEPS)))
-
-        def steps():
-            held[0], log = dispatch(held[0], shared, feed.chunk(0, STEPS))
-            np.asarray(log["loss"])
-
-        began = time.perf_counter()
-        steps()
-        first = time.perf_counter() - began
-        return measure(steps, seconds=1.0) / STEPS, first
-
-
 def dimensions(values: Sequence[int]) -> list[Point]:
     """A MAF of 3 layers: training step, log_prob and draws against D."""
     out, key = [], jax.random.key(0)
@@ -87,7 +58,7 @@ def dimensions(values: Sequence[int]) -> list[Point]:
         score, draw = jax.jit(x.model.log_prob), jax.jit(x.model.sample, static_argnums=2)
         batch = experiment.first_batch(x)
         found = {
-            "training step, batch 256 [ms]": trained(x)[0],
+            "training step, batch 256 [ms]": trained(x).ms,
             "log_prob, batch 256 [ms]": measure(lambda run=score, p=params, b=batch: run(p, key, b).block_until_ready(), 1.0),
             "1,000 draws [ms]": measure(lambda run=draw, p=params: run(p, key, 1000).block_until_ready(), 1.0),
         }
@@ -99,8 +70,8 @@ def depth(values: Sequence[int]) -> list[Point]:
     """Spline couplings on 8 dimensions: training step, and the first dispatch with its compilation, against the layers."""
     out = []
     for n in values:
-        ms, first = trained(made_of(flow_config(8, n, "spline")))
-        found = {"training step, batch 256 [ms]": ms, "first dispatch [s]": first}
+        took = trained(made_of(flow_config(8, n, "spline")))
+        found = {"training step, batch 256 [ms]": took.ms, "first dispatch [s]": took.first}
         out += [dict(series="layers of a spline coupling flow", x=n, what=what, value=value) for what, value in found.items()]
     return out
 
@@ -128,7 +99,7 @@ def batches(values: Sequence[int]) -> list[Point]:
     for batch in values:
         c = flow_config(8, 4, "spline")
         c.data.batch = batch
-        out.append(dict(series="batch", x=batch, what="one example in training [us]", value=1e3 * trained(made_of(c))[0] / batch))
+        out.append(dict(series="batch", x=batch, what="one example in training [us]", value=1e3 * trained(made_of(c)).ms / batch))
     return out
 
 
@@ -177,7 +148,7 @@ def main() -> None:
     p.add_argument("--step", action="store_true", help="print the milliseconds of one training step on all devices, and nothing else")
     flags = p.parse_args()
     if flags.step:
-        print(json.dumps(trained(made_of(flow_config(8, 4, "spline")))[0]))
+        print(json.dumps(trained(made_of(flow_config(8, 4, "spline"))).ms))
         return
     k = draws((10, 100, 1000, 10_000))
     points = [*dimensions((8, 32, 128, 512)), *depth((1, 2, 4, 8, 16, 32)), *k, *batches((16, 64, 256, 1024, 4096)), *devices((1, 2, 4, 8))]
