@@ -91,7 +91,8 @@ def _estimator(p: Plan, results: Mapping[str, Any]) -> str:
 def _hardware(launch: Mapping[str, Any]) -> str:
     """Number and kind of the devices; of CPU devices the processor."""
     devices = launch["devices"]
-    name = f"{launch.get('processor', 'unknown')}, {launch.get('cpus', 'unknown')} cores" if devices[0] == "cpu" else ""
+    cores = f"{launch['cpus']} cores" if launch.get("cpus") else ""
+    name = ", ".join(filter(None, (launch.get("processor", ""), cores))) if devices[0] == "cpu" else ""
     return f"{len(devices)} x {devices[0]}" + (f" ({name})" if name else "")
 
 
