@@ -127,7 +127,7 @@ def test_the_sequential_direction_costs_one_dense_pass():
     dense = 2 * b * (d * 512 + 512 * 512 + 512 * 2 * d)
     found = flops(lambda params, z: layer.bijector(params).forward(z), params, z)
     assert found < 1.1 * dense
-    assert flops(lambda params, x: layer.bijector(params).inverse(x), params, z) < 0.85 * dense
+    assert flops(lambda params, x: layer.bijector(params).inverse(x), params, z) < 0.75 * dense
 
 
 def test_iaf_is_the_inverse_and_it_repeats():

@@ -11,7 +11,6 @@ bijectors/incremental.py computes one degree after another. Degrees are spread e
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -124,18 +123,15 @@ def masked_dense(h: Array, kernel: Array, seen: np.ndarray, own: np.ndarray) -> 
     A block of columns is multiplied with the rows up to the last one that any of its columns sees.
     """
 
-    def product(blocks: int) -> Callable[[Array, Array], Array]:
-        def multiply(h: Array, kernel: Array) -> Array:
-            out = []
-            for low, high in itertools.pairwise(np.linspace(0, len(own), blocks + 1).round().astype(int)):
-                last = np.searchsorted(seen, own[high - 1], side="right")
-                mask = (seen[:last, None] <= own[low:high]).reshape(last, *[1] * (kernel.ndim - 2), high - low)
-                out.append(jnp.tensordot(h[..., :last], kernel[:last, ..., low:high] * mask.astype(kernel.dtype), 1))
-            return jnp.concatenate(out, axis=-1)
+    blocks = min(_BLOCKS, len(own)) if kernel.size >= _LEAST and jax.default_backend() == "cpu" else 1
 
-        # The backward pass needs h and the masked kernel, which costs less to mask again than a scan's copy of those of all layers.
-        return jax.checkpoint(multiply, prevent_cse=False)
+    def product(h: Array, kernel: Array) -> Array:
+        out = []
+        for low, high in itertools.pairwise(np.linspace(0, len(own), blocks + 1).round().astype(int)):
+            last = np.searchsorted(seen, own[high - 1], side="right")
+            mask = (seen[:last, None] <= own[low:high]).reshape(last, *[1] * (kernel.ndim - 2), high - low)
+            out.append(jnp.tensordot(h[..., :last], kernel[:last, ..., low:high] * mask.astype(kernel.dtype), 1))
+        return jnp.concatenate(out, axis=-1)
 
-    if kernel.size < _LEAST:
-        return product(1)(h, kernel)
-    return jax.lax.platform_dependent(h, kernel, cpu=product(min(_BLOCKS, len(own))), default=product(1))
+    # The backward pass needs h and the masked kernel, which costs less to mask again than a scan's copy of those of all layers.
+    return jax.checkpoint(product, prevent_cse=False)(h, kernel)
