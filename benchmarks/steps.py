@@ -28,6 +28,7 @@ class Took(NamedTuple):
 
 def made_of(c: ConfigDict, examples: int = 4096) -> experiment.Experiment:
     """The experiment; on noise where its data may not be at hand."""
+    c.train.max_dispatch = STEPS  # a chunk has no more room than is timed: else its copy to the device is
     if c.data.kind in ("digits", "density"):
         return experiment.make(c)
     rng, shape, levels = np.random.default_rng(0), (max(examples, c.data.batch), *c.model.event), c.model.levels

@@ -71,11 +71,21 @@ def main() -> None:
             for mapping in flags.mappings:
                 c = config(name, dtype, mapping)
                 took: Took = trained(made_of(c))
-                done = took.gflop / took.ms  # 10^12 operations a second
+                done = took.gflop / took.ms / (1 if mapping == "jit" else jax.device_count())  # 10^12 operations a second, of one device
                 numbers = (took.gflop, took.ms, done, 100 * done / rates[dtype], took.first)
                 rows.append([name, c.data.batch, dtype, mapping, *(f"{number:.3g}" for number in numbers)])
                 print(*rows[-1], sep="  ", flush=True)
-    titles = ("work", "batch", "networks", "mapping", "GFLOP a step", "ms a step", "TFLOP/s", "utilisation [%]", "first dispatch [s]")
+    titles = (
+        "work",
+        "batch",
+        "networks",
+        "mapping",
+        "GFLOP a step",
+        "ms a step",
+        "TFLOP/s a device",
+        "utilisation [%]",
+        "first dispatch [s]",
+    )
     device = jax.devices()[0]
     told = ", ".join(f"{dtype} {found:.3g} TFLOP/s" for dtype, found in rates.items())
     notes = f"{jax.device_count()} x {device.device_kind}; matrix products: {told}. Medians of dispatches; one process, nothing in turns."

@@ -5,6 +5,7 @@ The libraries' environments have neither vaeflow nor its requirements, so this f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -54,18 +55,32 @@ Run = Callable[[], Any]  # one call; returns when its result is there
 
 def requests(runs: Mapping[str, Run], per_call: Mapping[str, int] | None = None) -> Iterator[Answer]:
     """The second half of a library's task that is timed in turns with others: for every line `NAME SECONDS` of standard input, calls of
-    runs[NAME] for about that long, and {ms: the median of one; calls; peak_mb: the most memory that the process ever had}. per_call: how
-    many repetitions one call stands for (1 where it says nothing)."""
+    runs[NAME] for about that long, and {ms: the median of one; calls; peak_mb: the most memory that the process had meanwhile}. per_call:
+    how many repetitions one call stands for (1 where it says nothing)."""
     for line in sys.stdin:
         name, seconds = line.split()
+        _forget_peak()
         times: list[float] = []
         while not times or sum(times) < float(seconds):
             began = time.perf_counter()
             runs[name]()
             times.append(time.perf_counter() - began)
         one = (per_call or {}).get(name, 1)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # kilobytes on Linux
-        yield {"ms": 1e3 * statistics.median(times) / one, "calls": len(times), "peak_mb": peak}
+        yield {"ms": 1e3 * statistics.median(times) / one, "calls": len(times), "peak_mb": _peak()}
+
+
+def _forget_peak() -> None:
+    """The system's record of this process's largest memory begins anew (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> float:
+    """The largest memory since then in MB; since the process began where the system cannot forget."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = [float(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")]
+    return found[0] if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 class Worker:
@@ -73,13 +88,7 @@ class Worker:
 
     def __init__(self, python: str, module: str, task: str, *words: object):
         command = [str(Path(python).expanduser()), "-m", f"benchmarks.peers.{module}", task, *map(str, words)]
-        # Threads that wait for work must not spin: another library is being timed meanwhile.
-        env = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "KMP_BLOCKTIME": "0",
-            "JAX_ENABLE_COMPILATION_CACHE": "false",
-        }
+        env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
         try:
             self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         except OSError as error:

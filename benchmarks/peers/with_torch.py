@@ -17,7 +17,7 @@ STEPS = 4  # of one call of `train`
 def speed(
     name: str, model: Any, data: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor], draw: Callable[[], Any], versions: Any
 ) -> Iterator[process.Answer]:
-    """The task `speed`: steps with Adam on batches of data; log_prob and draws of a flow without gradients."""
+    """The task `speed`: steps with Adam on batches of data; log_prob (vae: the ELBO) of a batch and draws without gradients."""
     batch = works.WORKS[name]["batch"]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     batches = data.split(batch)
@@ -37,9 +37,7 @@ def speed(
 
         return call
 
-    runs = {"train": train}
-    if name != "vae":
-        runs |= {"log_prob": without(lambda: loss(batches[0])), "sample": without(draw)}
+    runs = {"train": train, "log_prob": without(lambda: loss(batches[0])), "sample": without(draw)}
     for run in runs.values():
         run()
     parameters = sum(p.numel() for p in model.parameters())

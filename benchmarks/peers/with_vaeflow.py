@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -134,7 +134,9 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
     run_draw = jax.jit(model.sample, static_argnums=2).lower(params, key, works.POINTS).compile()
     seconds["sample"] = time.perf_counter() - began
     assert model.log_prob is not None
+    began = time.perf_counter()
     run_score = jax.jit(model.log_prob).lower(params, key, batch).compile()
+    seconds["log_prob"] = time.perf_counter() - began
 
     def steps():
         held[0], log = run_train(held[0], shared, feed.chunk(0, STEPS))
@@ -144,21 +146,22 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
         "train": steps,
         "log_prob": lambda: run_score(params, key, batch).block_until_ready(),
         "sample": lambda: run_draw(params, key).block_until_ready(),
+        "product": product(),
     }
     for run in runs.values():
         run()
     yield {
         **{"compile": seconds, "versions": VERSIONS, "threads": os.cpu_count()},
-        **{"parameters": sum(a.size for a in jax.tree.leaves(state.trained)), "matmul_gflops": matmul()},
+        **{"parameters": sum(a.size for a in jax.tree.leaves(state.trained))},
     }
     yield from process.requests(runs, {"train": STEPS})
 
 
-def matmul(n: int = 1024) -> float:
-    """10^9 operations a second of a float32 product of two n x n matrices: what the machine's arithmetic does at the most."""
-    a = jax.random.normal(jax.random.key(0), (n, n))
-    product = jax.jit(lambda a: a @ a)
-    return 2e-6 * n**3 / process.measure(lambda: product(a).block_until_ready(), seconds=1.0)
+def product() -> Callable[[], Any]:
+    """The float32 product of two matrices of works.PRODUCT rows and columns: what the machine's arithmetic does at the most."""
+    a = jax.random.normal(jax.random.key(0), (works.PRODUCT, works.PRODUCT))
+    run = jax.jit(lambda a: a @ a)
+    return lambda: run(a).block_until_ready()
 
 
 if __name__ == "__main__":

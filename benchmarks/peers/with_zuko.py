@@ -134,6 +134,10 @@ class Vae(torch.nn.Module):
         recon = -torch.nn.functional.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="none").sum(-1)
         return -(recon + self.prior().log_prob(z) - q.log_prob(z)).mean()
 
+    def draw(self, n: int) -> torch.Tensor:
+        """n images."""
+        return torch.bernoulli(torch.sigmoid(self.decoder(self.prior().sample((n,)))))
+
 
 def speed(words: list[str]) -> Iterator[process.Answer]:
     """One of works.WORKS: a training step with Adam, log_prob of a batch, draws."""
@@ -162,7 +166,10 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
         def loss(x):
             return -model().log_prob(x).mean()
 
-    yield from with_torch.speed(words[0], model, data, loss, lambda: model().sample((works.POINTS,)), VERSIONS)
+    def draw():
+        return model.draw(works.POINTS) if words[0] == "vae" else model().sample((works.POINTS,))
+
+    yield from with_torch.speed(words[0], model, data, loss, draw, VERSIONS)
 
 
 if __name__ == "__main__":

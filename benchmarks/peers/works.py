@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 POINTS = 1000  # of a draw
+PRODUCT = 1024  # rows and columns of the matrices whose product gives the machine's rate
 ROWS = 8192  # of the training data, standard normal numbers (or random bits)
 
 WORKS: dict[str, dict[str, Any]] = {
@@ -28,21 +29,24 @@ def dense(*sizes: int) -> int:
     return sum(a * b for a, b in itertools.pairwise(sizes))
 
 
-def multiplications(name: str, triangular: bool = False) -> float:
-    """Of log_prob (vae: of the ELBO) on one example, matrix products alone. triangular: without the half of a masked network's products
-    that are with zeros."""
+def multiplications(name: str, task: str, triangular: bool = False) -> float:
+    """Of matrix products alone, on one example of a task: train, log_prob (vae: the ELBO of one draw) or sample. triangular: without the
+    half of a masked network's products that are with zeros. Training: those of log_prob three times, but for the gradient at the data."""
     w = WORKS[name]
     half = 0.5 if triangular else 1.0
     if name == "spline":
         kept = w["d"] // 2
-        return w["layers"] * dense(kept, w["units"], w["units"], (w["d"] - kept) * (3 * w["bins"] - 1))
-    if name == "maf":
-        return half * w["layers"] * dense(w["d"], w["units"], w["units"], 2 * w["d"])
-    made = half * w["prior_layers"] * dense(w["latent"], w["prior_units"], w["prior_units"], 2 * w["latent"])
-    return made + dense(w["d"], w["units"], w["units"], 2 * w["latent"]) + dense(w["latent"], w["units"], w["units"], w["d"])
+        first, forward = kept * w["units"], w["layers"] * dense(kept, w["units"], w["units"], (w["d"] - kept) * (3 * w["bins"] - 1))
+    elif name == "maf":
+        first, forward = half * w["d"] * w["units"], half * w["layers"] * dense(w["d"], w["units"], w["units"], 2 * w["d"])
+    else:
+        prior = half * w["prior_layers"] * dense(w["latent"], w["prior_units"], w["prior_units"], 2 * w["latent"])
+        encoder, decoder = dense(w["d"], w["units"], w["units"], 2 * w["latent"]), dense(w["latent"], w["units"], w["units"], w["d"])
+        first, forward = w["d"] * w["units"], prior + decoder + (encoder if task != "sample" else 0)
+    return 3 * forward - first if task == "train" else forward
 
 
 def gflop(name: str, task: str, triangular: bool = False) -> float:
-    """10^9 operations of one batch: two for a multiplication; a training step does the products of log_prob three times. Sampling has no
-    floor here: it depends on the method."""
-    return 2e-9 * multiplications(name, triangular) * WORKS[name]["batch"] * (3 if task == "train" else 1)
+    """10^9 operations of one batch, or of POINTS draws: two for a multiplication. (A draw of a MAF in one dense pass; layers that are
+    inverted pass by pass do more.)"""
+    return 2e-9 * multiplications(name, task, triangular) * (POINTS if task == "sample" else WORKS[name]["batch"])

@@ -78,8 +78,8 @@ class Feed:
         size = sum(a.nbytes for a in self._data.values())
         resident = config.place == "device" or (config.place == "auto" and size <= RESIDENT_BYTES)
         self.arrays = self._data if resident else None
-        step_bytes = slots.size * size // self._n
-        self.capacity = max(1, min(capacity, steps) if resident else min(capacity, steps, CHUNK_BYTES // step_bytes))
+        step_bytes = slots.size * (np.dtype(np.int32).itemsize if resident else size // self._n)
+        self.capacity = max(1, min(capacity, steps, CHUNK_BYTES // step_bytes))
 
     def __enter__(self) -> Feed:
         return self
@@ -148,7 +148,7 @@ def make_feed(
 
     data      the section config.data: batch, place, workers, prefetch
     steps     of the whole run
-    capacity  steps per chunk at the most; a streamed chunk is also bounded by CHUNK_BYTES
+    capacity  steps per chunk at the most; a chunk is also bounded by CHUNK_BYTES
     slots     [..., b]: the places in the global batch that this process holds, by device; None: all, [batch]
     """
     config = parse(data)
