@@ -72,9 +72,8 @@ def test_what_cannot_be_is_one_line(name, changes, said):
 
 
 def test_a_profile_is_a_trace_of_a_few_steps(tmp_path):
-    x = made(**{"train.steps": 24, "profile": True, "train.eval_every": 24, "train.checkpoint_every": 24})
+    x = made(**{"train.steps": 24, "profile": True, "train.eval_every": 24, "train.checkpoint_every": 24, "train.max_dispatch": 2})
     workdir.prepare(tmp_path, x.config)
     fit.fit(x, tmp_path)
     traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
-    assert traces and all(trace.stat().st_size > 1000 for trace in traces)
-    assert len(traces) <= 2  # steps 10 to 20, in as many dispatches as the clock makes of them
+    assert len(traces) == 1 and traces[0].stat().st_size > 1000  # steps 10 to 20, whatever dispatches the clock makes of them

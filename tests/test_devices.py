@@ -64,17 +64,23 @@ for key, text in zip(sys.argv[1::2], sys.argv[2::2]):
     config.override(c, key, text)
 x = experiment.make(c)
 params, frozen, _ = experiment.init_params(x)
-state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
+state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen, x.devices.homes)
 whole = sum(a.nbytes for a in jax.tree.leaves(state))
+first = jax.devices()[0]
+
+def share(tree):  # what the first device holds
+    return sum(s.data.nbytes for a in jax.tree.leaves(tree) for s in a.addressable_shards if s.device == first) / whole
+
+at_init = share(params) + share(state)
 with tempfile.TemporaryDirectory() as folder:
     feed, shared, dispatch = fit._Loop(x, Path(folder)).program(fixed)
     state = x.devices.place(state)
+    where = [a.sharding for a in jax.tree.leaves(state)]
     for step in range(0, 4, 2):
         state, log = dispatch(state, shared._replace(count=x.devices.replicate(np.int32(2))), feed.chunk(step, 2))
-first = jax.devices()[0]
-on_one = sum(s.data.nbytes for a in jax.tree.leaves(state) for s in a.addressable_shards if s.device == first)
+assert where == [a.sharding for a in jax.tree.leaves(state)]
 assert np.isfinite(np.asarray(log["loss"])[:2]).all()
-print(x.devices.count, on_one / whole)
+print(x.devices.count, share(state), at_init)
 """
 
 
@@ -85,8 +91,20 @@ def test_fsdp_divides_parameters_averages_and_the_optimisers_state(tmp_path):
     env = environment(8) | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=env, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    count, share = done.stdout.split()
-    assert count == "8" and 0.125 <= float(share) < 0.16
+    count, *shares = done.stdout.split()
+    assert count == "8" and 0.125 <= float(shares[0]) < 0.16
+    assert float(shares[1]) < 0.2  # with the parameters from which the state is made: no leaf was ever whole on one device
+
+
+def test_fsdp_accumulates_and_goes_on(tmp_path):
+    words = (*FLOW, "--config.devices.mapping=fsdp", "--config.train.accumulate=2")
+    for name in ("whole", "halted"):
+        code, _, err = run(*words, f"--workdir={tmp_path / name}", devices=4, module=TRAIN_ONLY)
+        assert code == 0, err
+    (tmp_path / "halted" / "checkpoints" / "last" / "40").rename(tmp_path / "40")
+    code, out, err = run(*words, f"--workdir={tmp_path / 'halted'}", devices=4, module=TRAIN_ONLY)
+    assert code == 0 and "going on from step 20 of 40" in out, err
+    assert_close(tmp_path / "whole", tmp_path / "halted", rtol=1e-6, atol=1e-7)
 
 
 def test_pmap_and_shard_map_agree_on_a_stochastic_model(tmp_path):

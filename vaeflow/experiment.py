@@ -87,7 +87,7 @@ def make(config: ConfigDict, directory: Path | None = None, source: data.Source 
     devices = parallel.make(mapping)
     source = data.load(config.data, config.seed) if source is None else source
     devices.slots(config.data.batch)
-    _accumulates(training.accumulate, config.data.batch // devices.shares, model)
+    _accumulates(training.accumulate, config.data.batch // devices.count, model)
     if devices.count > 1 and config.model.get("restart"):
         raise UserError(
             f"model.restart={config.model.restart:g} is for one device: the mean of several devices' encodings is none; set it to 0"
@@ -172,5 +172,7 @@ def first_batch(experiment: Experiment) -> Batch:
 def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
     """(initial parameters, paths held fixed, lines that say what came from elsewhere)."""
     config = experiment.config
-    params = jax.jit(experiment.model.init)(jax.random.fold_in(jax.random.key(config.seed), 1), first_batch(experiment))
+    args = (jax.random.fold_in(jax.random.key(config.seed), 1), first_batch(experiment))
+    init = experiment.model.init
+    params = jax.jit(init, out_shardings=experiment.devices.homes(init, *args))(*args)
     return stages.from_elsewhere(params, config)

@@ -50,6 +50,7 @@ class _Loop:
         self.x, self.directory = x, directory
         self.bar = Progress(x.train.steps, enabled=x.devices.primary)
         self.ledger = Ledger(x, directory)
+        self.trace = contextlib.ExitStack()
         self.seconds = dict(steps=0.0, compile=0.0, eval=0.0, save=0.0)
 
     def run(self) -> Finished:
@@ -58,7 +59,7 @@ class _Loop:
         feed, shared, dispatch = self.program(fixed)
         validate = self._validator()
         step, rate, fresh = int(state.step), 0.0, True
-        with signals() as received, feed, ledger, self.bar as bar:
+        with signals() as received, feed, ledger, self.trace, self.bar as bar:
             bar.start(step)
             while not ledger.book.done:
                 count = steps_to_take(x.train, step, rate, feed.capacity, PROFILED if x.config.profile else ())
@@ -67,10 +68,10 @@ class _Loop:
                     ledger.save(step, state)
                     ledger.commit(wait=True)
                     raise stopped(received, step, self.directory)
+                self.profile(step)
                 began = time.perf_counter()
-                with self.profiled(step):
-                    state, log = dispatch(state, shared._replace(count=x.devices.replicate(np.int32(count))), feed.chunk(step, count))
-                    log = {name: np.asarray(value) for name, value in jax.device_get(log).items()}
+                state, log = dispatch(state, shared._replace(count=x.devices.replicate(np.int32(count))), feed.chunk(step, count))
+                log = {name: np.asarray(value) for name, value in jax.device_get(log).items()}
                 took = time.perf_counter() - began
                 self.seconds["compile" if fresh else "steps"] += took
                 rate, fresh = (0.0 if fresh else count / took), False
@@ -86,11 +87,13 @@ class _Loop:
                 self._committed(wait=bool(ledger.book.done))
         return Finished(step, self.seconds | {"save": ledger.saving}, ledger.book.done)
 
-    def profiled(self, step: int) -> contextlib.AbstractContextManager[Any]:
-        """A trace of the dispatch that begins at `step`, where the config asks for it, in the workdir's folder `profile`."""
+    def profile(self, step: int) -> None:
+        """Begin or end the trace of the steps PROFILED, where the config asks for it, in the workdir's folder `profile`."""
         first, last = PROFILED
-        wanted = self.x.config.profile and first <= step < last and self.x.devices.primary
-        return jax.profiler.trace(str(self.directory / "profile")) if wanted else contextlib.nullcontext()
+        if step == first and self.x.config.profile and self.x.devices.primary:
+            self.trace.enter_context(jax.profiler.trace(str(self.directory / "profile")))
+        elif step >= last:
+            self.trace.close()
 
     def _committed(self, wait: bool) -> None:
         saved = self.ledger.commit(wait)

@@ -88,7 +88,7 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
     model, params, config = loaded
     source = data.load(config.data, config.seed) if source is None else source
     split, own = named_split(source, split), named_split(source)
-    results, examples = evaluate.measured(model, params, source, split, config, parallel.for_evaluation())
+    results, examples = evaluate.measured(model, params, source, split, config, parallel.for_evaluation(config.devices.mapping))
     path = directory / ("results.json" if split == own else f"results_{split}.json")
     write_npz(path.with_suffix(".npz"), examples)
     # The numbers are there, whatever becomes of the pictures.

@@ -58,7 +58,7 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
     model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
     source = data.load(config.data, config.seed)
     split = named_split(source, split)
-    arrays = evaluate.encode(model, params, source.split(split), source, config, parallel.for_evaluation())
+    arrays = evaluate.encode(model, params, source.split(split), source, config, parallel.for_evaluation(config.devices.mapping))
     path = output or directory / f"encoded_{split}.npz"
     _write_npz(path, arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())

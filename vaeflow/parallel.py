@@ -69,6 +69,10 @@ class Devices(NamedTuple):
         """The sharding of what every device has whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    def divided(self, axis: int) -> NamedSharding:
+        """The sharding of what is divided among the devices along one axis."""
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+
     def replicate(self, tree: Any) -> Any:
         """Host arrays, or this process's copies, as replicated global arrays."""
         return jax.tree.map(lambda a: self._put(a, self.whole()), tree)
@@ -78,7 +82,12 @@ class Devices(NamedTuple):
         able = [axis for axis, size in enumerate(shape) if size % self.count == 0] if self.mapping == "fsdp" else []
         if not able or np.prod(shape) < _LEAST:
             return self.whole()
-        return NamedSharding(self.mesh, PartitionSpec(*[None] * max(able, key=lambda i: shape[i]), AXIS))
+        return self.divided(max(able, key=lambda i: shape[i]))
+
+    def homes(self, make: Callable[..., Any], *args: Any) -> Any:
+        """The out_shardings of `jit(make)(*args)`, parameters or a state: made where they lie, so that no device ever has all of fsdp's.
+        None, for the default device, of the other mappings."""
+        return jax.tree.map(lambda s: self.home(s.shape), jax.eval_shape(make, *args)) if self.mapping == "fsdp" else None
 
     def place(self, tree: Any) -> Any:
         """Parameters or a state, the same in every process, as global arrays where they lie."""
@@ -86,7 +95,7 @@ class Devices(NamedTuple):
 
     def spread(self, tree: Any, axis: int) -> Any:
         """Whole host arrays (the same in every process) as global arrays divided along `axis`."""
-        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+        sharding = self.divided(axis)
         return jax.tree.map(lambda a: jax.make_array_from_callback(np.shape(a), sharding, lambda index, a=a: np.asarray(a)[index]), tree)
 
     def _put(self, a: Any, sharding: NamedSharding) -> jax.Array:
@@ -127,17 +136,21 @@ class Devices(NamedTuple):
         def share(state, shared, chunk):
             return step(state, shared, jax.tree.map(lambda a: a[0], chunk))
 
-        def all_of_it(state, shared, chunk):  # [devices, capacity, share, ...] -> [capacity, batch, ...]
-            return step(state, shared, jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:]), chunk))
+        def all_of_it(state, shared, chunk):
+            def joined(a):  # [devices, capacity, share, ...] -> [capacity, batch, ...], the batch divided
+                a = jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1, *a.shape[3:])
+                return jax.lax.with_sharding_constraint(a, self.divided(1))
+
+            state, log = step(state, shared, jax.tree.map(joined, chunk))
+            return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, self.home(a.shape)), state), log
 
         if self.mapping == "fsdp":
             mapped = all_of_it
         else:
             mapped = jax.shard_map(share, mesh=self.mesh, in_specs=(whole, whole, divided), out_specs=whole, check_vma=False)
         jitted = jax.jit(mapped, donate_argnums=donate)
-        sharding = NamedSharding(self.mesh, divided)
         return lambda state, shared, chunk: jitted(
-            state, shared, jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), chunk)
+            state, shared, jax.tree.map(lambda a: jax.make_array_from_process_local_data(self.divided(0), a), chunk)
         )
 
     def agree(self, stop: bool, count: int) -> tuple[bool, int]:
@@ -163,10 +176,11 @@ def make(config: Config) -> Devices:
     return Devices(Mesh(found, (AXIS,)), mapping)
 
 
-def for_evaluation() -> Devices | None:
-    """All devices for a run's tables, whatever it was trained on; None in one of several processes, where the first one alone
-    evaluates, on its first device."""
-    return Devices(Mesh(np.array(jax.devices()), (AXIS,)), "jit") if jax.process_count() == 1 else None
+def for_evaluation(trained: str) -> Devices | None:
+    """All devices for a run's tables, whatever number it was trained on; None in one of several processes, where the first one alone
+    evaluates, on its first device. `trained`: config.devices.mapping, for what fsdp divided stays so."""
+    mapping = "fsdp" if trained == "fsdp" else "jit"
+    return Devices(Mesh(np.array(jax.devices()), (AXIS,)), mapping) if jax.process_count() == 1 else None
 
 
 def distributed(coordinator: str = "", processes: int = 0, process: int = -1) -> None:

@@ -30,7 +30,7 @@ def begin(
     params, frozen, lines = init_params(x)
     for line in lines:
         say(line)
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
+    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen, x.devices.homes)
     best.delete_after(-1)
     save_fixed(directory, fixed)
     return x.devices.place(state), fixed, None

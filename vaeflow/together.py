@@ -65,6 +65,8 @@ def fit_together(cells: Sequence[Cell]) -> list[Ended]:
     for cell in cells:
         if cell.x.devices.mapping != "jit":
             raise UserError(f"devices.mapping={cell.x.devices.mapping!r}: cells train together on one device; set it to 'jit'")
+        if cell.x.config.profile:
+            raise UserError("profile=True is of a run by itself; cells that train together write no trace: set it to False")
         if any(cell.x.config.train[key] != cells[0].x.config.train[key] for key in _LOOP):
             raise UserError(f"cells train together where {', '.join(f'train.{key}' for key in _LOOP)} are the same")
     run = _Together(cells)

@@ -55,15 +55,22 @@ def run_keys(seed: int) -> tuple[Array, Array]:
     return noise, data
 
 
-def init_state(params: Params, tx: optax.GradientTransformation, ema: float, frozen: frozenset = frozenset()) -> tuple[State, Params]:
-    """(the state at step 0, the fixed leaves): of copies, no array twice, as the state is donated. One program, not one a leaf."""
+def init_state(
+    params: Params,
+    tx: optax.GradientTransformation,
+    ema: float,
+    frozen: frozenset = frozenset(),
+    homes: Callable[..., Any] = lambda *_: None,
+) -> tuple[State, Params]:
+    """(the state at step 0, the fixed leaves): of copies, no array twice, as the state is donated. One program, not one a leaf.
+    homes: see Devices.homes."""
     trained, stats, fixed = split_params(params, frozen)
 
     def init(trained: Params, stats: Params) -> State:
         first = State(jnp.zeros((), jnp.int32), trained, stats, tx.init(trained), trained if ema else {})
         return jax.tree.map(jnp.copy, first)
 
-    return jax.jit(init)(trained, stats), fixed
+    return jax.jit(init, out_shardings=homes(init, trained, stats))(trained, stats), fixed
 
 
 def eval_params(state: State, fixed: Params) -> Params:

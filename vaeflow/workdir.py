@@ -119,15 +119,15 @@ def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allow
     experiment.after_training(config)
     model = models.build_model(config)
     experiment.platform()
-    return model, jax.device_put(load_params(directory, config.eval.params)), config
+    params = load_params(directory, config.eval.params)
+    return model, params if config.devices.mapping == "fsdp" else jax.device_put(params), config  # what is divided may not fit one
 
 
 def which_params(directory: Path, config: Any) -> str:
     """Whose checkpoint evaluation reads, "best" or "last"."""
     from vaeflow.stored import committed_steps
 
-    auto = "best" if committed_steps(directory / "checkpoints" / "best") else "last"
-    return auto if config.eval.params == "auto" else config.eval.params
+    return config.eval.params if config.eval.params != "auto" else "best" if committed_steps(directory / "checkpoints" / "best") else "last"
 
 
 def provenance(directory: Path, config: Any) -> dict[str, Any]:

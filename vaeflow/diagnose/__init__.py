@@ -92,7 +92,7 @@ def load(directory: Path, examples: int, split: str = "", overrides: Overrides =
     source = data.load(config.data, config.seed)
     name = named_split(source, split)
     chosen = evenly(source.split(name), examples)
-    options = pass_options(source, config, parallel.for_evaluation())
+    options = pass_options(source, config, parallel.for_evaluation(config.devices.mapping))
     return Run(model, params, config, source, chosen, name, eval_key(config.seed), options, directory)
 
 
