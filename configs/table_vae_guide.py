@@ -24,7 +24,7 @@ TABLE = dict(
     note="the published totals were selected on test, ours are of the last step's averaged parameters",
 )
 BUDGETS = {"cpu": "50 epochs: about 4 minutes of one CPU core a cell", "paper": "150 epochs"}
-COLUMNS = {"reconstruction": ("recon", 2), "KL": ("kl", 2), "active units": ("active_units", 1)}
+COLUMNS = {"reconstruction [nats]": ("recon", 2), "KL [nats]": ("kl", 2), "active units": ("active_units", 1)}
 PUBLISHED = {
     "log_variance_2": 147.84,
     "log_variance_warm_2": 148.04,
