@@ -69,7 +69,7 @@ def main() -> None:
     p = common.parser(__doc__)
     p.add_argument("--data_dir", type=Path, default=Path("~/tensorflow_datasets"), help="TFDS datasets, for MNIST")
     p.add_argument("--config", action="append", help=f"default: {', '.join(CONFIGS)}")
-    p.add_argument("--turns", type=int, default=20, help="turns of half a second of each feed per config")
+    p.add_argument("--turns", type=int, default=20, help="turns of each feed per config, of half a second or 64 steps")
     flags = p.parse_args()
     directory, rows = flags.data_dir.expanduser(), []
     for config in flags.config or CONFIGS:

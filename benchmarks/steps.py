@@ -41,7 +41,7 @@ def made_of(c: ConfigDict, examples: int = 4096) -> experiment.Experiment:
 def trained(x: experiment.Experiment, seconds: float = 1.0) -> Took:
     """What a training step takes: the median of whole dispatches."""
     params, frozen, _ = experiment.init_params(x)
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
+    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen, x.devices.homes)
     batch, key = experiment.first_batch(x), jax.random.key(0)
     gflop = 3e-9 * flops(lambda p, b: x.model.loss(p, key, b, 0)[0], params, batch)
     with tempfile.TemporaryDirectory() as folder:

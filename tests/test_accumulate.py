@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from vaeflow import config, dryrun, experiment, fit, train, workdir
+from vaeflow import config, dryrun, experiment, fit, ledger, train, workdir
 from vaeflow.errors import UserError
 
 
@@ -77,3 +77,13 @@ def test_a_profile_is_a_trace_of_a_few_steps(tmp_path):
     fit.fit(x, tmp_path)
     traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert len(traces) == 1 and traces[0].stat().st_size > 1000  # steps 10 to 20, whatever dispatches the clock makes of them
+
+
+def test_every_evaluation_is_saved(tmp_path, monkeypatch):
+    x = made(**{"train.steps": 12, "train.eval_every": 3, "train.checkpoint_every": 12})
+    workdir.prepare(tmp_path, x.config)
+    saved: list[int] = []
+    save = ledger.Ledger.save
+    monkeypatch.setattr(ledger.Ledger, "save", lambda self, step, state: (saved.append(step), save(self, step, state))[1])
+    fit.fit(x, tmp_path)
+    assert saved == [3, 6, 9, 12]  # better or not

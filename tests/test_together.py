@@ -60,6 +60,11 @@ def test_cells_are_the_runs_by_themselves(alone, tmp_path):
         assert_same(tmp_path / "group" / name, tmp_path / name)
 
 
+def test_groups_are_bounded(tmp_path):
+    sizes = [len(group) for group in together.groups([config()] * 20, [tmp_path / str(i) for i in range(20)])]
+    assert sizes == [16, 4]
+
+
 def test_a_cell_that_fails_is_held_and_the_others_go_on(alone, tmp_path):
     c = config(optim__learning_rate=1e30)
     bad, good = together.fit_together([cell(tmp_path / "bad", c), cell(tmp_path / "good", config())])

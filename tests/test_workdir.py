@@ -134,6 +134,26 @@ def test_one_process_trains_in_a_workdir_and_a_killed_one_lets_go(tmp_path: Path
         os.killpg(holder.pid, signal.SIGKILL)  # the worker
 
 
+def test_what_a_table_writes_is_no_change_of_the_code_and_a_new_file_is(tmp_path: Path, monkeypatch):
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *words], check=True, capture_output=True)
+
+    for name in ("results/table.md", "vaeflow/machine.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "vaeflow" / "machine.py"))
+    (tmp_path / "results" / "table.md").write_text("2\n")
+    machine.source_state.cache_clear()
+    assert machine.source_state()["diff"] == ""
+    (tmp_path / "vaeflow" / "new.py").write_text("3\n")
+    machine.source_state.cache_clear()
+    assert machine.source_state()["diff"] == "vaeflow/new.py"
+    machine.source_state.cache_clear()
+
+
 def test_without_a_repository(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(machine, "__file__", str(tmp_path / "vaeflow" / "machine.py"))
     machine.source_state.cache_clear()

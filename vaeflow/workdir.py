@@ -127,7 +127,8 @@ def which_params(directory: Path, config: Any) -> str:
     """Whose checkpoint evaluation reads, "best" or "last"."""
     from vaeflow.stored import committed_steps
 
-    return config.eval.params if config.eval.params != "auto" else "best" if committed_steps(directory / "checkpoints" / "best") else "last"
+    auto = "best" if committed_steps(directory / "checkpoints" / "best") else "last"
+    return auto if config.eval.params == "auto" else config.eval.params
 
 
 def provenance(directory: Path, config: Any) -> dict[str, Any]:
@@ -142,7 +143,6 @@ def provenance(directory: Path, config: Any) -> dict[str, Any]:
         **{"params": params, "params_step": committed_steps(directory / "checkpoints" / params)[0], "ema": config.optim.ema},
         **{
             "trained_on": trained.get("devices", []),
-            "trained_machine": f"{trained.get('processor', 'unknown')}, {trained.get('cpus', 'unknown')} cores",
             "trained_commit": trained.get("commit", ""),
             "trained_changed": bool(trained.get("diff")),
         },

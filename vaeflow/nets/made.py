@@ -23,7 +23,8 @@ from vaeflow.model import Array
 from vaeflow.nets.net import Activation, Dtype, compute_dtype, inits
 
 # Blocks of columns that a masked product is cut into on a CPU: with 4 it does 5/8 of the multiplications, and the log-density of a MAF of
-# 5 layers of 512 x 2 takes 0.82 of the time. Where launches and passes over memory cost more than products, it is one.
+# 5 layers of 512 x 2 takes 0.82 to 0.94 of the time (three runs in turns, two cores). Where launches and passes over memory cost more than
+# products, it is one.
 _BLOCKS = 4
 # Below this many multiplications per row the pieces cost more than they save.
 _LEAST = 1 << 17
