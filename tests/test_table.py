@@ -125,6 +125,13 @@ def test_other_values_have_cells_and_files_of_their_own(folder):
     assert table.directory_of(plan, folder, "small", 0) == folder / "table_digits_cpu+model.beta=0.5" / "small_seed0"
 
 
+def test_names_of_many_values_are_cut_and_stay_different(tmp_path):
+    names = [table.with_values("table_digits", [f"optim.learning_rate={'0' * 300}{n}", "data.name=é/è"]) for n in range(2)]
+    assert names[0] != names[1] and names[0].startswith("table_digits+optim.learning_rate=000")
+    for name in (*names, table.with_values("table_digits", ["x=" + "é" * 200])):
+        (tmp_path / f"{name}.json.tmp").mkdir()
+
+
 def test_results_of_other_parameters_or_checks_are_not_the_cells(folder, tmp_path):
     shutil.copytree(folder / "runs", tmp_path / "runs")
     shutil.copy(folder / "table_digits.py", tmp_path)

@@ -18,6 +18,7 @@ A cell is a row at a budget and a seed, a run with a workdir of its own under RU
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,6 +29,7 @@ from vaeflow.errors import UserError, unknown
 from vaeflow.workdir import read_json
 
 Overrides = Sequence[tuple[str, str]]
+_LONGEST = 200  # bytes of a name: file systems take 255, and writing a file puts more behind it
 
 
 class Table(NamedTuple):
@@ -112,8 +114,12 @@ def _is(key: str, some: Sequence[str]) -> bool:
 
 
 def with_values(name: str, values: Sequence[str]) -> str:
-    """A file's or folder's name, of the table with these overrides: numbers of another config have a place of their own."""
-    return "+".join([name, *(text.replace("/", "_") for text in values)])
+    """A file's or folder's name, of the table with these overrides: numbers of another config have a place of their own. A name that file
+    systems do not take is cut, and ends in a hash of the whole."""
+    whole = "+".join([name, *(text.replace("/", "_") for text in values)])
+    if len(whole.encode()) <= _LONGEST:
+        return whole
+    return f"{whole.encode()[: _LONGEST - 17].decode(errors='ignore')}+{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
 
 def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str], seeds: int) -> list[Cell]:
