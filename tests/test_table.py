@@ -117,8 +117,11 @@ def test_values_of_the_command_line_are_named_and_change_the_cells_alone(folder)
 
 def test_other_values_have_cells_and_files_of_their_own(folder):
     before = (folder / "results" / "table_digits.md").read_text()
-    assert "not run" in call("table", *words(folder, "--show", "--config.optim.learning_rate=0.01"))
+    elsewhere = f"--config.data.cache_dir={folder}"  # where a run is: no value of its own, and no matter of results
+    assert "not run" in call("table", *words(folder, "--show", elsewhere, "--config.optim.learning_rate=0.01"))
     assert (folder / "results" / "table_digits.md").read_text() == before
+    saved = (folder / "results" / "table_digits+optim.learning_rate=0.01.json").read_text()
+    assert json.loads(saved)["overrides"] == ["optim.learning_rate=0.01"] and str(folder) not in saved
     own = (folder / "results" / "table_digits+optim.learning_rate=0.01.md").read_text()
     assert "optim.learning_rate=0.01: not the paper's protocol" in own
     plan = table.plan(words(folder)[0].removeprefix("--config="), [("eval.k", "8"), ("model.beta", "0.5")])

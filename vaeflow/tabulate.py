@@ -112,7 +112,7 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
     output.mkdir(parents=True, exist_ok=True)
     paths = [output / f"{name}.{kind}" for kind in ("md", "json", "png")]
     about = {"table": p.name, **p.table._asdict(), "budget": p.budget, "budget_is": p.what}
-    about |= {"overrides": dict(p.overrides), "warning": warning(p)}
+    about |= {"overrides": told(p), "warning": warning(p)}
     workdir.write_json(paths[1], about | {"rows": list(rows), "pairs": list(pairs)})
     figure = any("mean" in row for row in rows)
     write_atomic(paths[0], markdown(p, rows, pairs, paths[2].name if figure else ""))
