@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from PIL import Image
 from tests import toys
 from vaeflow import figures, grid
 from vaeflow.errors import UserError
-from vaeflow.figures import curves, images, points
+from vaeflow.figures import curves, images, points, tables
 from vaeflow.figures.canvas import DPI, canvas
 from vaeflow.grid import Density
 
@@ -161,3 +162,20 @@ def test_matplotlib_is_imported_late_and_pyplot_never():
     code = "import sys, vaeflow.figures as f; assert 'matplotlib' not in sys.modules; from pathlib import Path; import tempfile;"
     code += "f.draw_curves({'a': []}, Path(tempfile.mkdtemp()) / 'x.png'); assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_labels_of_a_narrow_logarithmic_panel_stand_apart():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.2, 2.0))
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    ax.plot([1.5, 77.0], [0, 1])
+    tables._logarithmic(ax)
+    figure.canvas.draw()
+    labels = [t for t in (*ax.get_xticklabels(), *ax.get_xticklabels(minor=True)) if t.get_text() and 1.5 <= t.get_position()[0] <= 77]
+    assert [label.get_text() for label in labels] == ["3", "10", "30"]
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+    assert [tables.short(v) for v in (0.1, 30.0, 3e5, 1e6)] == ["0.1", "30", "300k", "1M"]

@@ -31,8 +31,26 @@ def published_and_ours(rows: Sequence[Mapping[str, Any]], path: Path, title: str
             ax.set(xlabel=name)
             every = [value for _, values in points for value in values]
             if every and max(every) > 20 * min(every) > 0:
-                ax.set(xscale="log")
+                _logarithmic(ax)
     return path
+
+
+def _logarithmic(ax: Any) -> None:
+    """A logarithmic x axis with labels at 1, 3, 10, 30, ... alone: matplotlib's own run into each other in a narrow panel."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set(xscale="log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """0.1, 30, 300k, 1M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 def _seeds(ax: Any, points: Sequence[tuple[int, Sequence[float]]]) -> None:
