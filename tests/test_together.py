@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -58,6 +60,15 @@ def test_cells_are_the_runs_by_themselves(alone, tmp_path):
     for name in changed:
         fit.fit(*cell(tmp_path / name, configs[name]))
         assert_same(tmp_path / "group" / name, tmp_path / name)
+
+
+def test_what_cells_have_in_common_is_compiled_once(tmp_path, caplog):
+    """One program that draws parameters and one that makes the state, for three cells; dispatch and validation are the two `run`."""
+    cells = [cell(tmp_path / str(seed), config(seed=seed, optim__learning_rate=10.0**-seed)) for seed in (2, 3, 4)]
+    with caplog.at_level("WARNING"), jax.log_compiles():
+        together.fit_together(cells)
+    names = [found[1] for record in caplog.records if (found := re.match(r"Finished XLA compilation of jit\((\w+)\)", record.getMessage()))]
+    assert (names.count("init"), names.count("run")) == (2, 2)
 
 
 def test_groups_are_bounded(tmp_path):

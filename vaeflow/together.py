@@ -86,7 +86,9 @@ class _Together:
             of.setdefault(stacked.structure(cell.x.config), []).append(i)
         self.order = list(itertools.chain.from_iterable(of.values()))
         self.ends = np.cumsum([len(which) for which in of.values()])
-        self.cells = [cells[i] for i in self.order]
+        # Cells of one structure begin by the model and the optimiser of its first one: what is the same is compiled once.
+        alike = {i: cells[which[0]].x for which in of.values() for i in which}
+        self.cells = [cells[i]._replace(x=cells[i].x._replace(model=alike[i].model, tx=alike[i].tx)) for i in self.order]
         self.ledgers = [Ledger(cell.x, cell.directory.resolve()) for cell in self.cells]
         self.train = cells[0].x.train
         self.bar = Progress(self.train.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,12 +66,19 @@ def init_state(
     """(the state at step 0, the fixed leaves): of copies, no array twice, as the state is donated. One program, not one a leaf.
     homes: see Devices.homes."""
     trained, stats, fixed = split_params(params, frozen)
+    first = _first(tx, bool(ema))
+    return jax.jit(first, out_shardings=homes(first, trained, stats))(trained, stats), fixed
+
+
+@functools.lru_cache(maxsize=16)
+def _first(tx: optax.GradientTransformation, ema: bool) -> Callable[[Params, Params], State]:
+    """(trained, stats) -> the state at step 0; one function for one `tx`, so that runs that share it compile it once."""
 
     def init(trained: Params, stats: Params) -> State:
         first = State(jnp.zeros((), jnp.int32), trained, stats, tx.init(trained), trained if ema else {})
         return jax.tree.map(jnp.copy, first)
 
-    return jax.jit(init, out_shardings=homes(init, trained, stats))(trained, stats), fixed
+    return init
 
 
 def eval_params(state: State, fixed: Params) -> Params:
