@@ -4,7 +4,7 @@
 
 The rows are the flows of table_tabular.py. The npz has MAF's preprocessed `val` (3,284 examples) and `test` (3,648); the first 90% of `val`
 train and its last 10% select. Published numbers train on 29,556 rows, nine times as many, so none stands beside ours here: table_tabular.py
-has those.
+has those. Expected of budget cpu, three seeds: 15.5 nats (MAF of 10 layers, MAF MoG) to 20.1 (RQ-NSF, C), a Gaussian 38.1.
 """
 
 from ml_collections import ConfigDict
