@@ -7,7 +7,7 @@
 Rows and protocol are those of configs/mnist_iwae.py. With one draw the objectives are the same: vae_1_1 and vae_2_1 stand for both.
 Budget cpu: 13 passes in 3 stages (k = 50: 15 to 23 minutes of one core whose float32 products run at 80 GFLOP/s), NLL by 500 draws.
 Expected of it (two seeds): 103.8, 100.6, 99.6 for the VAE of one layer with 1, 5, 50 draws, 100.2, 98.6 for the IWAE; of two layers
-109.4 and 104.3 for the IWAE, while the VAE's seeds lie between 114 and 153 (2 to 95 active units of 150, the upper layer not used yet).
+109.4 and 104.3 for the IWAE, while the VAE's seeds lie between 114 and 153 (2 to 95 active units of 150, at most one of the upper layer).
 Every IWAE row is below its VAE row, and below the IWAE of fewer draws, by 12 standard errors of the paired difference or more.
 """
 
