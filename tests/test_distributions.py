@@ -71,12 +71,15 @@ def test_gaussians_are_densities_of_the_data_as_loaded():
     np.testing.assert_allclose(p.stddev(), 16 * 0.301, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["log_variance", "softplus", "bounded"])
+@pytest.mark.parametrize("name", ["log_variance", "softplus", "bounded", "scaled_sigmoid"])
 def test_standard_deviations_are_positive_and_increase(name):
     s = jnp.linspace(-12, 12, 50)
     std = d.std_of(name, s, 10.0)
     assert (std > 0).all() and (jnp.diff(std) > 0).all()
     assert name != "bounded" or std.max() < 10
+    if name == "scaled_sigmoid":  # the VAE guide's: 10 sigmoid(s) + 1e-8 starts at 5
+        np.testing.assert_allclose(std, 10 / (1 + np.exp(-np.asarray(s))) + 1e-8, rtol=1e-5)
+        np.testing.assert_allclose(d.std_of(name, jnp.zeros(()), 10.0), 5.0, rtol=1e-6)
 
 
 def test_dequantize_stays_inside_the_cell():

@@ -18,6 +18,7 @@ KEY = jax.random.key(0)
 KINDS = {
     "mlp": {"hidden": [6]},
     "linear": {"kind": "mlp", "hidden": []},
+    "mlp_torch": {"kind": "mlp", "hidden": [6], "init": "torch"},
     "conv": {"channels": [3, 4], "kernel": 3, "stride": 2, "hidden": [5]},
     "flat": {"kind": "conv", "channels": [], "kernel": 3, "stride": 2, "hidden": []},
     "deconv": {"channels": [4, 3], "kernel": 4, "stride": 2, "hidden": [5]},

@@ -9,8 +9,8 @@ A maker is a function with keyword-only arguments (or a NamedTuple class); its a
     Layer, Net                       the NAME of another entry of `config.parts`, which is built in turn; or a kind without arguments
     Layer | None                     the same, or "" for none
 
-`call` demands exactly the maker's arguments, so a mistyped key, a missing one and an impossible value are each one line
-that names the key, the value and the known choices. Nothing is compiled before that.
+`call` requires every argument that has no default, and accepts no others, so a mistyped key, a missing one and an invalid value are each
+one line that names the key, the value and the known choices. Nothing is compiled before that.
 """
 
 from __future__ import annotations
@@ -118,10 +118,11 @@ def check(make, values: Mapping[str, Any], where: str, parts: Mapping[str, Any],
     for key in values:
         if key not in schema:
             raise unknown(f"{where}: the key", key, schema)
-    missing = [key for key in schema if key not in values]
+    defaults = {key for key, p in inspect.signature(make).parameters.items() if p.default is not p.empty}
+    missing = [key for key in schema if key not in values and key not in defaults]
     if missing:
         raise UserError(f"{where}: missing {', '.join(f'{where}.{key} ({describe(schema[key])})' for key in missing)}")
-    return {key: _value(schema[key], values[key], f"{where}.{key}", parts, _open) for key in schema}
+    return {key: _value(schema[key], values[key], f"{where}.{key}", parts, _open) for key in schema if key in values}
 
 
 def describe(hint: Any) -> str:

@@ -18,7 +18,7 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array
 
 Distribution = Any  # a distrax.Distribution; distrax annotates with array types that type checkers do not take for jax.Array
-Std = Literal["log_variance", "softplus", "bounded"]
+Std = Literal["log_variance", "softplus", "bounded", "scaled_sigmoid"]
 Likelihood = Literal["bernoulli", "bernoulli_intensities", "gaussian", "gaussian_learned", "discretized_logistic"]
 
 
@@ -174,9 +174,12 @@ def std_of(name: Std, s: Array, bound: float) -> Array:
     log_variance   exp(s / 2)
     softplus       softplus(s) + 1e-6
     bounded        bound tanh(t / bound), t = softplus(s) + 1e-6: the softplus for small values, never above the bound
+    scaled_sigmoid bound sigmoid(s) + 1e-8: starts at bound / 2 (the VAE guide's "bounded", bound 10)
     """
     if name == "log_variance":
         return jnp.exp(0.5 * s)
+    if name == "scaled_sigmoid":
+        return bound * jax.nn.sigmoid(s) + 1e-8
     positive = jax.nn.softplus(s) + 1e-6
     return positive if name == "softplus" else bound * jnp.tanh(positive / bound)
 

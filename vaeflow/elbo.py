@@ -20,6 +20,8 @@ from vaeflow.passes import Example, gather, make_pass
 
 # Burda, Grosse, Salakhutdinov (2015): a latent unit is active when the variance over x of its posterior mean exceeds this.
 ACTIVE = 0.01
+# Or where its KL exceeds this, in nats (the VAE guide's count).
+ACTIVE_KL = 0.1
 # Draws per half when a posterior's mean has no formula.
 _MEAN_DRAWS = 32
 
@@ -96,7 +98,7 @@ def posterior_means(model: Model) -> Example:
 def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> dict[str, Any]:
     """{neg_elbo, recon, kl, each with `_se`, kl_kind, kl_per_dim or kl_per_level, active_units, latent_units, unit_variance} over a split.
 
-    unit_variance is Var_x E_q[z] of every unit, active are those above ACTIVE. Of a hierarchy active_units and latent_units are the sums
+    unit_variance is Var_x E_q[z] of every unit, active are those above ACTIVE, kl_active_units those of a KL above ACTIVE_KL. Of a hierarchy active_units and latent_units are the sums
     over its levels, active_per_level and units_per_level say them one by one. Latents that are codes (integers) have no units.
     """
     assert model.latent is not None
@@ -113,6 +115,8 @@ def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batc
         out[name], out[f"{name}_se"] = mean_se(terms[name])
     out["kl_kind"] = "analytic" if "kl_per_dim" in vectors else "Monte Carlo"
     out |= {name: (total / len(terms["kl"])).tolist() for name, total in vectors.items()}
+    if "kl_per_dim" in out:
+        out["kl_active_units"] = sum(kl > ACTIVE_KL for kl in out["kl_per_dim"])
     one = {name: np.asarray(a[:1]) for name, a in (("x", split.x), ("context", split.context)) if a is not None}
     posterior = model.latent.posterior
     q = jax.eval_shape(lambda p, one: posterior(p, one["x"], one.get("context")).sample(seed=key), params, one)

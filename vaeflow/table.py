@@ -86,7 +86,7 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
     for key, _ in overrides:
         if key in ("seed", "init_from", "fixed_from"):
             raise UserError(f"config.{key} of a cell is the table's to set: --seeds says how many there are")
-    table = call(Table, Table._field_defaults | loaded.TABLE, f"{path}: TABLE")
+    table = call(Table, loaded.TABLE, f"{path}: TABLE")
 
     def config(row: str, budget: str) -> Any:
         return loaded.get_config(f"{row},{budget}").lock()

@@ -10,14 +10,17 @@ import jax.numpy as jnp
 
 from vaeflow.build import Count
 from vaeflow.model import Array
-from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, flatten, inits
+from vaeflow.nets.net import Activation, Dtype, Init, Net, compute_dtype, flatten, inits, torch_inits
 
 
-def mlp(*, hidden: tuple[Count, ...], activation: Activation, dtype: Dtype) -> Net:
-    """x [..., *event] -> flat -> Dense + activation for each of `hidden` -> Dense -> [..., *out]. No `hidden`: linear."""
+def mlp(*, hidden: tuple[Count, ...], activation: Activation, dtype: Dtype, init: Init = "lecun_normal") -> Net:
+    """x [..., *event] -> flat -> Dense + activation for each of `hidden` -> Dense -> [..., *out]. No `hidden`: linear.
+
+    init: lecun_normal (zero biases), or torch, PyTorch's default initialisation of a linear layer.
+    """
 
     def module(out: tuple[int, ...], event_ndims: int = 1, zero_head: bool = False) -> nn.Module:
-        return Mlp(tuple(hidden), activation, tuple(out), event_ndims, zero_head, compute_dtype(dtype))
+        return Mlp(tuple(hidden), activation, tuple(out), event_ndims, zero_head, compute_dtype(dtype), init)
 
     return Net(module)
 
@@ -31,6 +34,7 @@ class Mlp(nn.Module):
     event_ndims: int
     zero_head: bool
     dtype: Any
+    weights: str  # the argument `init` of `mlp`: linen has a method of that name
 
     @nn.compact
     def __call__(self, x: Array, context: Array | None = None) -> Array:
@@ -42,7 +46,9 @@ class Mlp(nn.Module):
         sizes = (*self.hidden, math.prod(self.out))
         for i, size in enumerate(sizes):
             head = i == len(self.hidden)
-            options = dict(dtype=self.dtype, **inits(zero=head and self.zero_head))
+            zero = head and self.zero_head
+            start = torch_inits(h.shape[-1]) if self.weights == "torch" and not zero else inits(zero)
+            options = dict(dtype=self.dtype, **start)
             h = nn.Dense(size, name="head" if head else f"dense_{i}", **options)(h)
             if i == 0 and context is not None:
                 shift = nn.Dense(size, use_bias=False, name="context", **options)(context)

@@ -17,12 +17,14 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from vaeflow.model import Array
 
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu", "leaky_relu", "softplus", "sigmoid"]
 Dtype = Literal["float32", "bfloat16"]
+Init = Literal["lecun_normal", "torch"]
 
 
 class Net(NamedTuple):
@@ -40,6 +42,19 @@ def inits(zero: bool = False) -> dict[str, Any]:
     """Initialisers of every layer here: LeCun normal kernels (variance 1 / fan in) and zero biases; all zeros for `zero`."""
     kernel = nn.initializers.zeros_init() if zero else nn.initializers.lecun_normal()
     return {"kernel_init": kernel, "bias_init": nn.initializers.zeros_init()}
+
+
+def torch_inits(fan_in: int) -> dict[str, Any]:
+    """PyTorch's default initialisers of a linear layer: kernel and bias are both uniform on (-1, 1) / sqrt(fan_in).
+
+    PyTorch draws the kernel by kaiming_uniform_(a=sqrt(5)), whose bound sqrt(6 / (1 + a^2) / fan_in) is 1 / sqrt(fan_in).
+    """
+    bound = fan_in**-0.5
+
+    def uniform(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return {"kernel_init": uniform, "bias_init": uniform}
 
 
 def flatten(x: Array, event_ndims: int) -> Array:
