@@ -98,8 +98,9 @@ def posterior_means(model: Model) -> Example:
 def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> dict[str, Any]:
     """{neg_elbo, recon, kl, each with `_se`, kl_kind, kl_per_dim or kl_per_level, active_units, latent_units, unit_variance} over a split.
 
-    unit_variance is Var_x E_q[z] of every unit, active are those above ACTIVE, kl_active_units those of a KL above ACTIVE_KL. Of a hierarchy active_units and latent_units are the sums
-    over its levels, active_per_level and units_per_level say them one by one. Latents that are codes (integers) have no units.
+    unit_variance is Var_x E_q[z] of every unit, active are those above ACTIVE; kl_active_units counts the dimensions whose KL exceeds
+    ACTIVE_KL. Of a hierarchy active_units and latent_units are the sums over its levels, active_per_level and units_per_level say them one
+    by one. Latents that are codes (integers) have no units.
     """
     assert model.latent is not None
     totals, vectors = [], {}
