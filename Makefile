@@ -15,8 +15,8 @@ CONFIG ?= configs/digits_vae.py
 ARGS ?=
 JOBS ?= 2
 
-# runs/NAME or runs/NAME_ROW, as experiments.train itself would choose
-WORKDIR ?= runs/$(subst :,_,$(subst .py,,$(notdir $(CONFIG))))
+# Empty: the one that experiments.train chooses, runs/NAME_ROW with +KEY=VALUE for what ARGS overrides
+WORKDIR ?=
 
 # An environment stays with the accelerator that it was made for.
 ACCELS := cpu cuda12 cuda13 tpu
@@ -45,7 +45,7 @@ help:
 	EOF
 
 train: install
-	@$(PY) -m experiments.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+	@$(PY) -m experiments.train --config=$(CONFIG) $(if $(WORKDIR),--workdir=$(WORKDIR)) $(ARGS)
 
 # The tests run on CPU, on fake devices too, wherever they run; JAX_PLATFORMS=cuda lets them see a GPU. What they compile is kept
 # between processes and between runs.

@@ -22,6 +22,10 @@ def main(argv: list[str]) -> None:
     p.add_argument("--list", action="store_true", help="every check with its settings and their defaults, and exit")
     flags, overrides = parse_config(p, argv, "--")
     compilation_cache()  # before jax is imported
+    from vaeflow import launch
+
+    if flags.workdir is not None:
+        launch.introduce("diagnosing", flags.workdir)
     from vaeflow import diagnose
 
     if flags.list:

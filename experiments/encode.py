@@ -18,6 +18,9 @@ def main(argv: list[str]) -> None:
     p.add_argument("--output", type=path, help="an npz file; default: encoded_SPLIT.npz in the workdir")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
+    from vaeflow import launch
+
+    launch.introduce("encoding with", flags.workdir)
     from vaeflow import outputs
 
     outputs.encode(flags.workdir, flags.split, flags.output, overrides)

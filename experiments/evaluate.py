@@ -20,7 +20,8 @@ def main(argv: list[str]) -> None:
     compilation_cache()  # before jax is imported
     from vaeflow import launch
 
-    launch.conclude(flags.workdir, split=flags.split, overrides=overrides)
+    launch.introduce("evaluating", flags.workdir)
+    launch.evaluate_run(flags.workdir, split=flags.split, overrides=overrides)
 
 
 if __name__ == "__main__":

@@ -47,9 +47,13 @@ def main(argv: list[str]) -> None:
     p.add_argument("--output", type=path, help="the figures' folder; default: explore in the workdir, of several runs this folder")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
-    from vaeflow import explore
+    from vaeflow import launch
 
     runs = [*([flags.workdir] if flags.workdir else []), *flags.workdirs]
+    for one in runs:
+        launch.introduce("exploring", one)
+    from vaeflow import explore
+
     options = dict(examples=flags.examples, split=flags.split, seed=flags.seed, label=flags.label, output=flags.output)
     explore.explore(runs, flags.show, overrides=overrides, **options)
 

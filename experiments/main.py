@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from vaeflow import progress
 from vaeflow.errors import RunFailed, Stopped, UserError
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -17,7 +18,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     """main(argv) with every UserError as one line: exit code 2 for a wrong command, 1 for a run that failed,
     128 + signal for one that a signal stopped."""
     try:
-        main(sys.argv[1:])
+        with progress.reporting():
+            main(sys.argv[1:])
         sys.stdout.flush()
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

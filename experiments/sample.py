@@ -19,6 +19,9 @@ def main(argv: list[str]) -> None:
     p.add_argument("--label", type=int, default=-1, help="conditional models: the class to draw (default: all in turn)")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
+    from vaeflow import launch
+
+    launch.introduce("sampling from", flags.workdir)
     from vaeflow import outputs
 
     outputs.draw_samples(flags.workdir, flags.seed, flags.label, overrides)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
 from vaeflow.config import load, override, rows
@@ -19,7 +17,7 @@ A config FILE is Python and is executed. --config.KEY=VALUE overrides any value 
 def main(argv: list[str]) -> None:
     p = parser(__doc__, EXAMPLES)
     p.add_argument("--config", help="configs/NAME.py or configs/NAME.py:ROW")
-    p.add_argument("--workdir", type=path, help="where everything of the run goes (default: runs/NAME or runs/NAME_ROW)")
+    p.add_argument("--workdir", type=path, help="where everything of the run goes (default: runs/NAME_ROW, and +KEY=VALUE of overrides)")
     p.add_argument("--list", action="store_true", help="every config and row with its first line, and exit")
     p.add_argument("--dry_run", action="store_true", help="the resolved config, parameters, FLOPs per step and memory, and exit")
     p.add_argument("--distributed", action="store_true", help="several processes; found by themselves on SLURM and TPU pods")
@@ -33,16 +31,17 @@ def main(argv: list[str]) -> None:
         return
     if not flags.config:
         raise UserError("--config is missing; --list shows every config, --help three commands")
-    config = load(flags.config)
+    config, file = load(flags.config), load(flags.config)
     for key, text in overrides:
         override(config, key, text)
-    file, _, row = flags.config.partition(":")
-    workdir = flags.workdir or Path("runs") / "_".join(filter(None, (Path(file).stem, row)))
     compilation_cache()
     from vaeflow import launch  # it imports jax where there is something to train: a mistyped flag, a finished run answer at once
 
+    workdir = flags.workdir or launch.default_workdir(flags.config, config, file)
     processes = (flags.coordinator, flags.processes, flags.process)
     joined = flags.distributed or processes != ("", 0, -1)
+    if flags.process <= 0:
+        print(" ".join(["train", flags.config, *(f"--config.{key}={text}" for key, text in overrides), f"--workdir={workdir}"]), flush=True)
     launch.launch(config, workdir, flags.dry_run, processes if joined else None, flags.config)
 
 

@@ -19,6 +19,7 @@ from tests.commands import FLOW, call, refusal
 from tests.data_toys import images, save_png
 from tests.runs import ROOT, SMALL, environment
 from vaeflow import config as configs
+from vaeflow import launch
 from vaeflow.report import read_metrics
 from vaeflow.stored import committed_steps
 
@@ -117,8 +118,14 @@ def test_list_shows_every_config_and_row():
 def test_help_shows_three_commands_that_run(command, monkeypatch):
     """They parse, their configs and overrides exist, and each ends in one call of the library."""
     ran = []
+    monkeypatch.setattr(launch, "introduce", lambda *_: None)
     for module, function, result in (
-        *(("launch", "launch", None), ("launch", "conclude", None), ("outputs", "draw_samples", None), ("outputs", "encode", None)),
+        *(
+            ("launch", "launch", None),
+            ("launch", "evaluate_run", None),
+            ("outputs", "draw_samples", None),
+            ("outputs", "encode", None),
+        ),
         *(("compare", "compare", None), ("explore", "explore", None), ("diagnose", "diagnose", None)),
         ("data.prepared", "prepare", (Path("data"), True)),
     ):

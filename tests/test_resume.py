@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +94,28 @@ def test_a_non_finite_loss_stops_the_run_and_is_never_saved(tmp_path):
     last = tmp_path / "nan" / "checkpoints" / "last"
     if last.exists() and any(last.iterdir()):
         assert all(np.isfinite(leaf).all() for leaf in state(tmp_path / "nan").values())
+
+
+def results(workdir: Path) -> dict:
+    """results.json without the times of the clock."""
+    found = json.loads((workdir / "results.json").read_text())
+    return {key: value for key, value in found.items() if key not in ("seconds", "seconds_trained")}
+
+
+@pytest.mark.parametrize("at", ["checkpoints/last/1500/sha256.json", "results.json", "figures/samples.png"])
+def test_kill_9_after_training_leaves_nothing_out(uninterrupted, tmp_path, at):
+    """Before the evaluation, before and while the figures are drawn: the same command makes what is missing."""
+    killed = tmp_path / "killed"
+    process = start(*words(killed))
+    until = time.monotonic() + 120
+    while not (killed / at).exists():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    code, out, err = run(*words(killed))
+    assert code == 0, err
+    assert results(killed) == results(uninterrupted)
+    assert results(killed)["figures"] and all((killed / name).stat().st_size > 1000 for name in results(killed)["figures"])
+    assert "figures:" in out
+    assert_same_run(uninterrupted, killed)

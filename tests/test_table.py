@@ -15,6 +15,7 @@ import pytest
 from tests.commands import call, refusal
 from tests.runs import ROOT, environment
 from vaeflow import cells, table, tabulate, together, workdir
+from vaeflow.files import with_values
 
 TABLE = '''"""A table for the tests."""
 from configs import digits_vae
@@ -129,9 +130,9 @@ def test_other_values_have_cells_and_files_of_their_own(folder):
 
 
 def test_names_of_many_values_are_cut_and_stay_different(tmp_path):
-    names = [table.with_values("table_digits", [f"optim.learning_rate={'0' * 300}{n}", "data.name=é/è"]) for n in range(2)]
+    names = [with_values("table_digits", [f"optim.learning_rate={'0' * 300}{n}", "data.name=é/è"]) for n in range(2)]
     assert names[0] != names[1] and names[0].startswith("table_digits+optim.learning_rate=000")
-    for name in (*names, table.with_values("table_digits", ["x=" + "é" * 200])):
+    for name in (*names, with_values("table_digits", ["x=" + "é" * 200])):
         (tmp_path / f"{name}.json.tmp").mkdir()
 
 

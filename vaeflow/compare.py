@@ -25,7 +25,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         raise UserError(
             f"--output={str(output)!r} must be a .png file, and not {densities.name} or {plane.name}, which are drawn beside it"
         )
-    rows, curves, planes = [], {}, {}
+    rows, curves, planes, others = [], {}, {}, {}
     for name, directory in names(directories).items():
         workdir.read_config(directory)
         path = directory / "results.json"
@@ -40,6 +40,8 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
             results["trained_by"] = commit[:7] + "+changes" * bool(results.get("trained_changed"))
         rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
         curves[name] = read_metrics(directory)
+        if more := sorted(one.name for one in directory.glob("results*.json") if one != path):
+            others[name] = more
         if "integral" in results:
             planes[name] = directory, results
     if not rows:
@@ -49,6 +51,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
     kept = [i for i in range(len(_COLUMNS) + 1) if any(row[i] != "" for row in rows)]
     titles = ["run", *(title for _, title in _COLUMNS)]
     print(table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], markdown=markdown))
+    print("\nnumbers from results.json of each run" + "".join(f"; not read, {name}: {', '.join(more)}" for name, more in others.items()))
     print(f"\n{figures.draw_curves(curves, output)}")
     if figures.draw_planes(curves, plane):
         print(plane)

@@ -22,6 +22,7 @@ from vaeflow.likelihood import average, log_likelihood, mean_se
 from vaeflow.model import Array, Model, Params
 from vaeflow.parallel import Devices
 from vaeflow.passes import Example, gather, make_pass
+from vaeflow.progress import phase
 
 
 def eval_key(seed: int) -> Array:
@@ -94,9 +95,9 @@ def results(model: Model, params: Params, source: Source, name: str, config: Any
 
 def measured(
     model: Model, params: Params, source: Source, name: str, config: Any, devices: Devices | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, np.ndarray], grid.Density | None]:
     """(everything that results.json says about the split `name`: plain numbers, strings and lists; {log_prob: [N]} of its examples, where
-    there is one: two runs compare by the differences on the same examples).
+    there is one: two runs compare by the differences on the same examples; the density on a grid, of two-dimensional data).
 
     `config` is the run's: its eval.k, eval.chunk, eval.batch, seed and data.binarize count.
     """
@@ -107,11 +108,14 @@ def measured(
     out: dict[str, Any] = {"split": name, "examples": len(split.x), "units": "nats per example", "binarize": config.data.binarize}
     out |= {"density": model.density, "note": model.note}
     if model.latent is not None:
-        out |= latent_terms(model, params, split, key, **options)
+        with phase(f"ELBO and active units, {name} split"):
+            out |= latent_terms(model, params, split, key, **options)
         top = max(source.levels - 1, 1) if config.data.binarize != "dynamic" else 1
-        out |= information_terms(model, params, split, key, top=top, **options) | {"warnings": collapse_warnings(out)}
+        with phase("mutual information and aggregate posterior"):
+            out |= information_terms(model, params, split, key, top=top, **options) | {"warnings": collapse_warnings(out)}
     if model.log_prob is not None:
-        found = log_likelihood(model, params, split, key, k=k, chunk=config.eval.chunk, **options)
+        with phase(f"log-likelihood{'' if model.density == 'exact' else f', {k} draws per example'}, {name} split"):
+            found = log_likelihood(model, params, split, key, k=k, chunk=config.eval.chunk, **options)
         out |= likelihood_terms(model, found, k)
         own["log_prob"] = found["log_prob"]
         if source.levels and split.x.ndim == 4 and not model.note:
@@ -122,13 +126,18 @@ def measured(
             out["true_nll"] = -float(truth.mean())
             out["kl_to_truth"], out["kl_to_truth_se"] = mean_se(truth - found["log_prob"])
     if model.terms is not None:
-        for term, values in gather(make_pass(own_terms(model), split, key, **options)(params)).items():
+        with phase("terms of the model"):
+            terms = gather(make_pass(own_terms(model), split, key, **options)(params))
+        for term, values in terms.items():
             out[term], out[f"{term}_se"] = mean_se(values)
+    plane = None
     if grid.applies(model, split.x):
-        out["integral"] = grid.density(model, params, split, key, devices=devices).integral
+        with phase("density on a grid"):
+            plane = grid.density(model, params, split, key, devices=devices)
+        out["integral"] = plane.integral
     device = jax.devices()[0]
     out |= {"device": device.device_kind, "platform": device.platform, "device_count": 1 if devices is None else devices.count}
-    return out | {"seconds": time.perf_counter() - started}, own
+    return out | {"seconds": time.perf_counter() - started}, own, plane
 
 
 def pass_options(source: Source, config: Any, devices: Devices | None = None) -> dict[str, Any]:
@@ -140,10 +149,14 @@ def likelihood_terms(model: Model, found: dict[str, np.ndarray], k: int) -> dict
     """The summary of `log_likelihood`: nll, its standard errors and, for importance weights, their diagnostics."""
     nll, se = mean_se(-found["log_prob"])
     out: dict[str, Any] = {"nll": nll, "nll_se": se}
-    if model.density != "weight":
-        return out | {"estimator": "exact" if model.density == "exact" else "bound"}
+    if model.density == "exact":
+        return out | {"estimator": "exact"}
+    if model.density == "bound" and "se" not in found:  # no draw in it
+        return out | {"estimator": "bound"}
     monte_carlo = np.sqrt((np.asarray(found["se"], np.float64) ** 2).sum()) / len(found["se"])
-    out |= {"estimator": f"IWAE-{k}", "k": k, "nll_mc_se": float(monte_carlo)}
+    out |= {"estimator": f"IWAE-{k}" if model.density == "weight" else f"bound, mean of {k} draws", "k": k, "nll_mc_se": float(monte_carlo)}
+    if model.density == "bound":
+        return out
     out["ess"] = float(found["ess"].mean(dtype=np.float64))
     out["elbo_k"], out["elbo_k_se"] = mean_se(found["elbo"])
     if np.isfinite(found["pareto_k"]).any():

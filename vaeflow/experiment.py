@@ -13,9 +13,10 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vaeflow import data, models, optim, parallel, stages, train
+from vaeflow import data, models, optim, parallel, progress, stages, train
 from vaeflow.build import Count, Seed, call
 from vaeflow.config import VALUES, check_sections, plain
+from vaeflow.dependence import reads
 from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, split_params
 from vaeflow.stored import committed_steps
@@ -47,10 +48,16 @@ class Experiment(NamedTuple):
     optim: optim.Optim
     eval: Eval
     tx: optax.GradientTransformation
+    parameters: int = 0  # trained ones
 
     @property
     def batch(self) -> int:
         return self.config.data.batch
+
+    @property
+    def validates(self) -> bool:
+        """True if there is a validation split and the model has a number for it."""
+        return self.source.val is not None and any(part is not None for part in (self.model.log_prob, self.model.latent, self.model.terms))
 
 
 # What would change the data if it were read, by kinds that do not read it: set, it is a mistake. (A folder may be set for all.)
@@ -85,9 +92,10 @@ def make(config: ConfigDict, directory: Path | None = None, source: data.Source 
     mapping = call(parallel.Config, plain(config.devices), "devices")
     platform()
     devices = parallel.make(mapping)
-    source = data.load(config.data, config.seed) if source is None else source
+    if source is None:
+        with progress.phase(f"loading data: {data_name(config.data)}"):
+            source = data.load(config.data, config.seed)
     devices.slots(config.data.batch)
-    _accumulates(training.accumulate, config.data.batch // devices.count, model)
     if devices.count > 1 and config.model.get("restart"):
         raise UserError(
             f"model.restart={config.model.restart:g} is for one device: the mean of several devices' encodings is none; set it to 0"
@@ -96,24 +104,45 @@ def make(config: ConfigDict, directory: Path | None = None, source: data.Source 
     if source.val is None and (training.patience or evaluation.params == "best"):
         key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
         raise UserError(f"{key} needs a validation split, and there is none: set data.val or data.val_fraction")
+    if model.log_prob is None and model.terms is None and (training.patience or evaluation.params == "best"):
+        key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
+        raise UserError(f"{key} needs a validation loss, and model.kind={config.model.kind!r} has no density: set it to 0, or to 'last'")
     experiment = Experiment(config, model, source, devices, training, optimiser, evaluation, tx)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
+    with progress.phase("building the model"):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
+        _accumulates(experiment, shapes)
     if "fixed" in shapes and not config.fixed_from and directory is not None:  # without a workdir it is looked at, not run
         raise UserError("config.fixed_from='' is impossible here: this model learns from another one; name the workdir of that one's run")
     frozen = frozenset() if goes_on else stages.from_elsewhere(shapes, config)[1]
-    if not jax.tree.leaves(split_params(shapes, frozen)[0]):
+    trained = jax.tree.leaves(split_params(shapes, frozen)[0])
+    if not trained:
         why = f"model.kind={config.model.kind!r} has none"
         if config.fixed_from:
             why = f"config.fixed_from={config.fixed_from!r} keeps all of them"
         raise UserError(f"there are no parameters to train: {why}")
-    return experiment
+    return experiment._replace(parameters=sum(leaf.size for leaf in trained))
 
 
-def _accumulates(parts: int, share: int, model: Model) -> None:
-    """UserError: the batch that a device steps on cannot be cut into so many parts."""
+def data_name(section: Mapping[str, Any]) -> str:
+    """The data of a config in a word or two: `tfds mnist`, `csv table.csv`."""
+    return " ".join(filter(None, (str(section.get("kind", "")), section.get("name") or Path(section.get("path") or "").name)))
+
+
+def headline(x: Experiment) -> str:
+    """One line of what is trained: data, devices, steps."""
+    splits = ", ".join(f"{len(split.x):,} {name}" for name, split in x.source.splits().items())
+    event, kind = list(x.source.train.x.shape[1:]), jax.devices()[0].device_kind
+    steps = f"{x.parameters:,} parameters; {x.train.steps:,} steps of {x.batch} examples"
+    return f"{data_name(x.config.data)}: {splits} examples {event}; {steps} on {x.devices.count} x {kind} ({x.devices.mapping})"
+
+
+def _accumulates(x: Experiment, params: Params) -> None:
+    """UserError: the batch of a device cannot be divided into train.accumulate micro-batches. An `update` that reads the batch (batch
+    statistics) needs all of it at once; one that reads the parameters alone (a moving average of them) does not."""
+    parts, share, update = x.train.accumulate, x.batch // x.devices.count, x.model.update
     if share % parts:
         raise UserError(f"train.accumulate={parts} does not divide the {share} examples that a device steps on (data.batch)")
-    if parts > 1 and model.update is not None:
+    if parts > 1 and update is not None and reads(update, (params, jax.random.key(0), first_batch(x), jnp.zeros((), jnp.int32)), 2):
         raise UserError(f"train.accumulate={parts} is impossible with batch statistics, which are those of a whole batch; set it to 1")
 
 

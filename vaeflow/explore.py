@@ -10,6 +10,7 @@ from vaeflow import compare, data, figures, outputs, views, workdir
 from vaeflow.build import SEEDS
 from vaeflow.errors import UserError, unknown
 from vaeflow.launch import Overrides, named_split
+from vaeflow.progress import phase
 from vaeflow.report import read_metrics
 
 
@@ -41,7 +42,9 @@ def explore(
         found |= {name: functools.partial(view, run) for name, view in views.VIEWS.items()}
     for name in names:
         try:
-            print(*found[name](), sep="\n", flush=True)
+            with phase(f"drawing {name}"):
+                drawn = found[name]()
+            print(*drawn, sep="\n", flush=True)
         except views.Inapplicable as error:
             if show:
                 raise
@@ -51,9 +54,10 @@ def explore(
 def _load(directory: Path, output: Path, examples: tuple[int, ...], split: str, seed: int, label: int, overrides: Overrides) -> views.Run:
     if seed not in SEEDS:
         raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
-    model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
-    outputs.conditions(directory, config, 1, label)  # a label that cannot be drawn
-    source = data.load(config.data, config.seed)
+    with phase("loading the run and its data"):
+        model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
+        outputs.conditions(directory, config, 1, label)  # a label that cannot be drawn
+        source = data.load(config.data, config.seed)
     name = named_split(source, split)
     chosen = source.split(name)
     for i in examples:

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+_LONGEST = 200  # bytes of a name: file systems accept 255, and temporary files append to it
+
+
+def with_values(name: str, values: Sequence[str]) -> str:
+    """The name of a file or folder whose content has other values than `name`'s: NAME+KEY=VALUE+..., for example `digits_vae+seed=1`.
+
+    A name that is too long for a file system is cut and ends in a hash of the whole.
+    """
+    whole = "+".join([name, *(text.replace("/", "_") for text in values)])
+    if len(whole.encode()) <= _LONGEST:
+        return whole
+    return f"{whole.encode()[: _LONGEST - 17].decode(errors='ignore')}+{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
 
 @contextlib.contextmanager

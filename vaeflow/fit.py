@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow import data, evaluate, train
+from vaeflow import data, evaluate, progress, train
 from vaeflow.errors import Stopped
 from vaeflow.experiment import Experiment
 from vaeflow.ledger import Ledger
@@ -55,7 +55,8 @@ class _Loop:
 
     def run(self) -> Finished:
         x, ledger = self.x, self.ledger
-        state, fixed = ledger.begin(self.bar.say)
+        with progress.phase("initial parameters, or the newest checkpoint"):
+            state, fixed = ledger.begin(self.bar.say)
         feed, shared, dispatch = self.program(fixed)
         validate = self._validator()
         step, rate, fresh = int(state.step), 0.0, True
@@ -70,8 +71,9 @@ class _Loop:
                     raise stopped(received, step, self.directory)
                 self.profile(step)
                 began = time.perf_counter()
-                state, log = dispatch(state, shared._replace(count=x.devices.replicate(np.int32(count))), feed.chunk(step, count))
-                log = {name: np.asarray(value) for name, value in jax.device_get(log).items()}
+                with progress.phase("compiling the training step") if fresh else contextlib.nullcontext():
+                    state, log = dispatch(state, shared._replace(count=x.devices.replicate(np.int32(count))), feed.chunk(step, count))
+                    log = {name: np.asarray(value) for name, value in jax.device_get(log).items()}
                 took = time.perf_counter() - began
                 self.seconds["compile" if fresh else "steps"] += took
                 rate, fresh = (0.0 if fresh else count / took), False
@@ -81,7 +83,8 @@ class _Loop:
                 result = None
                 if validate is not None and ledger.evaluates(step):
                     began = time.perf_counter()
-                    result = validate(train.eval_params(state, shared.fixed))
+                    with progress.phase(f"validation at step {step:,}"):
+                        result = validate(train.eval_params(state, shared.fixed))
                     self.seconds["eval"] += time.perf_counter() - began
                 ledger.boundary(step, state, result)
                 self._committed(wait=bool(ledger.book.done))
@@ -110,7 +113,7 @@ class _Loop:
 
     def _validator(self) -> Any:
         x = self.x
-        if x.source.val is None:
+        if x.source.val is None or not x.validates:
             return None
         return evaluate.make_validate(
             x.model, x.source.val, x.source.levels, x.config.data.binarize, x.config.seed, x.eval.batch, x.devices

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from vaeflow import workdir
+from vaeflow import progress, workdir
 from vaeflow.config import plain
 from vaeflow.errors import UserError
+from vaeflow.files import with_values
 
 Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and their text on the command line
 
@@ -19,31 +20,45 @@ Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and the
 def launch(
     config: ConfigDict, directory: Path, dry_run: bool = False, processes: tuple[str, int, int] | None = None, name: str = ""
 ) -> None:
-    """experiments.train: the whole of a run, from its checked config (called `name`) to its table and figures."""
+    """experiments.train: the whole of a run, from its config (called `name`) to its table and figures.
+
+    The config's values are checked before they are compared with those of a run in the directory.
+    """
     _check_processes(*processes or ("", 0, -1))
-    if not dry_run and workdir.is_finished(directory, config):
+    same = not workdir.differences(directory, config)
+    if not dry_run and same and workdir.is_finished(directory, config) and has_figures(directory):
         print(f"{directory} is finished; its results:\n")
         show(directory)
         if plain(workdir.read_config(directory).eval) != plain(config.eval):
             print("\nconfig.eval is another one now; its numbers come from experiments.evaluate with the same values")
         return
-    from vaeflow import dryrun, experiment, fit, parallel  # jax, Orbax and the rest take seconds to import
-
+    with progress.phase("importing jax"):
+        from vaeflow import dryrun, experiment, fit, parallel  # jax, Orbax and the rest take seconds to import
     if processes is not None:
         parallel.distributed(*processes)
-    x = experiment.make(config, directory)
+    x = experiment.make(config, directory if same else None)
     if dry_run:
         print(dryrun.report(x))
         return
+    workdir.must_agree(directory, config)
+    if not x.devices.primary:
+        progress.mute()
     with workdir.lock(directory) if x.devices.primary else workdir.no_lock():
         if x.devices.primary:
             workdir.prepare(directory, config, name)
             workdir.write_json(directory / "data.json", summary(x.source))
+            print(experiment.headline(x), flush=True)
         finished = fit.fit(x, directory)
         if x.devices.primary:
-            print(f"{finished.reason}\n")
+            print(f"{finished.reason}\n", flush=True)
             conclude(directory, x.source)
     parallel.barrier("concluded")
+
+
+def default_workdir(name: str, config: ConfigDict, file: ConfigDict) -> Path:
+    """runs/NAME_ROW of a config called `name`, with +KEY=VALUE for every value that differs from its `file` and changes what is learned."""
+    path, _, row = name.partition(":")
+    return Path("runs") / with_values("_".join(filter(None, (Path(path).stem, row))), workdir.changed_values(file, config))
 
 
 def _check_processes(coordinator: str, processes: int, process: int) -> None:
@@ -63,37 +78,104 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
         raise UserError(f"--coordinator={coordinator!r}: the host {host!r} is not found ({error.strerror})") from None
 
 
-def conclude(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> None:
-    """experiments.evaluate: the table of a split from the run's checkpoint, results.json and the figures."""
+class Measured(NamedTuple):
+    """What `measure` returns: a run, its numbers on one split, and where they are stored."""
+
+    model: Any
+    params: Any
+    config: Any
+    source: Any
+    path: Path
+    grid: Any  # the density of two-dimensional data, see vaeflow/grid.py, or None
+
+
+def conclude(directory: Path, source: Any = None) -> None:
+    """What is still missing after training: results.json, then the figures; and the table."""
+    config: Any = workdir.read_config(directory)
+    measured = workdir.is_finished(directory, config)
+    if measured:
+        asked, found = plain(config.eval), workdir.read_json(directory / "results.json")
+        measured = found.get("eval", asked) == asked
+    if not measured:
+        _draw(directory, measure(directory, source))
+    elif not has_figures(directory):
+        _draw(directory, _load(directory, source)._replace(path=directory / "results.json"))
+    show(directory)
+
+
+def evaluate_run(directory: Path, split: str = "", overrides: Overrides = ()) -> None:
+    """experiments.evaluate: the table of a split from the run's checkpoint; its results file and the figures of these parameters."""
+    found = measure(directory, None, split, overrides)
+    _draw(directory, found)
+    show(directory, found.path.name)
+
+
+def _draw(directory: Path, found: Measured) -> None:
+    """The figures of a run, whose names are then added to its results file. Other parameters than the run's own have a folder of theirs."""
     from vaeflow import figures
     from vaeflow.report import read_metrics
 
-    model, params, config, source, path = measure(directory, source, split, overrides)
-    drawn = figures.draw_all(model, params, source, config, read_metrics(directory), directory / "figures")
-    results = workdir.read_json(path) | {"figures": [str(figure.relative_to(directory)) for figure in drawn]}
-    workdir.write_json(path, results)
-    show(directory, path.name)
+    own = workdir.read_config(directory).eval.params
+    folder = "figures" if found.config.eval.params == own else with_values("figures", [f"eval.params={found.config.eval.params}"])
+    rows = read_metrics(directory)
+    drawn = figures.draw_all(found.model, found.params, found.source, found.config, rows, directory / folder, found.grid)
+    names = {"figures": [str(figure.relative_to(directory)) for figure in drawn]}
+    workdir.write_json(found.path, workdir.read_json(found.path) | names)
 
 
-def measure(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> tuple[Any, Any, Any, Any, Path]:
-    """The numbers of a split, without figures: (model, params, config, source, the file that has them).
+def has_figures(directory: Path) -> bool:
+    """True if the figures of results.json are drawn: it names them after the last one."""
+    return bool(workdir.read_json(directory / "results.json").get("figures"))
 
-    The split that `named_split` gives for "" is the run's own: its numbers are in results.json, others' in results_SPLIT.json, the
-    log-densities of its examples beside them as npz.
+
+def measure(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> Measured:
+    """The numbers of a split, without figures.
+
+    The split that `named_split` gives for "" is the run's own: its numbers are stored in results.json, those of others in
+    results_SPLIT.json, those of other values than the run's in results+eval.k=1000.json; the log-densities of the examples beside them as
+    npz.
     """
-    from vaeflow import data, evaluate, parallel
+    from vaeflow import evaluate, parallel
     from vaeflow.files import write_npz
 
-    loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=workdir.AFTER)
-    model, params, config = loaded
-    source = data.load(config.data, config.seed) if source is None else source
-    split, own = named_split(source, split), named_split(source)
-    results, examples = evaluate.measured(model, params, source, split, config, parallel.for_evaluation(config.devices.mapping))
-    path = directory / ("results.json" if split == own else f"results_{split}.json")
+    run = _load(directory, source, overrides)
+    name, own = named_split(run.source, split), named_split(run.source)
+    results, examples, grid = evaluate.measured(
+        run.model, run.params, run.source, name, run.config, parallel.for_evaluation(run.config.devices.mapping)
+    )
+    path = directory / results_name(workdir.read_config(directory), run.config, "" if name == own else name)
     write_npz(path.with_suffix(".npz"), examples)
-    # The numbers are there, whatever becomes of the pictures.
-    workdir.write_json(path, results | workdir.provenance(directory, config) | {"figures": []})
-    return model, params, config, source, path
+    # The numbers are stored before the figures are drawn.
+    workdir.write_json(path, results | {"eval": plain(run.config.eval)} | workdir.provenance(directory, run.config))
+    return run._replace(path=path, grid=grid if name == own else None)  # the figures are of the run's own split
+
+
+def results_name(run: ConfigDict, config: ConfigDict, split: str = "") -> str:
+    """The file of the numbers that `config` asks for, of a run with the config `run`: results.json, or results_SPLIT+eval.KEY=VALUE.json
+    with what differs."""
+    changed = [f"eval.{key}={value}" for key, value in sorted(config.eval.items()) if run.eval.get(key) != value]
+    return f"{with_values('_'.join(filter(None, ('results', split))), [text for text in changed if not _is_speed(text)])}.json"
+
+
+def _is_speed(text: str) -> bool:
+    """Values of config.eval that do not change a number."""
+    return text.startswith(("eval.batch=", "eval.chunk="))
+
+
+def _load(directory: Path, source: Any = None, overrides: Overrides = ()) -> Measured:
+    from vaeflow import data
+
+    with progress.phase("loading the parameters"):
+        loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=workdir.AFTER)
+    model, params, config = loaded
+    return Measured(model, params, config, data.load(config.data, config.seed) if source is None else source, Path(), None)
+
+
+def introduce(command: str, directory: Path) -> None:
+    """Print what a command works on, before anything slow is imported. UserError: this is no workdir."""
+    config: Any = workdir.read_config(directory)
+    data = " ".join(str(config.data[key]) for key in ("kind", "name") if config.get("data", {}).get(key))
+    print(f"{command} {directory}: {workdir.name_of(directory) or 'a run'}, seed {config.get('seed')}, data {data}", flush=True)
 
 
 def named_split(source: Any, split: str = "") -> str:
@@ -122,6 +204,10 @@ def show(directory: Path, name: str = "results.json") -> None:
 
     results = workdir.read_json(directory / name)
     print(format_results(results))
-    print("\nfigures:")
-    for figure in results["figures"]:
+    if results.get("figures"):
+        print("\nfigures:")
+    for figure in results.get("figures", ()):
         print(f"  {directory / figure}")
+    others = sorted(path.name for path in directory.glob("results*.json") if path.name != name)
+    if others:
+        print(f"\nthese numbers are in {name}; others: {', '.join(others)}")

@@ -94,20 +94,22 @@ class Ledger:
         raise RunFailed(f"non-finite at step {at}: {', '.join(bad) or 'a parameter'}; {where}. Lower optim.learning_rate or set optim.clip")
 
     def evaluates(self, step: int) -> bool:
-        """Whether the validation loss is due after `step` steps."""
+        """True if a validation is due after `step` steps."""
         t = self.x.train
-        return self.x.source.val is not None and (step >= t.steps or step % t.eval_every == 0)
+        return self.x.validates and (step >= t.steps or step % t.eval_every == 0)
 
     def boundary(self, step: int, state: State, result: Mapping[str, float] | None) -> None:
         """What is due after `step` steps: the row of a validation (`result`, where `evaluates`), the end, checkpoints."""
         t, end, better = self.x.train, step >= self.x.train.steps, False
         if result is not None:
-            if not np.isfinite(result["loss"]):
-                self.fail(step, [f"validation loss={result['loss']}"])
+            shown = {"loss": result["loss"]} if "loss" in result else result
+            if bad := [f"validation {name}={value}" for name, value in shown.items() if not np.isfinite(value)]:
+                self.fail(step, bad)
             self.metrics.write(step, "val", result, seconds=self.book.seconds)
             book = self.book._replace(position=self.metrics.position())
-            better = book.best is None or result["loss"] < book.best
-            book = book._replace(best=result["loss"], worse=0) if better else book._replace(worse=book.worse + 1)
+            if "loss" in result:  # a model without a density has none: `last` alone is kept
+                better = book.best is None or result["loss"] < book.best
+                book = book._replace(best=result["loss"], worse=0) if better else book._replace(worse=book.worse + 1)
             if t.patience and book.worse >= t.patience and not end:
                 book = book._replace(done=f"early stopping at step {step}: no better validation loss in {t.patience} evaluations")
             self.book = book

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow.data import Split
+from vaeflow.dependence import reads
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Model, Params
 from vaeflow.passes import Example, gather, make_pass
@@ -82,14 +83,36 @@ def importance(model: Model, k: int, chunk: int) -> Example:
     return fn
 
 
-def average(model: Model, draws: int) -> Example:
-    """One example -> log_prob: the mean of `draws` draws: the ELBO for "weight", the bound for "bound"."""
+def average(model: Model, draws: int, chunk: int = 0) -> Example:
+    """One example -> log_prob, the mean of `draws` draws: the ELBO for "weight", the bound for "bound"; of more than one draw also `se`,
+    its Monte Carlo standard error.
+
+    chunk: draws at a time (0: all). Draw i has the key fold_in(example's key, i), whatever the chunk.
+    """
     assert model.log_prob is not None
-    log_prob = model.log_prob
+    log_prob, chunk = model.log_prob, min(chunk or draws, draws)
 
     def fn(params, key, batch):
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(draws))
-        return {"log_prob": jax.vmap(lambda key: log_prob(params, key, batch)[0])(keys).mean()}
+        def draw(i: Array) -> Array:
+            return log_prob(params, jax.random.fold_in(key, i), batch)[0]
+
+        if draws == 1:
+            return {"log_prob": draw(jnp.zeros((), jnp.int32))}
+
+        def step(carry, start):
+            i = start + jnp.arange(chunk)
+            value = jax.vmap(draw)(i)
+            count, mean, squares = carry  # of the differences to the mean, which loses no digits (Welford 1962, by chunks)
+            new = jnp.minimum(chunk, draws - start)
+            here = jnp.where(i < draws, value, 0.0).sum() / new
+            apart = jnp.where(i < draws, (value - here) ** 2, 0.0).sum()
+            gap, total = here - mean, count + new
+            return (total, mean + gap * new / total, squares + apart + gap**2 * count * new / total), None
+
+        dtype = jax.eval_shape(draw, jax.ShapeDtypeStruct((), jnp.int32)).dtype
+        zero = jnp.zeros((), dtype)
+        (_, mean, squares), _ = jax.lax.scan(step, (jnp.zeros((), jnp.int32), zero, zero), jnp.arange(0, draws, chunk))
+        return {"log_prob": mean, "se": jnp.sqrt(squares / (draws - 1) / draws)}
 
     return fn
 
@@ -99,17 +122,28 @@ def log_likelihood(
 ) -> dict[str, np.ndarray]:
     """Per-example arrays [N] over a whole split; `options` are those of `passes.make_pass`.
 
-    density "exact" and "bound": log_prob alone, of one draw. "weight": log_prob (IWAE-k), elbo, ess, se (of the Monte Carlo)
-    and pareto_k (NaN when k < 21).
+    density "exact": log_prob alone. "bound": log_prob, the mean of k draws, and se (of the Monte Carlo); one draw of a model that reads no
+    key. "weight": log_prob (IWAE-k), elbo, ess, se (of the Monte Carlo) and pareto_k (NaN when k < 21).
     """
     if model.log_prob is None:
         raise UserError("this model has no density: log_prob is not available")
     if model.density != "weight":
-        return gather(make_pass(average(model, 1), split, key, batch=batch, **options)(params))
+        draws = k if model.density == "bound" and draws_noise(model, params, split) else 1
+        return gather(make_pass(average(model, draws, chunk), split, key, batch=batch, draws=draws, **options)(params))
     parts = []
     for part in make_pass(importance(model, k, chunk), split, key, batch=batch, draws=k, **options)(params):
         parts.append(part | {"pareto_k": pareto_k(part.pop("tail"))})
     return gather(iter(parts))
+
+
+def draws_noise(model: Model, params: Params, split: Split) -> bool:
+    """True if the model's log_prob depends on its key."""
+    assert model.log_prob is not None
+    one = {
+        name: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype) for name, a in (("x", split.x), ("context", split.context)) if a is not None
+    }
+    shapes = jax.eval_shape(lambda p: p, params)
+    return reads(model.log_prob, (shapes, jax.eval_shape(lambda: jax.random.key(0)), one), 1)
 
 
 def bound(model: Model, params: Params, split: Split, key: Array, *, draws: int = 1, batch: int, **options: Any) -> tuple[float, float]:

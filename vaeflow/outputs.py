@@ -13,6 +13,7 @@ from vaeflow.build import SEEDS
 from vaeflow.errors import UserError
 from vaeflow.files import write_npz
 from vaeflow.launch import Overrides, named_split
+from vaeflow.progress import phase
 
 
 def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Overrides = ()) -> None:
@@ -22,12 +23,19 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     model, params, config = workdir.load(directory, overrides, allowed=("sample",))
     n = config.sample.n
     given = conditions(directory, config, n, label)
-    x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
+    with phase(f"drawing {n:,} samples"):
+        x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
     path = directory / "samples.npz"
     _write_npz(path, {"x": x, **given})
     names = workdir.read_json(directory / "data.json")["labels"] if "label" in given else ()
     figure = figures.draw_samples(x, config, directory / "figures" / "samples_drawn.png", given.get("label"), names)
-    print(f"{n} samples, temperature {config.sample.temperature:g}, seed {seed}:\n  {path}\n  {figure}")
+    options = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in sampling_options(config)]
+    print(f"{', '.join([f'{n} samples', *options, f'seed {seed}'])}:\n  {path}\n  {figure}")
+
+
+def sampling_options(config: Any) -> list[tuple[str, Any]]:
+    """(key, value) of config.sample without the number of samples: what this model's `sample` reads."""
+    return [(key, value) for key, value in sorted(config.sample.items()) if key != "n"]
 
 
 def conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np.ndarray]:
@@ -55,10 +63,12 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
         if output.suffix != ".npz":
             raise UserError(f"--output={str(output)!r} must be an .npz file")
         _make_folder(output)
-    model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
-    source = data.load(config.data, config.seed)
+    with phase("loading the run and its data"):
+        model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
+        source = data.load(config.data, config.seed)
     split = named_split(source, split)
-    arrays = evaluate.encode(model, params, source.split(split), source, config, parallel.for_evaluation(config.devices.mapping))
+    with phase(f"encoding the {split} split"):
+        arrays = evaluate.encode(model, params, source.split(split), source, config, parallel.for_evaluation(config.devices.mapping))
     path = output or directory / f"encoded_{split}.npz"
     _write_npz(path, arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())

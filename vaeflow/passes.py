@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vaeflow import progress
 from vaeflow.data import Split, binarize_batch
 from vaeflow.model import Array, Batch, Params
 from vaeflow.parallel import Devices
@@ -28,6 +29,7 @@ Pass = Callable[..., Iterator[dict[str, np.ndarray]]]  # (params, another key in
 DISPATCH_BYTES = 64 << 20
 DISPATCH_DRAWS = 1 << 18
 RESIDENT_BYTES = 1 << 30
+_NARROWEST = 16  # examples at once, however many draws each needs
 
 # What is folded into the run's evaluation key: pictures and estimators never share a key.
 _PICTURE, _DRAW = 0, 1
@@ -49,11 +51,11 @@ def make_pass(
     batch     examples at once (rounded up to a multiple of the devices)
     levels    grey values of x when it is to be binarized dynamically, else 0
     devices   over which a batch is divided; None: the default device
-    draws     draws of the model per example: only sizes the dispatches
+    draws     draws of the model per example: sizes the dispatches, so that progress shows between them
     resident  keep the split on the device between calls (up to 1 GiB), for a pass that is run many times
     """
     size = len(split.x)
-    width = min(batch, size)
+    width = min(batch, size, max(DISPATCH_DRAWS // draws, _NARROWEST))
     if devices is not None:
         width = -(-width // devices.count) * devices.count
     batches = -(-size // width)
@@ -95,7 +97,9 @@ def make_pass(
                 kept[start] = data
             out = compiled(params, key, data)
             count = min(depth * width, size - start)
-            yield {name: np.asarray(a).reshape(depth * width, *a.shape[2:])[:count] for name, a in out.items()}
+            found = {name: np.asarray(a).reshape(depth * width, *a.shape[2:])[:count] for name, a in out.items()}
+            progress.advance(start + count, size)
+            yield found
 
     return evaluate
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaeflow import progress
 from vaeflow.errors import RunFailed, UserError
 from vaeflow.events import Events
 from vaeflow.files import append, naming
@@ -115,10 +116,10 @@ class Progress:
     def __init__(self, total: int, enabled: bool = True, every: float = 5.0):
         self._total, self._enabled, self._every = total, enabled, every
         self._times: deque[tuple[float, int]] = deque()  # (time, step) of the last half minute, for the time left
-        self._printed, self._step, self._line, self._saved = 0.0, -1, "", ""
+        self._printed, self._line, self._shown, self._saved = 0.0, "", "", ""
         self._bar: Any = None
         self._task: Any = None
-        self._terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._terminal, self._hosted = progress.terminal(), contextlib.ExitStack()
 
     def __enter__(self) -> Progress:
         if self._enabled and self._terminal:
@@ -129,10 +130,12 @@ class Progress:
             column = BarColumn(bar_width=24, style="bright_black", complete_style="green", finished_style="green")
             self._bar = Bar(column, TextColumn("{task.fields[line]}"), auto_refresh=False)
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._total, line="compiling")
+            self._task = self._bar.add_task("", total=self._total, line="")
+            self._hosted.enter_context(progress.hosted(self._show))
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._hosted.close()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -155,14 +158,20 @@ class Progress:
         while now - self._times[0][0] > 30 and len(self._times) > 2:
             self._times.popleft()
         (then, first), speed = self._times[0], f"{rate:,.{0 if rate >= 10 else 2}f} steps/s" if rate else ""
-        left = f"{_duration((self._total - step) * (now - then) / (step - first))} left" if step > first else ""
+        left = f"{progress.duration((self._total - step) * (now - then) / (step - first))} left" if step > first else ""
         words = (f"step {step:,}/{self._total:,}", f"loss {loss:.4g}", speed, left, self._saved)
         self._line = "  ".join(word for word in words if word)
         if self._bar is not None:
+            self._shown = self._line
             self._bar.update(self._task, completed=step, line=self._line, refresh=True)
         elif now - self._printed >= self._every:
             self._print(self._line)
             self._printed, self._line = now, ""
+
+    def _show(self, words: str) -> None:
+        """A phase within training (progress.py), in place of the step's line until it ends."""
+        if self._bar is not None:
+            self._bar.update(self._task, line=words or self._shown, refresh=True)
 
     def saved(self, step: int) -> None:
         """A checkpoint was committed."""
@@ -180,12 +189,6 @@ class Progress:
     @staticmethod
     def _print(line: str) -> None:
         print(line, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[Any]], digits: int | Mapping[str, int] = 3, markdown: bool = False) -> str:

@@ -108,6 +108,8 @@ def _information(results: Mapping[str, Any]) -> str:
 
 
 def _diagnostics(results: Mapping[str, Any]) -> str:
+    if "ess" not in results:
+        return f"the mean of {results['k']} draws: Monte Carlo s.e. {results['nll_mc_se']:.4f}"
     text = f"the {results['k']} weights: Monte Carlo s.e. {results['nll_mc_se']:.4f}, mean effective sample size {results['ess']:.1f}"
     if "pareto_k_median" in results:
         share = results["pareto_k_bad_share"]

@@ -124,7 +124,7 @@ def make_dispatch(stacks: Sequence[Sequence[Experiment]], capacity: int) -> Call
 
 def make_validate(xs: Sequence[Experiment]) -> Callable[[Params, int], dict[str, float]] | None:
     """(params of cell i, i) -> its validation, compiled once for cells that read the same data; None without a validation split."""
-    if xs[0].source.val is None:
+    if not xs[0].validates:
         return None
     some = xs[:1] if one_source(xs) else xs
     runs = [

@@ -18,7 +18,6 @@ A cell is a row at a budget and a seed, a run with a workdir of its own under RU
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,10 +25,10 @@ from typing import Any, Literal, NamedTuple
 from vaeflow.build import Count, call
 from vaeflow.config import module, override
 from vaeflow.errors import UserError, unknown
+from vaeflow.files import with_values
 from vaeflow.workdir import read_json
 
 Overrides = Sequence[tuple[str, str]]
-_LONGEST = 200  # bytes of a name: file systems take 255, and writing a file puts more behind it
 
 
 class Table(NamedTuple):
@@ -111,15 +110,6 @@ _ELSEWHERE = (
 
 def _is(key: str, some: Sequence[str]) -> bool:
     return any(key == one or key.startswith(one + ".") for one in some)
-
-
-def with_values(name: str, values: Sequence[str]) -> str:
-    """A file's or folder's name, of the table with these overrides: numbers of another config have a place of their own. A name that file
-    systems do not take is cut, and ends in a hash of the whole."""
-    whole = "+".join([name, *(text.replace("/", "_") for text in values)])
-    if len(whole.encode()) <= _LONGEST:
-        return whole
-    return f"{whole.encode()[: _LONGEST - 17].decode(errors='ignore')}+{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
 
 def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str], seeds: int) -> list[Cell]:

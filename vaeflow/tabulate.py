@@ -11,10 +11,10 @@ import numpy as np
 
 from vaeflow import workdir
 from vaeflow.cells import done, facts, failure
-from vaeflow.files import write_atomic
+from vaeflow.files import with_values, write_atomic
 from vaeflow.likelihood import mean_se
 from vaeflow.report import table as aligned
-from vaeflow.table import Cell, Plan, told, with_values
+from vaeflow.table import Cell, Plan, told
 
 
 def write(p: Plan, todo: Sequence[Cell], output: Path) -> tuple[str, list[Path]]:

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from vaeflow import machine, manifest
 from vaeflow.config import check_sections, override, plain
 from vaeflow.errors import UserError
-from vaeflow.files import write_json
+from vaeflow.files import with_values, write_json
 
 # What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
 _FREE = (
@@ -48,22 +48,23 @@ def prepare(directory: str | Path, config: ConfigDict, name: str = "") -> None:
     change what is learned are updated). UserError: it holds a run with another config."""
     directory = Path(directory)
     _make(directory)
-    if (directory / "config.json").exists():
-        _must_agree(directory, config)
+    must_agree(directory, config)
     write_json(directory / "config.json", plain(config))
     write_json(directory / "env.json", [*_launches(directory), {"config": name, "step": _newest(directory)[0], **environment()}])
 
 
 def is_finished(directory: str | Path, config: ConfigDict) -> bool:
-    """Whether this run has ended and its results are there. UserError: the directory holds a run with another config."""
+    """True if this run is trained and results.json has the numbers of its last step. UserError: the directory holds a run with another
+    config."""
     directory = Path(directory)
     if not (directory / "config.json").exists():
         return False
-    _must_agree(directory, config)
+    must_agree(directory, config)
     step, newest = _newest(directory)
-    if not step or not (directory / "results.json").is_file():
+    if not step or manifest.fault(newest) or not manifest.progress(newest).get("done"):
         return False
-    return not manifest.fault(newest) and bool(manifest.progress(newest).get("done"))
+    # An evaluation before the end of training leaves results of an earlier step.
+    return (directory / "results.json").is_file() and read_json(directory / "results.json").get("steps", step) == step
 
 
 def _newest(directory: Path) -> tuple[int, Path]:
@@ -79,6 +80,12 @@ def trained_by(directory: Path) -> list[dict[str, Any]]:
     launches = _launches(directory)
     ends = [launch.get("step", 1) for launch in launches[1:]] + [_newest(directory)[0]]
     return [launch for launch, end in zip(launches, ends, strict=True) if launch.get("step", 0) < end]
+
+
+def name_of(directory: Path) -> str:
+    """The config that a run was last launched with, configs/NAME.py:ROW; "" where it is not known."""
+    launches = _launches(Path(directory))
+    return launches[-1].get("config", "") if launches else ""
 
 
 def read_config(directory: str | Path) -> ConfigDict:
@@ -203,12 +210,22 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _must_agree(directory: Path, config: ConfigDict) -> None:
+def changed_values(old: Any, new: Any) -> list[str]:
+    """KEY=VALUE of every value of the config `new` that differs from `old` and changes what is learned, sorted: what names a new run."""
+    before, after = _flat(plain(old)), _flat(plain(new))
+    return [f"{key}={_text(after[key])}" for key in sorted(after) if not _is_free(key) and before.get(key) != after[key]]
+
+
+def differences(directory: str | Path, config: ConfigDict) -> list[str]:
+    """How the run in a directory differs from `config` in what is learned: one phrase per key. Empty: the same run, or no run."""
+    directory = Path(directory)
+    if not (directory / "config.json").exists():
+        return []
     new = _flat(plain(config))
     old = {key: value for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"))
     words = []
     for key in [*new, *(k for k in old if k not in new)]:
-        if any(key == free or key.startswith(free + ".") for free in _FREE):
+        if _is_free(key):
             continue
         if key not in old:
             words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
@@ -216,11 +233,26 @@ def _must_agree(directory: Path, config: ConfigDict) -> None:
             words.append(f"{key} was {json.dumps(old[key])} and is not known any more")
         elif old[key] != new[key]:
             words.append(f"{key} was {json.dumps(old[key])}, is now {json.dumps(new[key])}")
-    if words:
+    return words
+
+
+def must_agree(directory: str | Path, config: ConfigDict) -> None:
+    """UserError: the directory holds a run with another config. The line proposes a workdir for the new run."""
+    directory = Path(directory)
+    if words := differences(directory, config):
+        own = with_values(directory.name, changed_values(read_config(directory), config))
         raise UserError(
-            f"workdir={directory} holds a run with another config: {'; '.join(words)}. Use another workdir "
-            "(config.init_from starts one from these parameters), or the old values"
+            f"workdir={directory} holds a run with another config: {'; '.join(words)}. Use --workdir={directory.with_name(own)} for a new "
+            "run (config.init_from starts one from these parameters), or the old values"
         )
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in _FREE)
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -26,6 +26,7 @@ from vaeflow.evaluate import eval_key, pass_options
 from vaeflow.files import write_json
 from vaeflow.information import evenly
 from vaeflow.launch import Overrides, named_split
+from vaeflow.progress import phase
 from vaeflow.report import table
 
 __all__ = ["CHECKS", "Check", "Finding", "Run", "diagnose", "listing"]
@@ -73,7 +74,8 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
     rows = []
     for name, own in settings.items():
         started = time.perf_counter()
-        found = CHECKS[name].run(run, own)
+        with phase(f"{name}, {len(run.split.x):,} examples"):
+            found = CHECKS[name].run(run, own)
         seconds = time.perf_counter() - started
         write(run, name, own, found, seconds)
         rows += _rows(name, found, seconds)
@@ -87,9 +89,10 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
 
 def load(directory: Path, examples: int, split: str = "", overrides: Overrides = ()) -> Run:
     """A run from its workdir, with at most `examples` evenly spaced examples of a split ("": the one that `named_split` gives)."""
-    loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=workdir.AFTER)
-    model, params, config = loaded
-    source = data.load(config.data, config.seed)
+    with phase("loading the run and its data"):
+        loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=workdir.AFTER)
+        model, params, config = loaded
+        source = data.load(config.data, config.seed)
     name = named_split(source, split)
     chosen = evenly(source.split(name), examples)
     options = pass_options(source, config, parallel.for_evaluation(config.devices.mapping))

@@ -8,7 +8,7 @@ and priors.py (the prior hole).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vaeflow.figures.curves import Rows
 from vaeflow.latent_space import Space
 from vaeflow.model import Array, Model, Params
 from vaeflow.passes import gather, make_pass
+from vaeflow.progress import phase
 
 _SCATTER = 5000  # points in one scatter plot
 _PLANE = 20  # pictures along one side of the latent plane
@@ -30,31 +31,41 @@ _PAIRS = 24  # reconstructions
 _MARGINALS = 11  # dimensions whose aggregate posterior is drawn beside the prior
 
 
-def draw_all(model: Model, params: Params, source: Source, config: Any, rows: Rows, directory: str | Path) -> list[Path]:
+def draw_all(
+    model: Model, params: Params, source: Source, config: Any, rows: Rows, directory: str | Path, density: grid.Density | None = None
+) -> list[Path]:
     """Write every figure that applies to a trained run into `directory` and return their paths.
 
-    rows: those of metrics.jsonl. The pictures are of the test split (the validation or training split without one).
+    rows: those of metrics.jsonl. density: of two-dimensional data, where it is computed already (of the same split). The pictures are of
+    the test split (the validation or training split without one).
     """
     directory = Path(directory)
     split = next(s for s in (source.test, source.val, source.train) if s is not None)
     key = jax.random.fold_in(evaluate.eval_key(config.seed), 2)  # apart from the pictures' and the estimators' keys
-    drawn = [
-        curves.training_curves(rows, directory / "curves.png"),
-        curves.recon_kl_plane(rows, directory / "recon_kl.png"),
-        _samples(model, params, split, source.label_names, config, key, directory),
-    ]
+    drawn: list[Path | None] = []
+
+    def draw(name: str, figure: Callable[[], Path | list[Path] | None]) -> None:
+        with phase(f"drawing {name}"):
+            found = figure()
+        drawn.extend(found if isinstance(found, list) else [found])
+
+    draw("the training curves", lambda: curves.training_curves(rows, directory / "curves.png"))
+    draw("the training curves", lambda: curves.recon_kl_plane(rows, directory / "recon_kl.png"))
+    draw("samples", lambda: _samples(model, params, split, source.label_names, config, key, directory))
     if grid.applies(model, split.x):
-        drawn.append(_density(model, params, split, key, directory / "density.png"))
+        draw("the density", lambda: _density(model, params, split, key, directory / "density.png", density))
     if model.latent is not None:
         if images.is_image(split.x.shape[1:]):
-            drawn.append(_reconstructions(model, params, split, source, config, directory / "reconstructions.png"))
-        drawn.append(draw_scatter(model, params, split, source, config, directory / "latents.png"))
+            draw("reconstructions", lambda: _reconstructions(model, params, split, source, config, directory / "reconstructions.png"))
+        draw("the latents", lambda: draw_scatter(model, params, split, source, config, directory / "latents.png"))
         if not lacks_manifold(model, params, split):
-            drawn.append(draw_manifold(model, params, config, directory / "manifold.png"))
-        space = find_space(model, params, split, source, config)
-        drawn += [*draw_kl(space, directory), *draw_prior(space, directory)]
+            draw("the manifold", lambda: draw_manifold(model, params, config, directory / "manifold.png"))
+        with phase("encoding for the figures of the latent space"):
+            space = find_space(model, params, split, source, config)
+        draw("the latent space", lambda: [*draw_kl(space, directory), *draw_prior(space, directory)])
         if "frozen" in config.model:
-            drawn.append(priors.draw_stage(model, params, _head(split, _SCATTER), config, key, directory / "prior_hole.png"))
+            shown = _head(split, _SCATTER)
+            draw("the prior hole", lambda: priors.draw_stage(model, params, shown, config, key, directory / "prior_hole.png"))
     return [path for path in drawn if path is not None]
 
 
@@ -133,11 +144,11 @@ def _is_class(split: Split, classes: int) -> bool:
     return bool((context == (np.asarray(split.label)[:, None] == np.arange(classes))).all())
 
 
-def _density(model: Model, params: Params, split: Split, key: Array, path: Path) -> Path:
+def _density(model: Model, params: Params, split: Split, key: Array, path: Path, found: grid.Density | None) -> Path:
     shown = _head(split, _SCATTER)
     samples = _draw(model, params, shown, key, len(shown.x))
     what = "density" if model.density == "exact" else "density, IWAE-64"
-    found = grid.density(model, params, split, key)
+    found = grid.density(model, params, split, key) if found is None else found
     drawn = points.density_panels(np.asarray(shown.x), samples, found, path, what)
     grid.save(path.with_suffix(".npz"), found, np.asarray(shown.x))
     return drawn

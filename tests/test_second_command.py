@@ -1,0 +1,92 @@
+"""The natural second command: another seed, an evaluation with other values; what is wrong is said first."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.commands import call, refusal
+from tests.runs import ROOT, SMALL
+from vaeflow import config as configs
+from vaeflow import launch, workdir
+
+STEPS = ("--config.train.steps=20", "--config.train.log_every=10", "--config.train.eval_every=20", "--config.train.checkpoint_every=20")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("second") / "run"
+    call("train", *SMALL, *STEPS, f"--workdir={path}")
+    return path
+
+
+def named(*overrides: tuple[str, str], name: str = "configs/digits_vae.py:conv") -> str:
+    config, file = configs.load(name), configs.load(name)
+    for key, text in overrides:
+        configs.override(config, key, text)
+    return str(launch.default_workdir(name, config, file))
+
+
+def test_the_default_workdir_follows_the_overrides():
+    assert named() == "runs/digits_vae_conv"
+    assert named(("seed", "1")) == "runs/digits_vae_conv+seed=1"
+    assert named(("train.steps", "20"), ("seed", "1")) == named(("seed", "1"), ("train.steps", "20")) != named(("seed", "1"))
+    assert named(("seed", "0"), ("eval.k", "7"), ("devices.mapping", "jit"), ("data.dir", "/elsewhere")) == "runs/digits_vae_conv"
+    assert named(("parts.encoder.channels", "4,8")) == "runs/digits_vae_conv+parts.encoder.channels=4,8"
+    assert "/" not in named(("init_from", "/a/b")).removeprefix("runs/")
+
+
+def test_make_train_leaves_the_workdir_to_the_command():
+    words = ["make", "-n", "train", "ARGS=--config.seed=1"]
+    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--workdir" not in shown and "--config=configs/digits_vae.py" in shown and "--config.seed=1" in shown
+    assert "--workdir=here" in subprocess.run([*words, "WORKDIR=here"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_another_config_proposes_a_workdir(run):
+    line = refusal("train", *SMALL, *STEPS, "--config.seed=1", f"--workdir={run}")
+    assert "seed was 0, is now 1" in line and f"--workdir={run}+seed=1 " in line
+
+
+@pytest.mark.parametrize(
+    ("word", "held"),
+    [
+        ("--config.model.latent=0", "model.latent=0 is impossible; it must be >= 1"),
+        ("--config.model.likelihood=bernoulli", "model.likelihood='bernoulli' needs binary data"),
+        ("--config.data.batch=5000", "data.batch=5000 is larger than the training split"),
+    ],
+)
+def test_a_wrong_value_is_said_before_the_run_that_is_there(run, word, held):
+    assert held in refusal("train", *SMALL, *STEPS, word, f"--workdir={run}")
+
+
+def test_an_evaluation_with_other_values_keeps_the_runs_own(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before = (copy / "results.json").read_bytes()
+    text = call("evaluate", f"--workdir={copy}", "--config.eval.k=6", "--config.eval.batch=50")
+    assert "IWAE-6" in text and "these numbers are in results+eval.k=6.json; others: results.json" in text
+    assert (copy / "results.json").read_bytes() == before
+    assert json.loads((copy / "results+eval.k=6.json").read_text())["k"] == 6
+    assert (copy / "results+eval.k=6.npz").is_file()
+    call("evaluate", f"--workdir={copy}", "--config.eval.params=last", "--split=val")
+    assert (copy / "results_val+eval.params=last.json").is_file() and (copy / "figures+eval.params=last" / "curves.png").is_file()
+    text = call("compare", copy, f"--output={tmp_path / 'curves.png'}")
+    assert "numbers from results.json of each run; not read, run: results+eval.k=6.json" in text
+
+
+def test_results_of_an_evaluation_during_training_are_not_the_runs(run, tmp_path):
+    """A run whose results.json is of an earlier step is not finished."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = workdir.read_config(copy)
+    assert workdir.is_finished(copy, config)
+    found = json.loads((copy / "results.json").read_text())
+    (copy / "results.json").write_text(json.dumps(found | {"steps": 10}))
+    assert not workdir.is_finished(copy, config)
+    call("train", *SMALL, *STEPS, f"--workdir={copy}")
+    assert json.loads((copy / "results.json").read_text())["steps"] == 20
