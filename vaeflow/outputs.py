@@ -67,6 +67,8 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
         model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
         source = data.load(config.data, config.seed)
     split = named_split(source, split)
+    if model.latent is None and model.encode is None and model.log_prob is None:
+        raise UserError(f"model.kind={config.model.kind!r} has no latents and no density: there is nothing to encode")
     with phase(f"encoding the {split} split"):
         arrays = evaluate.encode(model, params, source.split(split), source, config, parallel.for_evaluation(config.devices.mapping))
     path = output or directory / f"encoded_{split}.npz"
