@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
+from vaeflow import launch
 from vaeflow.errors import UserError
 
 EXAMPLES = """\
@@ -22,8 +23,6 @@ def main(argv: list[str]) -> None:
     p.add_argument("--list", action="store_true", help="every check with its settings and their defaults, and exit")
     flags, overrides = parse_config(p, argv, "--")
     compilation_cache()  # before jax is imported
-    from vaeflow import launch
-
     if flags.workdir is not None:
         launch.introduce("diagnosing", flags.workdir)
     from vaeflow import diagnose

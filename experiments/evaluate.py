@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
+from vaeflow import launch
 
 EXAMPLES = """\
   python -m experiments.evaluate --workdir=runs/digits_vae
@@ -18,8 +19,6 @@ def main(argv: list[str]) -> None:
     p.add_argument("--split", default="", choices=("train", "val", "test"), help="default: test, where the run has one")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
-    from vaeflow import launch
-
     launch.introduce("evaluating", flags.workdir)
     launch.evaluate_run(flags.workdir, split=flags.split, overrides=overrides)
 

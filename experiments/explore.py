@@ -15,6 +15,7 @@ import argparse
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
+from vaeflow import launch
 
 EXAMPLES = """\
   python -m experiments.explore --workdir=runs/digits_vae
@@ -47,11 +48,8 @@ def main(argv: list[str]) -> None:
     p.add_argument("--output", type=path, help="the figures' folder; default: explore in the workdir, of several runs this folder")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
-    from vaeflow import launch
-
     runs = [*([flags.workdir] if flags.workdir else []), *flags.workdirs]
-    for one in runs:
-        launch.introduce("exploring", one)
+    launch.introduce("exploring", *runs)
     from vaeflow import explore
 
     options = dict(examples=flags.examples, split=flags.split, seed=flags.seed, label=flags.label, output=flags.output)

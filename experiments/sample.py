@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
+from vaeflow import launch
 
 EXAMPLES = """\
   python -m experiments.sample --workdir=runs/digits_vae
@@ -19,8 +20,6 @@ def main(argv: list[str]) -> None:
     p.add_argument("--label", type=int, default=-1, help="conditional models: the class to draw (default: all in turn)")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
-    from vaeflow import launch
-
     launch.introduce("sampling from", flags.workdir)
     from vaeflow import outputs
 

@@ -171,11 +171,12 @@ def _load(directory: Path, source: Any = None, overrides: Overrides = ()) -> Mea
     return Measured(model, params, config, data.load(config.data, config.seed) if source is None else source, Path(), None)
 
 
-def introduce(command: str, directory: Path) -> None:
-    """Print what a command works on, before anything slow is imported. UserError: this is no workdir."""
-    config: Any = workdir.read_config(directory)
-    data = " ".join(str(config.data[key]) for key in ("kind", "name") if config.get("data", {}).get(key))
-    print(f"{command} {directory}: {workdir.name_of(directory) or 'a run'}, seed {config.get('seed')}, data {data}", flush=True)
+def introduce(command: str, *directories: Path) -> None:
+    """Print what a command works on, one line per run, before anything slow is imported. UserError: this is no workdir."""
+    for directory in directories:
+        config: Any = workdir.read_config(directory)
+        data = " ".join(str(config.data[key]) for key in ("kind", "name") if config.get("data", {}).get(key))
+        print(f"{command} {directory}: {workdir.name_of(directory) or 'a run'}, seed {config.get('seed')}, data {data}", flush=True)
 
 
 def named_split(source: Any, split: str = "") -> str:
