@@ -25,6 +25,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--show", action="store_true", help="only print and write what is there")
     flags, overrides = parse_config(p, argv)
     compilation_cache()
+    print(" ".join(["table", flags.config, *(f"--config.{key}={text}" for key, text in overrides), f"--runs={flags.runs}"]), flush=True)
     from vaeflow import cells, table, tabulate
     from vaeflow.errors import RunFailed
 

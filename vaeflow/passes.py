@@ -29,7 +29,7 @@ Pass = Callable[..., Iterator[dict[str, np.ndarray]]]  # (params, another key in
 DISPATCH_BYTES = 64 << 20
 DISPATCH_DRAWS = 1 << 18
 RESIDENT_BYTES = 1 << 30
-_NARROWEST = 16  # examples at once, however many draws each needs
+_NARROWEST = 32  # examples at once, however many draws each needs
 
 # What is folded into the run's evaluation key: pictures and estimators never share a key.
 _PICTURE, _DRAW = 0, 1
@@ -55,7 +55,9 @@ def make_pass(
     resident  keep the split on the device between calls (up to 1 GiB), for a pass that is run many times
     """
     size = len(split.x)
-    width = min(batch, size, max(DISPATCH_DRAWS // draws, _NARROWEST))
+    width = min(batch, size)
+    if (most := max(DISPATCH_DRAWS // draws, _NARROWEST)) < width:
+        width = math.ceil(size / math.ceil(size / most))
     if devices is not None:
         width = -(-width // devices.count) * devices.count
     batches = -(-size // width)

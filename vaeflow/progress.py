@@ -133,8 +133,8 @@ class Reporter:
 
             column = BarColumn(bar_width=24, style="bright_black", complete_style="green", finished_style="green", pulse_style="green")
             self._bar = Progress(column, TextColumn("{task.fields[line]}"), auto_refresh=False, transient=True)
+            self._task = self._bar.add_task("", total=None, line=line)
             self._bar.start()
-            self._task = self._bar.add_task("", total=1.0, line="")
         self._bar.update(self._task, completed=share, total=1.0 if share else None, line=line, refresh=True)
 
     def _clear(self) -> None:
