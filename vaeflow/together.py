@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vaeflow import data, stacked, train
+from vaeflow import data, progress, stacked, train
 from vaeflow.errors import RunFailed, UserError
 from vaeflow.experiment import Experiment
 from vaeflow.fit import signals, steps_to_take, stopped
@@ -100,7 +100,8 @@ class _Together:
         return [values[a:b] for a, b in itertools.pairwise(starts)]
 
     def run(self) -> list[Ended]:
-        began = [ledger.begin(self.bar.say if i == 0 else _silent) for i, ledger in enumerate(self.ledgers)]
+        with progress.phase(f"initial parameters of {len(self.cells)} cells"):
+            began = [ledger.begin(self.bar.say if i == 0 else _silent) for i, ledger in enumerate(self.ledgers)]
         steps = {int(state.step) for state, _ in began}
         if len(steps) > 1:
             raise UserError(f"cells train together from one step, and these are at {sorted(steps)}: see together.groups")
@@ -122,8 +123,9 @@ class _Together:
                 count = steps_to_take(self.train, step, rate, capacity)
                 start = time.perf_counter()
                 chunks = [jax.tree.map(lambda *a: np.stack(a), *(f.chunk(step, count) for f in some)) for some in self.by_structure(feeds)]
-                states, logs = dispatch(states, shared, chunks, [np.array(on) for on in self.by_structure(active)], np.int32(count))
-                rows = _rows(jax.device_get(logs))
+                with progress.phase("compiling the training step of all cells") if fresh else contextlib.nullcontext():
+                    states, logs = dispatch(states, shared, chunks, [np.array(on) for on in self.by_structure(active)], np.int32(count))
+                    rows = _rows(jax.device_get(logs))
                 took = time.perf_counter() - start
                 rate, fresh = (0.0 if fresh else count / took), False
                 known = (count, took / sum(active), rate)  # seconds of the group, divided among its cells
