@@ -27,6 +27,7 @@ def base() -> ConfigDict:
             val_fraction=0.1,  # npz, image_folder, csv without splits of their own; omniglot
             test_fraction=0.1,
             size=0,  # density: training examples
+            levels=0,  # npz: integers are grey values 0 .. levels - 1; 0: 256, or 2 when none is above 1
             context="none",  # none, label (one-hot), array (of an npz): what the model is conditioned on
             binarize="none",  # none, threshold, static, dynamic
             batch=128,  # of all devices together

@@ -2,6 +2,7 @@
 
     python -m experiments.train --config=configs/own_table.py --config.data.path=FILE.csv --config.model.event=6 --workdir=runs/own
 
+Integers of an npz file, 0 to 16 say, need --config.data.levels=17 --config.model.levels=17 --config.model.dequantize=uniform.
 data.label names a column that is no number of the density (with data.context=label the flow is conditioned on it). The splits are by a
 fixed seed: data.val_fraction and data.test_fraction. ActNorm standardises the columns. Number reached, time: yours.
 """

@@ -4,8 +4,9 @@
     python -m experiments.table --config=configs/table_tabular.py:paper --config.data.path=FOLDER --rows=power_maf_5,power_nsf_ar
     python -m experiments.train --config=configs/table_tabular.py:miniboone_maf_5,cpu --config.data.path=FOLDER
 
-FOLDER is the folder `data` of the archive that the MAF paper's authors published, see vaeflow/data/maf.py. Rows are DATA_FLOW. The number
-is the test NLL in nats of the prepared columns, so the published log-likelihoods stand here with their sign turned.
+FOLDER is the folder `data` of the archive that the MAF paper's authors published, see vaeflow/data/maf.py. GAS is a pickle there, which is
+converted once: python -m experiments.prepare --gas=FOLDER/gas/ethylene_CO.pickle. Rows are DATA_FLOW. The number is the test NLL in nats
+of the prepared columns, so the published log-likelihoods stand here with their sign turned.
 paper, MAF's rows: the networks of the paper's code (two hidden layers; it takes one or two by validation, and on BSDS300 512 or 1,024
 units), minibatches of 100, Adam at 1e-3 for MADE and MADE MoG and 1e-4 for the others, batch normalisation after every layer; stopped after
 30 passes without improvement, and after 500 at the latest (there: without an end). Ours differ: no L2 penalty (there 5e-7 |w|^2); batch

@@ -1,4 +1,4 @@
-"""Small data sets on disk for the tests: images, and a TFDS set in array_record written without TensorFlow."""
+"""Small data sets on disk for the tests: images, a TFDS set in array_record written without TensorFlow, GAS of the MAF paper."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from configs.base import base
 from vaeflow import data
+from vaeflow.data.gas import convert
 
 REAL_SETS = Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
 
@@ -77,3 +79,20 @@ def write_tfds(root: Path, name: str, splits: Mapping[str, np.ndarray], classes:
     info = {"name": name, "version": version, "fileFormat": "array_record", "splits": infos}
     (folder / "dataset_info.json").write_text(json.dumps(info))
     return folder
+
+
+def gas(root: Path, rows: int = 300, without: tuple[str, ...] = ()) -> Any:
+    """The table of GAS, pickled by pandas and converted, with the DataFrame as result. Six sensors of their own; R1 correlates above 0.98
+    with R5 alone, R5 with R7 and R8, R7 not with R8, so these two stay."""
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(2)
+    own = {f"R{i}": rng.normal(size=rows) * i + 50 for i in (2, 3, 4, 6, 9, 10)}
+    a, b, c = rng.normal(size=(3, rows))
+    alike = {"R1": a + 0.17 * c, "R5": a, "R7": a + 0.15 * b, "R8": a - 0.15 * b}
+    columns = {f"R{i}": (own | alike)[f"R{i}"] for i in range(1, 11)}
+    frame = pandas.DataFrame({"Time": np.arange(rows) * 1.0, "Meth": a, "Eth": b} | columns).drop(columns=list(without))
+    path = root / "gas" / "ethylene_CO.pickle"
+    path.parent.mkdir(exist_ok=True)
+    frame.to_pickle(path)
+    convert(path)
+    return frame

@@ -127,7 +127,7 @@ def test_help_shows_three_commands_that_run(command, monkeypatch):
             ("outputs", "encode", None),
         ),
         *(("compare", "compare", None), ("explore", "explore", None), ("diagnose", "diagnose", None)),
-        ("data.prepared", "prepare", (Path("data"), True)),
+        *(("data.prepared", "prepare", (Path("data"), True)), ("data.gas", "convert", Path("data"))),
     ):
         found = importlib.import_module(f"vaeflow.{module}")
         monkeypatch.setattr(found, function, lambda *_, result=result, **__: (ran.append(1), result)[1])

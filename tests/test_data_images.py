@@ -112,6 +112,28 @@ def test_wrong_tfds_values_are_one_clear_line(tiny, values, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("features.json", lambda found, other: found | {"pythonClassName": other}),
+        ("features.json", lambda found, other: {"python_class_name": other, "featuresDict": found["featuresDict"]}),
+        ("features.json", lambda found, other: found | {"featuresDict": {"features": {"image": {"pythonClassName": other}}}}),
+        ("features.json", lambda found, other: {"type": found["pythonClassName"], "content": {"x": {"type": other, "content": {}}}}),
+        ("dataset_info.json", lambda found, other: found | {"features": {"pythonClassName": other}}),
+    ],
+)
+def test_a_class_that_a_set_names_is_not_imported(tmp_path, monkeypatch, name, change):
+    """TFDS imports it: of a stranger's folder below the current one, that would run a file there."""
+    folder = write_tfds(tmp_path / "sets", "tiny", {"train": images(8)})
+    (tmp_path / "sets" / "feature_of_a_stranger.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w').close()")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = folder / name
+    path.write_text(json.dumps(change(json.loads(path.read_text()), "sets.feature_of_a_stranger.Feature")))
+    with pytest.raises(UserError, match=rf"{name}' names the class 'sets.feature_of_a_stranger.Feature', .* it is not imported$"):
+        load(kind="tfds", name="tiny", dir=str(tmp_path / "sets"), train="train", cache_dir=str(tmp_path / "cache"))
+    assert not (tmp_path / "marker").exists()
+
+
 @pytest.mark.skipif(not REAL_SETS.is_dir(), reason="the prepared MNIST is not at ../shared/data/tfds")
 def test_real_mnist_and_binarized_mnist(tmp_path):
     values = dict(kind="tfds", dir=str(REAL_SETS), train="test[:9000]", val="test[9000:]", cache_dir=str(tmp_path), batch=128)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from tests.data_toys import images, load
+from tests.commands import call, refusal
+from tests.data_toys import images, load, save_png
 from vaeflow.errors import UserError
 
 TABLE = "a,b,kind\n" + "".join(f"{i},{i * 0.5},{'ant' if i % 3 else 'bee'}\n" for i in range(20))
@@ -55,6 +58,25 @@ def test_npz_array_by_name_and_binary_values(tmp_path):
     assert load(**save(tmp_path, x=images(20, (6,), top=2) > 0)).levels == 2
 
 
+@pytest.mark.parametrize(("levels", "dtype"), [(2, np.uint8), (17, np.uint8), (256, np.uint8), (257, np.uint16), (2**16, np.uint16)])
+def test_npz_of_integers_with_a_number_of_levels(tmp_path, levels, dtype):
+    x = np.random.default_rng(0).integers(0, levels, (60, 4, 3))
+    x[0, 0, :2] = 0, levels - 1
+    for kind in (np.int64, np.uint32, dtype):
+        source = load(**save(tmp_path, x=x.astype(kind)), levels=levels)
+        assert source.levels == levels and {split.x.dtype for split in source.splits().values()} == {np.dtype(dtype)}
+        whole = np.concatenate([split.x for split in source.splits().values()])
+        np.testing.assert_array_equal(np.sort(whole, axis=None), np.sort(x, axis=None))
+    source = load(**save(tmp_path, x=x), levels=levels, binarize="threshold")
+    assert source.levels == 2 and (levels == 2 or abs(source.train.x.mean() - 0.5) < 0.1)
+
+
+def test_npz_of_two_values_may_have_more_levels(tmp_path):
+    assert load(**save(tmp_path, x=images(20, (6,), top=2)), levels=17).levels == 17
+    source = load(**save(tmp_path, train=images(20, (6,), top=2), test=images(9, (6,), top=66)), levels=66)
+    assert source.levels == 66 and source.split("test").x.dtype == np.uint8
+
+
 @pytest.mark.parametrize(
     ("arrays", "values", "message"),
     [
@@ -75,7 +97,19 @@ def test_npz_array_by_name_and_binary_values(tmp_path):
         (dict(x=np.zeros((9, 2))), dict(train="x[:6]", val="x[5:]"), "share examples of 'x'; splits must not overlap"),
         (dict(x=np.full((9, 2), np.nan)), {}, "values that are NaN or infinite in x; the first is in example 0"),
         (dict(x=np.zeros(9)), {}, r"the examples of 'train' must be numbers \[N, ...\]; they are float64 of shape \(9,\)"),
-        (dict(x=np.full((9, 2), 300)), {}, r"integers are read as grey values in 0..255, these are in 0..300"),
+        (
+            dict(x=np.full((9, 2), 300)),
+            {},
+            r"integers are read as grey values in 0..255, these are in 0..300; set data.levels=301, or save continuous data as floats$",
+        ),
+        (dict(x=np.full((9, 2), -1)), {}, "these are in -1..0; add an offset and set data.levels, or save"),
+        (dict(x=np.full((9, 2), 70_000)), {}, "these are in 0..70000; save continuous data as floats"),
+        (dict(x=np.full((9, 2), 20)), dict(levels=17), "data.levels=17: integers must be in 0..16, these are in 0..20; set data.levels=21"),
+        (dict(x=np.full((9, 2), -1)), dict(levels=17), r"a.npz': data.levels=17: integers must be in 0..16, these are in -1..0; add an"),
+        (dict(x=np.full((9, 2), 0)), dict(levels=1), r"data.levels=1 is impossible; it must be 0 \(inferred\) or in 2..65536"),
+        (dict(x=np.full((9, 2), 0)), dict(levels=70_000), "data.levels=70000 is impossible"),
+        (dict(x=np.full((9, 2), 0)), dict(levels=-1), "data.levels=-1 is impossible; it must be >= 0"),
+        (dict(x=np.full((9, 2), 0.5)), dict(levels=17), "data.levels=17 is for integers, but these data are floats; set it to 0"),
         (dict(x=np.zeros((4, 2))), {}, "data.val_fraction=0.1 of 4 examples is none"),
         (dict(x=np.zeros((9, 2))), dict(val_fraction=0.9), "leave no training example of 9"),
         (dict(train=np.zeros((9, 2)), test=np.zeros((9, 3))), {}, r"'test' has examples of shape \(3,\), the split 'train' of \(2,\)"),
@@ -96,6 +130,33 @@ def test_a_file_that_is_no_npz(tmp_path):
     np.save(tmp_path / "b.npy", np.zeros((9, 2)))
     with pytest.raises(UserError, match="one bare array"):
         load(kind="npz", path=str(tmp_path / "b.npy"))
+
+
+@pytest.mark.parametrize("levels", [17, 1000])
+def test_a_flow_of_integers(tmp_path, levels):
+    """Trained for a few steps, evaluated and sampled by the commands; the density is one of integers 0 .. levels - 1."""
+    saved = save(tmp_path, x=np.random.default_rng(0).integers(0, levels, (300, 6)))
+    small = ("data.batch=32", "parts.steps.n=1", "parts.net.hidden=8", "train.steps=6", "train.eval_every=3", "train.checkpoint_every=3")
+    model = (f"model.levels={levels}", "model.dequantize=uniform", "eval.k=4", "eval.chunk=2", "sample.n=9")
+    words = [f"--config.{word}" for word in (*small, *model, f"data.path={saved['path']}")]
+    words = ["--config=configs/own_table.py:npz", *words, f"--workdir={tmp_path / 'run'}"]
+    wrong = f"model.levels={levels} does not fit the data" if levels < 256 else f"data.levels={levels}"
+    assert wrong in (line := refusal("train", *words)) and "data.levels" in line
+    call("train", *words, f"--config.data.levels={levels}")
+    call("sample", f"--workdir={tmp_path / 'run'}")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert abs(results["nll"] / (6 * np.log(levels)) - 1) < 0.1  # uniform noise has no less than 1
+    x = np.load(tmp_path / "run" / "samples.npz")["x"]
+    assert x.shape == (9, 6) and np.array_equal(x, np.round(x)) and x.min() >= 0 and x.max() < levels
+
+
+@pytest.mark.parametrize("row", ["digits_vae", "densities", "own_images"])
+def test_levels_of_data_that_have_their_own_are_refused(row, tmp_path):
+    for i in range(20):
+        save_png(tmp_path / f"{i}.png", images(1)[0])
+    words = [f"--config=configs/{row}.py", "--config.data.levels=17", "--config.data.batch=2"]
+    words += [f"--config.data.path={tmp_path}"] if row == "own_images" else []
+    assert refusal("train", *words).endswith("; set it to 0, or data.kind: npz")
 
 
 def test_csv_with_a_label(tmp_path):

@@ -121,7 +121,7 @@ def test_a_wrong_value(base, words, held, tmp_path):
         ("compare", [], ["required: workdirs", "--output"]),
         ("compare", ["no/where"], ["workdir=no/where", "does not exist"]),
         ("compare", ["configs", "--output=figure.pdf"], ["figure.pdf", ".png"]),
-        ("prepare", ["--dataset=mnist"], ["required: --data_dir", "--dataset"]),
+        ("prepare", ["--dataset=mnist"], ["required: --data_dir", "--dataset", "--gas"]),
     ],
 )
 def test_a_wrong_command(command, words, held):
@@ -223,7 +223,7 @@ def test_a_mistake_in_a_config_file(tmp_path):
     [
         ("train", [*SMALL, "--config.model.latent=0", "--workdir=no/where"], "error: model.latent=0 is impossible; it must be >= 1"),
         ("evaluate", ["--workdir=no/where"], "error: workdir=no/where does not exist"),
-        ("prepare", ["--dataset=mnist"], "error: the following arguments are required: --data_dir; known: --help, --dataset, --data_dir"),
+        ("prepare", ["--gas="], "error: argument --gas: it is empty; known: --help, --dataset, --data_dir, --gas"),
     ],
 )
 def test_the_process_prints_one_line_and_exits_with_2(module, words, held):

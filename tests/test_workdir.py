@@ -75,6 +75,20 @@ def test_what_is_not_learned_from_may_change(tmp_path: Path):
     assert workdir.read_config(tmp_path).to_dict()["data"]["dir"] == "elsewhere"
 
 
+def test_a_run_of_before_a_key_was_there_goes_on(tmp_path: Path):
+    new = config()
+    with new.unlocked():
+        new.profile, new.train.accumulate, new.data.levels = False, 1, 0
+    workdir.prepare(tmp_path, config())
+    read: Any = workdir.read_config(tmp_path)
+    assert (read.profile, read.train.accumulate, read.data.levels) == (False, 1, 0)
+    workdir.prepare(tmp_path, new)
+    workdir.write_json(tmp_path / "config.json", config().to_dict())
+    new.data.levels = 17
+    with pytest.raises(UserError, match=r"data\.levels was 0, is now 17"):
+        workdir.prepare(tmp_path, new)
+
+
 def test_finished(tmp_path: Path):
     assert not workdir.is_finished(tmp_path / "none", config())
     workdir.prepare(tmp_path, config())

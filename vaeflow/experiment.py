@@ -62,14 +62,14 @@ class Experiment(NamedTuple):
 
 # What would change the data if it were read, by kinds that do not read it: set, it is a mistake. (A folder may be set for all.)
 _UNREAD = {
-    "digits": ("name", "path", "label", "train", "val", "test", "size"),
-    "density": ("path", "label", "train", "val", "test"),
-    "tfds": ("path", "size"),
+    "digits": ("name", "path", "label", "train", "val", "test", "size", "levels"),
+    "density": ("path", "label", "train", "val", "test", "levels"),
+    "tfds": ("path", "size", "levels"),
     "npz": ("size",),
-    "csv": ("name", "train", "val", "test", "size"),
-    "maf": ("label", "train", "val", "test", "size"),
-    "omniglot": ("name", "label", "train", "val", "test", "size"),
-    "image_folder": ("name", "label", "train", "val", "test", "size"),
+    "csv": ("name", "train", "val", "test", "size", "levels"),
+    "maf": ("label", "train", "val", "test", "size", "levels"),
+    "omniglot": ("name", "label", "train", "val", "test", "size", "levels"),
+    "image_folder": ("name", "label", "train", "val", "test", "size", "levels"),
 }
 
 
@@ -168,17 +168,17 @@ def _top(*, seed: Seed, profile: bool, init_from: str, fixed_from: str) -> None:
 def _fits(model: Mapping[str, Any], source: data.Source, section: Mapping[str, Any]) -> None:
     """The data section has no value that goes unread; the model's event and levels are those of the data as the model gets them."""
     for key in _UNREAD.get(section["kind"], ()):
-        if section[key]:
+        if value := section.get(key):  # a section of before data.levels has no such key
             known = ", ".join(kind for kind, unread in _UNREAD.items() if key not in unread)
-            raise UserError(
-                f"data.{key}={section[key]!r} is not read by data.kind={section['kind']!r}; leave it empty, or data.kind: {known}"
-            )
+            off = "leave it empty" if isinstance(value, str) else "set it to 0"
+            raise UserError(f"data.{key}={value!r} is not read by data.kind={section['kind']!r}; {off}, or data.kind: {known}")
     event = tuple(source.train.x.shape[1:])
     if "event" in model and tuple(model["event"]) != event:
         raise UserError(f"model.event={tuple(model['event'])} does not fit the data, whose examples have the shape {event}")
     levels = 2 if section["binarize"] == "dynamic" else source.levels
     if "levels" in model and model["levels"] != levels:
-        raise UserError(f"model.levels={model['levels']} does not fit the data, which have {levels} levels (0: continuous)")
+        hint = "; data.levels says how many integers have" if section["kind"] == "npz" and source.levels else ""
+        raise UserError(f"model.levels={model['levels']} does not fit the data, which have {levels} levels (0: continuous){hint}")
     if model.get("likelihood") == "bernoulli" and levels != 2:
         raise UserError(
             f"model.likelihood='bernoulli' needs binary data, not {levels} levels: set data.binarize, or use bernoulli_intensities"

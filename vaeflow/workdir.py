@@ -35,7 +35,7 @@ _FREE = (
     *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
-_NEW = {"profile": False, "train.accumulate": 1}  # came later than some runs, which had them so
+_NEW = {"profile": False, "train.accumulate": 1, "data.levels": 0}  # came later than some runs, which had them so
 AFTER = ("eval", "data.dir", "data.path", "data.cache_dir")  # what evaluation may override: its own values, and where the data lie
 _PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),

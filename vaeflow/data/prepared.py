@@ -6,17 +6,21 @@ import difflib
 import importlib.util
 import json
 import re
+import shlex
 import socket
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from vaeflow.errors import UserError
 
 # Seconds to wait for a host; TFDS itself tries for over three minutes.
 PATIENCE = 5.0
+# The keys of a class's name in features.json and dataset_info.json: protobuf's two spellings, and those of old versions.
+_CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
 
 
 def prepared(root: Path) -> dict[str, dict[str, Path]]:
@@ -45,7 +49,7 @@ def file_format(folder: Path) -> str:
 def find(name: str, data_dir: str) -> Path:
     """The folder of a prepared set; a UserError says what there is and how to prepare it. Never touches the network."""
     root = Path(data_dir).expanduser()
-    how = f"prepare it with: python -m experiments.prepare --dataset={name} --data_dir={data_dir}"
+    how = f"prepare it with: python -m experiments.prepare --dataset={shlex.quote(name)} --data_dir={shlex.quote(data_dir)}"
     if not root.is_dir():
         raise UserError(f"data.dir={data_dir!r} does not exist; {how}")
     folder = newest(name, root)
@@ -55,6 +59,25 @@ def find(name: str, data_dir: str) -> Path:
     if file_format(folder) != "array_record":
         raise UserError(f"data.name={name!r} in data.dir={data_dir!r} is stored as {file_format(folder)}, which needs TensorFlow; {how}")
     return folder
+
+
+def check_classes(folder: Path) -> None:
+    """UserError: the set names a feature class outside TFDS, whose module TFDS would import, and so run, to read the set."""
+    for path in filter(Path.is_file, (folder / "dataset_info.json", folder / "features.json")):
+        try:
+            names = list(_classes(json.loads(path.read_text())))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{str(path)!r} cannot be read: {' '.join(str(error).split())}; prepare the set again") from None
+        if other := next((name for name in names if "." in name and not name.startswith("tensorflow_datasets.")), None):
+            raise UserError(f"{str(path)!r} names the class {other!r}, which is not one of TensorFlow Datasets; it is not imported")
+
+
+def _classes(value: Any) -> Iterator[str]:
+    """Every class's name in a set's JSON."""
+    if isinstance(value, dict):
+        yield from (name for key in _CLASS_KEYS if isinstance(name := value.get(key), str))
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _classes(inner)
 
 
 def prepare(name: str, data_dir: str) -> tuple[Path, bool]:

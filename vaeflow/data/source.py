@@ -31,6 +31,7 @@ class DataConfig(NamedTuple):
     train,val,test  tfds: split expressions such as train[:50000]; val and test may be "". npz: arrays, or rows of one: x[:90%]
     val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split
     size            density: training examples
+    levels          npz: number of values 0 .. levels - 1 of integer examples; 0: 256, or 2 when none is above 1
     context         none | label: one-hot labels | array: the array `context` of an npz
     binarize        none | threshold: x >= levels / 2 | static: one fixed Bernoulli draw | dynamic: a new draw for every step
     batch           examples per step, all devices together
@@ -58,6 +59,7 @@ class DataConfig(NamedTuple):
     workers: Natural
     prefetch: Natural
     cache_dir: str
+    levels: Natural = 0
 
 
 def parse(data: Mapping[str, Any] | DataConfig) -> DataConfig:
@@ -68,7 +70,7 @@ def parse(data: Mapping[str, Any] | DataConfig) -> DataConfig:
 class Split(NamedTuple):
     """Examples in a fixed order.
 
-    x        [N, *event] uint8 or float32, possibly a read-only memory map
+    x        [N, *event] uint8, uint16 or float32, possibly a read-only memory map
     context  [N, C] float32: what the model is conditioned on, or None
     label    [N] int32, 0 <= label < classes, or None
     """

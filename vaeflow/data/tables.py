@@ -5,8 +5,8 @@ npz: numpy arrays by name, in one of three layouts.
     one array     `x`, or the one that data.name names; with it `label`, `context`
     named splits  data.train, and perhaps data.val, data.test, name an array or rows of one: `digits`, `digits[:90%]`, `digits[-500:]`;
                   with it `digits_label`, `digits_context` (with `x`: `label`, `context`)
-  data.label names another label array (`y`: then `train_y`, ...). Examples [N, ...]: floats are continuous data; bytes, integers
-  in 0..255 and booleans are grey values (levels 256, or 2 when none is above 1), and [N, H, W] of them become [N, H, W, 1].
+  data.label names another label array (`y`: then `train_y`, ...). Examples [N, ...]: floats are continuous data; integers and booleans
+  are grey values 0 .. data.levels - 1, and [N, H, W] of them become [N, H, W, 1]. data.levels=0: 256, or 2 when none is above 1.
 csv: a header line, numbers in every column but data.label's; one file, or a folder with train.csv and perhaps val.csv, test.csv.
 
 A split that the data lack is taken from the training examples: data.val_fraction, data.test_fraction.
@@ -29,6 +29,7 @@ from vaeflow.data.source import SPLITS, DataConfig, Piece, Source, Split, carve,
 from vaeflow.errors import UserError, unknown
 
 Raw = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]  # x, label as given, context
+MAX_LEVELS = 2**16  # float32 has 7 bits left for the noise that dequantises the largest value
 _ROWS = re.compile(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")  # name, name[start:end], each end a row or a percentage
 
 
@@ -47,7 +48,7 @@ def load_npz(config: DataConfig, seed: int) -> Source:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{where} cannot be read as npz: {' '.join(str(error).split())}") from None
-    values, levels = _grey({name: raw[0] for name, raw in found.items()}, where)
+    values, levels = _grey({name: raw[0] for name, raw in found.items()}, config.levels, where)
     return _assemble({name: (values[name], *raw[1:]) for name, raw in found.items()}, levels, config, where)
 
 
@@ -120,21 +121,29 @@ def _row(text: str, size: int) -> int:
     return size + row if text.startswith("-") else row
 
 
-def _grey(arrays: Mapping[str, np.ndarray], where: str) -> tuple[dict[str, np.ndarray], int]:
-    """The arrays as uint8 with their number of levels, or as float32 with 0."""
+def _grey(arrays: Mapping[str, np.ndarray], wanted: int, where: str) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays as unsigned integers with their number of levels (`wanted`, 0: inferred), or as float32 with 0."""
     kinds = {a.dtype.kind for a in arrays.values()}
     for name, a in arrays.items():
         if a.ndim < 2 or a.dtype.kind not in "fiub":
             raise UserError(f"{where}: the examples of {name!r} must be numbers [N, ...]; they are {a.dtype} of shape {a.shape}")
+    if wanted and not 2 <= wanted <= MAX_LEVELS:
+        raise UserError(f"data.levels={wanted} is impossible; it must be 0 (inferred) or in 2..{MAX_LEVELS}")
     if kinds == {"f"}:
+        if wanted:
+            raise UserError(f"{where}: data.levels={wanted} is for integers, but these data are floats; set it to 0, or save integers")
         return {name: np.asarray(a, np.float32) for name, a in arrays.items()}, 0
     if "f" in kinds:
         raise UserError(f"{where}: some splits are integers and some are floats; use one type")
     low, high = min(int(a.min(initial=0)) for a in arrays.values()), max(int(a.max(initial=0)) for a in arrays.values())
-    if low < 0 or high > 255:
-        raise UserError(f"{where}: integers are read as grey values in 0..255, these are in {low}..{high}; save continuous data as floats")
-    as_bytes = {name: a.astype(np.uint8) for name, a in arrays.items()}
-    return {name: a[..., None] if a.ndim == 3 else a for name, a in as_bytes.items()}, 2 if high <= 1 else 256
+    levels = wanted or (2 if high <= 1 else 256)
+    if low < 0 or high >= levels:
+        read = f"data.levels={wanted}: integers must be in 0..{wanted - 1}" if wanted else "integers are read as grey values in 0..255"
+        fits = f"set data.levels={max(high + 1, 2)}, or " if low >= 0 else "add an offset and set data.levels, or "
+        fits = fits if high < MAX_LEVELS else ""
+        raise UserError(f"{where}: {read}, these are in {low}..{high}; {fits}save continuous data as floats")
+    dtype = np.min_scalar_type(levels - 1)
+    return {name: (a[..., None] if a.ndim == 3 else a).astype(dtype) for name, a in arrays.items()}, levels
 
 
 def load_csv(config: DataConfig, seed: int) -> Source:

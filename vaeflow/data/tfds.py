@@ -17,7 +17,7 @@ import numpy as np
 
 from vaeflow.data.binarize import ROWS, binarized
 from vaeflow.data.cache import Cache, open_cache
-from vaeflow.data.prepared import find
+from vaeflow.data.prepared import check_classes, find
 from vaeflow.data.source import SPLITS, DataConfig, Piece, Source, Split, disjoint, require, source
 from vaeflow.errors import UserError, unknown
 
@@ -65,6 +65,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _builder(folder: Path) -> Any:
+    check_classes(folder)
     import tensorflow_datasets as tfds  # half a second, and only this kind of data needs it
 
     return tfds.builder_from_directory(folder)
