@@ -21,17 +21,28 @@ def launch(
 ) -> None:
     """experiments.train: the whole of a run, from its checked config (called `name`) to its table and figures."""
     _check_processes(*processes or ("", 0, -1))
+    if processes is None or (not dry_run and _is_over(directory, config)):
+        return _run(config, directory, dry_run, name)
+    from vaeflow import agreement, parallel
+
+    parallel.distributed(*processes)
+    with agreement.failures_shared():
+        agreement.check_start(config, directory, name)
+        _run(config, directory, dry_run, name)
+
+
+def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
+    """`launch`, after the processes have joined."""
     if not dry_run and workdir.is_finished(directory, config):
         print(f"{directory} is finished; its results:\n")
         show(directory)
         if plain(workdir.read_config(directory).eval) != plain(config.eval):
             print("\nconfig.eval is another one now; its numbers come from experiments.evaluate with the same values")
         return
-    from vaeflow import dryrun, experiment, fit, parallel  # jax, Orbax and the rest take seconds to import
+    from vaeflow import agreement, dryrun, experiment, fit, parallel  # jax, Orbax and the rest take seconds to import
 
-    if processes is not None:
-        parallel.distributed(*processes)
     x = experiment.make(config, directory)
+    agreement.check_data(x.source)
     if dry_run:
         print(dryrun.report(x))
         return
@@ -39,11 +50,23 @@ def launch(
         if x.devices.primary:
             workdir.prepare(directory, config, name)
             workdir.write_json(directory / "data.json", summary(x.source))
+        agreement.check_folder(directory)
         finished = fit.fit(x, directory)
         if x.devices.primary:
             print(f"{finished.reason}\n")
             conclude(directory, x.source)
     parallel.barrier("concluded")
+
+
+def _is_over(directory: Path, config: ConfigDict) -> bool:
+    """True if the run is finished, and its processes need not join. For another run's directory: False, so that all processes join before
+    `_run` raises the error and none waits for this one, unless that run is finished, where the others do not join."""
+    try:
+        return workdir.is_finished(directory, config)
+    except UserError:
+        if workdir.is_finished(directory, workdir.read_config(directory)):
+            raise
+        return False
 
 
 def _check_processes(coordinator: str, processes: int, process: int) -> None:
