@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -41,6 +43,17 @@ def start(*words: str, devices: int = 1, module: str = "experiments.train") -> s
     """`python -m module *words`, running."""
     command = [sys.executable, "-m", module, *words]
     return subprocess.Popen(command, cwd=ROOT, env=environment(devices), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def start_together(
+    *words: str, own: Sequence[Sequence[str]] = ((), ()), devices: int = 1, module: str = "experiments.train"
+) -> list[subprocess.Popen[str]]:
+    """One command in several processes that meet on the loopback interface; `own`: the further words of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = (*words, f"--coordinator=127.0.0.1:{port}", f"--processes={len(own)}")
+    return [start(*words, *more, f"--process={i}", devices=devices, module=module) for i, more in enumerate(own)]
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 180) -> tuple[int, str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runs import ROOT, SMALL, TRAIN_ONLY, environment, finish, run, start, state, wait_for_rows
+from tests.runs import ROOT, SMALL, TRAIN_ONLY, environment, finish, run, start_together, state, wait_for_rows
 from vaeflow.report import read_metrics
 
 # A flow on continuous data has no noise in its loss, so that the number of devices changes nothing but rounding.
@@ -129,11 +128,7 @@ def test_eight_devices_go_on_as_one_and_back(one, tmp_path):
 
 def two(workdir: Path, *more: str, module: str = TRAIN_ONLY) -> list[subprocess.Popen[str]]:
     """The flow in two processes of two devices each, which meet on the loopback interface."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = (*FLOW, *more, f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2")
-    return [start(*words, f"--process={i}", devices=2, module=module) for i in range(2)]
+    return start_together(*FLOW, *more, f"--workdir={workdir}", devices=2, module=module)
 
 
 def test_two_processes_train_save_and_restore(one, tmp_path):

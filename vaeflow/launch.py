@@ -25,6 +25,18 @@ def launch(
     The config's values are checked before they are compared with those of a run in the directory.
     """
     _check_processes(*processes or ("", 0, -1))
+    if processes is None or (not dry_run and _is_over(directory, config)):
+        return _run(config, directory, dry_run, name)
+    from vaeflow import agreement, parallel
+
+    parallel.distributed(*processes)
+    with agreement.failures_shared():
+        agreement.check_start(config, directory, name)
+        _run(config, directory, dry_run, name)
+
+
+def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
+    """`launch`, after the processes have joined."""
     same = not workdir.differences(directory, config)
     if not dry_run and same and workdir.is_finished(directory, config) and has_figures(directory):
         print(f"{directory} is finished; its results:\n")
@@ -33,10 +45,10 @@ def launch(
             print("\nconfig.eval is another one now; its numbers come from experiments.evaluate with the same values")
         return
     with progress.phase("importing jax"):
-        from vaeflow import dryrun, experiment, fit, parallel  # jax, Orbax and the rest take seconds to import
-    if processes is not None:
-        parallel.distributed(*processes)
+        from vaeflow import agreement, dryrun, experiment, fit, parallel  # jax, Orbax and the rest take seconds to import
+
     x = experiment.make(config, directory if same else None)
+    agreement.check_data(x.source)
     if dry_run:
         print(dryrun.report(x))
         return
@@ -47,6 +59,8 @@ def launch(
         if x.devices.primary:
             workdir.prepare(directory, config, name)
             workdir.write_json(directory / "data.json", summary(x.source))
+        agreement.check_folder(directory)
+        if x.devices.primary:
             print(experiment.headline(x), flush=True)
         finished = fit.fit(x, directory)
         if x.devices.primary:
@@ -59,6 +73,17 @@ def default_workdir(name: str, config: ConfigDict, file: ConfigDict) -> Path:
     """runs/NAME_ROW of a config called `name`, with +KEY=VALUE for every value that differs from its `file` and changes what is learned."""
     path, _, row = name.partition(":")
     return Path("runs") / with_values("_".join(filter(None, (Path(path).stem, row))), workdir.changed_values(file, config))
+
+
+def _is_over(directory: Path, config: ConfigDict) -> bool:
+    """True if the run is finished, and its processes need not join. For another run's directory: False, so that all processes join before
+    `_run` raises the error and none waits for this one, unless that run is finished, where the others do not join."""
+    try:
+        return workdir.is_finished(directory, config) and has_figures(directory)
+    except UserError:
+        if workdir.is_finished(directory, workdir.read_config(directory)):
+            raise
+        return False
 
 
 def _check_processes(coordinator: str, processes: int, process: int) -> None:

@@ -206,3 +206,29 @@ def barrier(name: str, hours: float = 24) -> None:
     client = distributed_state.global_state.client
     if client is not None:
         client.wait_at_barrier(name, int(hours * 3_600_000))
+
+
+def member() -> tuple[int, int]:
+    """(this process, number of processes). Unlike jax.process_index() it does not initialise the devices, which waits for all processes."""
+    return distributed_state.global_state.process_id, distributed_state.global_state.num_processes
+
+
+def post(key: str, value: str) -> bool:
+    """Publish a value to all processes, through the coordination service. False: the key is in use already."""
+    try:
+        distributed_state.global_state.client.key_value_set(key, value)  # type: ignore[union-attr]
+    except RuntimeError as error:
+        if "ALREADY_EXISTS" not in str(error):
+            raise
+        return False
+    return True
+
+
+def read(key: str, seconds: float) -> str | None:
+    """The value that a process has posted. None: there is none after that time."""
+    try:
+        return distributed_state.global_state.client.blocking_key_value_get(key, max(1, int(seconds * 1000)))  # type: ignore[union-attr]
+    except RuntimeError as error:
+        if "DEADLINE_EXCEEDED" not in str(error):
+            raise
+        return None

@@ -37,7 +37,7 @@ _FREE = (
 )
 _NEW = {"profile": False, "train.accumulate": 1, "data.levels": 0}  # came later than some runs, which had them so
 AFTER = ("eval", "data.dir", "data.path", "data.cache_dir")  # what evaluation may override: its own values, and where the data lie
-_PACKAGES = (
+PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
     *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),
 )
@@ -190,7 +190,7 @@ def environment() -> dict[str, Any]:
 
     settings: Any = jax.config  # its attributes are made at run time
     versions = {}
-    for name in _PACKAGES:
+    for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
