@@ -20,6 +20,7 @@ from vaeflow import data, workdir
 from vaeflow.likelihood import mean_se
 from vaeflow.model import Model, Params
 from vaeflow.models.reweight import langevin
+from vaeflow.reliability import upper_bound
 
 FAR = 4.0  # standard deviations
 # ../shared/published_numbers.md: not seen again, sign convention untested.
@@ -81,7 +82,8 @@ def main() -> None:
         own: Any = workdir.load(flags.workdir, overrides, allowed=("sample",))[0]
         x = np.asarray(jax.jit(own.sample, static_argnums=2)(params, jax.random.key(1), flags.samples), np.float64)
         results = found[name.partition(",")[0]]
-        rows.append([name, (results["nll"], results["nll_se"]), *judge(x, means, std), mean_se(-np.asarray(source.density(x)))])
+        label = f"{name} (NLL: {bound})" if (bound := upper_bound(results)) else name
+        rows.append([label, (results["nll"], results["nll_se"]), *judge(x, means, std), mean_se(-np.asarray(source.density(x)))])
     titles = [
         "samples of",
         "NLL of test points [nats]",

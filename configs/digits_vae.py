@@ -4,7 +4,8 @@
 
 Splits 1297/200/300 by a fixed seed; the likelihood is a discretised logistic on the 17 grey values, so NLL and bits/dim are those
 of the data. The rows change one thing each.
-Expected (default row, seed 0, 300 test images): -ELBO 91.58 ± 0.86, NLL (IWAE-1000) 88.38 ± 0.73 nats, 1.992 bits/dim;
+Expected (default row, seed 0, 300 test images): -ELBO 91.58 ± 0.86, NLL at most 88.38 ± 0.73 nats, 1.992 bits/dim (IWAE-1000, an
+upper bound: Pareto-k above 0.7 in 77% of the images; on 20 of them AIS is 0.37 ± 0.14 nats tighter);
 10 s of training on 2 shared CPU cores.
 """
 

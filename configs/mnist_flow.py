@@ -13,8 +13,9 @@ clipping, moving average and the number of steps are ours; cifar10_flow.py says 
 dequantisation (variational for Flow++), scale and logit at the data end, so the density is that of the grey values; best by
 train[50000:]. An image of 28x28x1 is cut at 14x14 and at 7x7 (bijectors/split.py): the whole flow is one bijector between the image and a
 vector of 784.
-Expected (budget cpu, seed 0, 10,000 test images, IWAE-5): RealNVP 1.684, Glow 1.605, MintNet 1.866 bits/dim, each in at
-most 18 minutes of one busy CPU core (results/mnist_flows.md); Flow++ and Jet were not run to the end here.
+Expected (budget cpu, seed 0, 10,000 test images, IWAE-5, at most 5 effective draws, so upper bounds): RealNVP 1.684,
+Glow 1.605, MintNet 1.866 bits/dim, each in at most 18 minutes of one busy CPU core (results/mnist_flows.md); Flow++ and Jet were not
+run to the end here.
 
 To add a flow: a function of the event's shape and of sizes that returns its parts, the outermost of them `body`; a line in FLOWS and
 one for each budget in BUDGETS.

@@ -71,12 +71,14 @@ def test_the_files_hold_the_cells_and_say_what_they_are(folder):
     assert rows["small"]["values"] == [one, two] and rows["small"]["mean"] == pytest.approx((one + two) / 2)
     assert rows["small"]["spread"] == pytest.approx(abs(one - two) / 2**0.5)
     assert rows["small"]["difference"] == pytest.approx((one + two) / 2 - 100) and rows["large"]["difference"] is None
-    assert rows["small"]["of_the_papers"] == pytest.approx(0.1) and rows["small"]["estimator"] == "IWAE-4"
+    assert rows["small"]["of_the_papers"] == pytest.approx(0.1) and rows["small"]["estimator"].startswith("IWAE-4, upper bound (ESS ")
+    assert len(rows["small"]["ess"]) == 2 and "Upper bound: the mean effective sample size" in (folder / "printed").read_text()
     text = (folder / "results" / "table_digits.md").read_text()
     assert "not the paper's protocol" in text and f"{rows['small']['mean']:.2f}" in text and "table_digits.png" in text
     (pair,) = json.loads((folder / "results" / "table_digits.json").read_text())["pairs"]
     assert pair["seeds"] == [0, 1] and pair["difference"] == pytest.approx(rows["large"]["mean"] - rows["small"]["mean"], abs=1e-3)
-    assert 0 < pair["se"] < 1 and "large - small" in text
+    assert 0 < pair["se_over_examples"] < 1 and len(pair["seed_differences"]) == 2 and pair["degrees_of_freedom"] == 1
+    assert "large - small" in text and "t over seeds" in text and "t over seeds" in (folder / "printed").read_text()
     assert "not the paper's protocol" in (folder / "printed").read_text()
     assert (folder / "results" / "table_digits.png").stat().st_size > 10_000
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeflow import workdir
 from vaeflow.errors import UserError
+from vaeflow.reliability import EXPLAINED, nll_is_bound, upper_bound
 from vaeflow.report import read_metrics, table
 
 if TYPE_CHECKING:  # jax and the rest take seconds to import
@@ -15,7 +16,8 @@ if TYPE_CHECKING:  # jax and the rest take seconds to import
 
 
 def compare(directories: list[Path], output: Path, markdown: bool = False) -> None:
-    """Print one row a run, from its results.json, and draw the validation curves (training ones without validation).
+    """Print one row a run, from its results.json, and draw the validation curves (training ones without validation). A NLL whose
+    importance weights support only a bound is marked.
 
     Runs in the plane: the table has the true density's NLL, the gap to it and the integral of the model's density, and all densities
     are drawn in densities.png beside `output`. Runs with a latent variable: their paths of reconstruction against KL, in recon_kl.png.
@@ -38,6 +40,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         results = workdir.read_json(path)
         if commit := results.get("trained_commit"):
             results["trained_by"] = commit[:7] + "+changes" * bool(results.get("trained_changed"))
+        results["nll_is"] = upper_bound(results)
         rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
         curves[name] = read_metrics(directory)
         if more := sorted(one.name for one in directory.glob("results*.json") if one != path):
@@ -51,6 +54,8 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
     kept = [i for i in range(len(_COLUMNS) + 1) if any(row[i] != "" for row in rows)]
     titles = ["run", *(title for _, title in _COLUMNS)]
     print(table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], markdown=markdown))
+    if any(row[titles.index("the NLL is")] for row in rows):
+        print(f"\n{EXPLAINED}")
     print("\nnumbers from results.json of each run" + "".join(f"; not read, {name}: {', '.join(more)}" for name, more in others.items()))
     print(f"\n{figures.draw_curves(curves, output)}")
     if figures.draw_planes(curves, plane):
@@ -77,7 +82,8 @@ def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Cell]:
         column = name if not column or (row, column) in cells else column
         density, points = grid.load(path)
         truth = f"true NLL {results['true_nll']:.3f}" if "true_nll" in results else ""
-        cells[row, column] = Cell(row, column, density, points, f"NLL {results['nll']:.3f}", truth)
+        called = "NLL, upper bound" if nll_is_bound(results) else "NLL"
+        cells[row, column] = Cell(row, column, density, points, f"{called} {results['nll']:.3f}", truth)
     return list(cells.values())
 
 
@@ -97,6 +103,7 @@ _COLUMNS = (
     ("neg_elbo", "-ELBO [nats]"),
     ("nll", "NLL [nats]"),
     ("nll_se", "s.e."),
+    ("nll_is", "the NLL is"),
     ("true_nll", "true density [nats]"),
     ("kl_to_truth", "gap [nats]"),
     ("integral", "integral"),

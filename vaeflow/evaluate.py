@@ -23,6 +23,7 @@ from vaeflow.model import Array, Model, Params
 from vaeflow.parallel import Devices
 from vaeflow.passes import Example, gather, make_pass
 from vaeflow.progress import phase
+from vaeflow.reliability import PARETO_LIMIT
 
 
 def eval_key(seed: int) -> Array:
@@ -146,7 +147,8 @@ def pass_options(source: Source, config: Any, devices: Devices | None = None) ->
 
 
 def likelihood_terms(model: Model, found: dict[str, np.ndarray], k: int) -> dict[str, Any]:
-    """The summary of `log_likelihood`: nll, its standard errors and, for importance weights, their diagnostics."""
+    """The summary of `log_likelihood`: nll, its standard errors and, for importance weights, the numbers from which `reliability`
+    decides whether they support an estimate or only a bound."""
     nll, se = mean_se(-found["log_prob"])
     out: dict[str, Any] = {"nll": nll, "nll_se": se}
     if model.density == "exact":
@@ -161,5 +163,5 @@ def likelihood_terms(model: Model, found: dict[str, np.ndarray], k: int) -> dict
     out["elbo_k"], out["elbo_k_se"] = mean_se(found["elbo"])
     if np.isfinite(found["pareto_k"]).any():
         out["pareto_k_median"] = float(np.median(found["pareto_k"]))
-        out["pareto_k_bad_share"] = float((found["pareto_k"] > 0.7).mean())
+        out["pareto_k_bad_share"] = float((found["pareto_k"] > PARETO_LIMIT).mean())
     return out

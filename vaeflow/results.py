@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from vaeflow.reliability import PARETO_LIMIT, nll_is_bound
+
 # (key, title, decimals); a row appears where results.json has its key, with its standard error where that is there too.
 _ROWS = (
     ("neg_elbo", "-ELBO", 2),
@@ -20,7 +22,7 @@ _ROWS = (
     ("log_z_error", "    the estimate in the density minus this", 4),
     ("sir_ess", "    effective sample size of its proposals", 1),
     ("nll", "{likelihood}", 3),
-    ("bits_per_dim", "  in bits/dim", 4),
+    ("bits_per_dim", "  in bits/dim{bound}", 4),
     ("true_nll", "NLL of the true density", 3),
     ("kl_to_truth", "KL(truth || model)", 4),
     ("kl_to_teacher", "KL(student || teacher)", 4),
@@ -32,6 +34,7 @@ _ROWS = (
 _DENSITY = {
     "exact": "exact log-likelihood",
     "weight": "estimated by importance weighting",
+    "weight, bound": "a lower bound on log p(x) by importance weighting; the weights are too uneven for an estimate",
     "bound": "a lower bound of the log-likelihood",
     "none": "no density",
 }
@@ -40,7 +43,8 @@ _DENSITY = {
 def format_results(results: Mapping[str, Any]) -> str:
     """The table of one split: value, standard error over examples, and what each number is."""
     lines = [f"{results['split']} split: {results['examples']:,} examples, {results['units']} (± standard error over examples)", ""]
-    words = {"kl_kind": results.get("kl_kind", ""), "likelihood": likelihood_title(results)}
+    bound = nll_is_bound(results)
+    words = {"kl_kind": results.get("kl_kind", ""), "likelihood": likelihood_title(results), "bound": ", upper bound" * bound}
     table = []
     for key, title, decimals in _ROWS:
         if key in results:
@@ -53,7 +57,7 @@ def format_results(results: Mapping[str, Any]) -> str:
         first, second = (max(len(row[i]) for row in table) for i in (0, 1))
         lines += [f"  {title:<{first}}   {value:>{second}}   {error}".rstrip() for title, value, error in table]
     remarks = [f"warning: {line}" for line in results.get("warnings", ())]
-    remarks.append(f"density: {_DENSITY[results['density']]}")
+    remarks.append(f"density: {_DENSITY[results['density'] + ', bound' * bound]}")
     if results.get("note"):
         remarks.append(f"note: {results['note']}")
     if "k" in results:
@@ -78,10 +82,18 @@ def _by_level(results: Mapping[str, Any]) -> str:
 
 
 def likelihood_title(results: Mapping[str, Any]) -> str:
-    """What the number under "nll" is called: NLL (exact), NLL (IWAE-1000), a bound on it; no NLL where the weights are no likelihood."""
+    """Title of the number under "nll".
+
+    NLL (exact), NLL (IWAE-1000); "NLL, upper bound (IWAE-1000)" if the weights support only a bound; "negative log-weight" for the
+    NLL if the weights are not those of a likelihood.
+    """
     if results["density"] == "bound":
         return "upper bound on the NLL"
-    return f"{'negative log-weight' if results.get('note') else 'NLL'} ({results.get('estimator', '')})"
+    return f"{_name(results)}{', upper bound' * nll_is_bound(results)} ({results.get('estimator', '')})"
+
+
+def _name(results: Mapping[str, Any]) -> str:
+    return "negative log-weight" if results.get("note") else "NLL"
 
 
 def _error(results: Mapping[str, Any], key: str, decimals: int) -> str:
@@ -108,10 +120,17 @@ def _information(results: Mapping[str, Any]) -> str:
 
 
 def _diagnostics(results: Mapping[str, Any]) -> str:
-    if "ess" not in results:
+    if results["density"] == "bound":
         return f"the mean of {results['k']} draws: Monte Carlo s.e. {results['nll_mc_se']:.4f}"
-    text = f"the {results['k']} weights: Monte Carlo s.e. {results['nll_mc_se']:.4f}, mean effective sample size {results['ess']:.1f}"
+    bound, error = nll_is_bound(results), f"Monte Carlo s.e. {results['nll_mc_se']:.4f}"
+    parts = [] if bound else [error]
+    if "ess" in results:
+        parts.append(f"mean effective sample size {results['ess']:.1f}")
     if "pareto_k_median" in results:
-        share = results["pareto_k_bad_share"]
-        text += f", Pareto-k median {results['pareto_k_median']:.2f}, {share:.0%} of the examples above 0.7 (unreliable)"
+        share = f"{results['pareto_k_bad_share']:.0%} of the examples above {PARETO_LIMIT:g} (unreliable)"
+        parts.append(f"Pareto-k median {results['pareto_k_median']:.2f}, {share}")
+    text = f"the {results['k']} weights: {', '.join(parts)}"
+    if bound:
+        text += f"\n  {results['estimator']} is here a lower bound on log p(x), in expectation, and no estimate of it: the {_name(results)}"
+        text += f" is at most the value above. The weights' {error} is too small to be its error"
     return text

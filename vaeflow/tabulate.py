@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vaeflow import workdir
 from vaeflow.cells import done, facts, failure
 from vaeflow.files import with_values, write_atomic
-from vaeflow.likelihood import mean_se
+from vaeflow.pairs import explained, pair_text, paired
+from vaeflow.reliability import EXPLAINED, evidence, only_bound
 from vaeflow.report import table as aligned
 from vaeflow.table import Cell, Plan, told
 
@@ -21,7 +20,7 @@ def write(p: Plan, todo: Sequence[Cell], output: Path) -> tuple[str, list[Path]]
     """(what is printed, the files) of the cells that have ended."""
     ended = [c for c in todo if done(p, c)]
     rows, pairs = collected(p, todo, ended), paired(p, ended)
-    parts = [text(p, rows), pair_text(pairs) if pairs else "", warning(p)]
+    parts = [text(p, rows), _remark(rows), *([explained(pairs, rows), pair_text(pairs)] if pairs else ()), warning(p)]
     return "\n\n".join(filter(None, parts)), written(p, rows, pairs, output)
 
 
@@ -45,12 +44,13 @@ def collected(p: Plan, todo: Sequence[Cell], finished: Sequence[Cell]) -> list[d
             entry |= {"steps_done": [r["steps"] for _, r in ended]}
             entry["of_the_papers"] = math.fsum(entry["steps_done"]) / len(values) * batch / whole
             entry |= {
-                "estimator": ", ".join(sorted({_estimator(p, r) for _, r in ended})),
+                "estimator": _estimator(p, [r for _, r in ended]),
                 "split": ended[0][1]["split"],
                 "examples": ended[0][1]["examples"],
             }
             entry |= {"difference": None if published is None else mean - published}
             entry |= {key: [r[key] for _, r in ended] for key in _KEPT if all(key in r for _, r in ended)}
+            entry |= _reliability([r for _, r in ended])
             entry["more"] = {
                 title: [r[name] for _, r in ended if isinstance(r.get(name), int | float)] for title, (name, _) in p.columns.items()
             }
@@ -61,31 +61,38 @@ def collected(p: Plan, todo: Sequence[Cell], finished: Sequence[Cell]) -> list[d
     return out
 
 
-def paired(p: Plan, finished: Sequence[Cell]) -> list[dict[str, Any]]:
-    """{rows, seeds, difference, se} of every pair that has cells of the same seeds: the mean over examples (of the mean over seeds) of
-    NLL(row) - NLL(other), and its standard error over the examples."""
-    out = []
-    for row, other in p.pairs:
-        ended = {name: {c.seed: c.directory for c in finished if c.row == name} for name in (row, other)}
-        if seeds := sorted(ended[row].keys() & ended[other].keys()):
-            gaps = [_log_prob(ended[other][seed]) - _log_prob(ended[row][seed]) for seed in seeds]
-            value, se = mean_se(np.mean(gaps, axis=0))
-            out.append({"rows": [row, other], "seeds": seeds, "difference": value, "se": se})
-    return out
-
-
-def _log_prob(directory: Path) -> np.ndarray:
-    """[N], of the examples of a finished run's split."""
-    with np.load(directory / "results.npz", allow_pickle=False) as found:
-        return found["log_prob"].astype(np.float64)
-
-
 # Of every cell in the json file.
 _KEPT = ("nll", "nll_se", "neg_elbo", "recon", "kl", "bits_per_dim", "active_units", "active_per_level", "seconds_trained", "params_step")
+_KEPT = (*_KEPT, "ess", "pareto_k_bad_share")
+_NLL = ("nll", "bits_per_dim")
 
 
-def _estimator(p: Plan, results: Mapping[str, Any]) -> str:
-    return results.get("estimator", "") if p.table.number in ("nll", "bits_per_dim") else p.table.number
+def _reliability(found: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """{"upper_bound": whether the NLL of any seed is only a bound}; {} for other densities and where results do not record it."""
+    known = [only_bound(r.get("ess"), r.get("pareto_k_bad_share")) for r in found if r.get("density") == "weight"]
+    return {"upper_bound": True in known} if known and (True in known or None not in known) else {}
+
+
+def _estimator(p: Plan, found: Sequence[Mapping[str, Any]]) -> str:
+    """The estimator of the table's number; a NLL that is only a bound is marked, as the number or as a column."""
+    own = ", ".join(sorted({r.get("estimator", "") for r in found}))
+    bound = _reliability(found).get("upper_bound", False)
+    if bound:
+        means = (_mean([r[key] for r in found if r.get(key) is not None]) for key in ("ess", "pareto_k_bad_share"))
+        own += f", upper bound ({evidence(*means)})"
+    if p.table.number in _NLL:
+        return own
+    printed = any(name in _NLL for name, _ in p.columns.values())
+    return f"{p.table.number}; NLL: {own}" if bound and printed else p.table.number
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _remark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence under a table that marks an upper bound."""
+    return EXPLAINED if any("upper bound" in row.get("estimator", "") for row in rows) else ""
 
 
 def _hardware(launch: Mapping[str, Any]) -> str:
@@ -117,7 +124,9 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
     figure = any("mean" in row for row in rows)
     write_atomic(paths[0], markdown(p, rows, pairs, paths[2].name if figure else ""))
     if figure:
-        published_and_ours(rows, paths[2], p.table.title, f"{p.table.number} [{p.table.unit}]", warning(p), tuple(p.columns))
+        bounds = {row["row"] for row in rows if p.table.number in _NLL and row.get("upper_bound")}
+        marked = [{**row, "row": row["row"] + " (upper bound)" * (row["row"] in bounds)} for row in rows]
+        published_and_ours(marked, paths[2], p.table.title, f"{p.table.number} [{p.table.unit}]", warning(p), tuple(p.columns))
     return paths[: 3 if figure else 2]
 
 
@@ -155,8 +164,10 @@ def markdown(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping
         lines += [f"**{warned[0].upper()}{warned[1:]}.**", ""]
     lines += [text(p, rows, markdown=True), ""]
     lines += [] if any("mean" in row for row in rows) else ["No cell has been run.", ""]
+    if remark := _remark(rows):
+        lines += [remark, ""]
     if pairs:
-        lines += [f"On the same examples (NLL in {p.table.unit}, ± standard error over them):", "", pair_text(pairs, markdown=True), ""]
+        lines += [explained(pairs, rows), "", pair_text(pairs, markdown=True), ""]
     failed = [f"- {row['row']}, {line}" for row in rows for line in row["failed"]]
     lines += ["Failed:", "", *failed, ""] if failed else []
     return "\n".join([*lines, *([f"![Published and ours]({figure})", ""] if figure else [])])
@@ -203,14 +214,3 @@ def _mean_and_spread(values: Sequence[float] | None) -> Any:
         return None
     spread = _spread(values)
     return values[0] if spread is None else (math.fsum(values) / len(values), spread)
-
-
-def pair_text(pairs: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
-    """The aligned table of `table.paired`."""
-    rows = [
-        (" - ".join(pair["rows"]), (pair["difference"], pair["se"]), pair["difference"] / pair["se"], ", ".join(map(str, pair["seeds"])))
-        for pair in pairs
-    ]
-    return aligned(
-        ("pair", "difference", "in standard errors", "seeds"), rows, {"difference": 3, "in standard errors": 1}, markdown=markdown
-    )

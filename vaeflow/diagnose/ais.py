@@ -33,6 +33,7 @@ from vaeflow.diagnose.check import Finding, Run, latent, mean, monte_carlo, over
 from vaeflow.errors import UserError
 from vaeflow.likelihood import importance
 from vaeflow.model import Array
+from vaeflow.reliability import evidence, only_bound
 
 # The schedule "sigmoid" is the logistic function on [-4, 4].
 _HALF_WIDTH = 4.0
@@ -163,22 +164,25 @@ def annealed(run: Run, s: Settings) -> dict[str, np.ndarray]:
 
 def sandwich(run: Run, s: Settings) -> dict[str, np.ndarray]:
     """Per-example arrays [N] of BDMC, on one simulated x for each of the run's examples (which lend their context): those of AIS,
-    upper, upper_se and, with k, iwae."""
-    found, shape = latent(run), posterior_shape(run)[0]
+    upper, upper_ess, upper_se and, with k, iwae_log_prob, iwae_ess, iwae_tail."""
+    own, shape = latent(run), posterior_shape(run)[0]
     weighted = importance(run.model, s.k, run.config.eval.chunk) if iwae.compares(run, s.k) else None
 
     def fn(params, key, batch):
         draw_z, draw_x, ahead, back, other = jax.random.split(key, 5)
         context = batch.get("context")
-        z = found.prior(params, context).sample(seed=draw_z).reshape(shape)
-        x = found.likelihood(params, z[None], context).sample(seed=draw_x)
+        z = own.prior(params, context).sample(seed=draw_z).reshape(shape)
+        x = own.likelihood(params, z[None], context).sample(seed=draw_x)
         batch = {**batch, "x": x}
-        path = path_of(target(found, params, batch, shape), s)
+        path = path_of(target(own, params, batch, shape), s)
         out, sizes = lower(ahead, path, s)
         log_w, _ = jax.vmap(lambda key: reverse(key, path, sizes, s, z))(jax.random.split(back, s.chains))
-        value, _, se = log_mean(-log_w)
-        out |= {"upper": -value, "upper_se": se}
-        return out if weighted is None else out | {"iwae": weighted(params, other, batch)["log_prob"]}
+        value, ess, se = log_mean(-log_w)
+        out |= {"upper": -value, "upper_ess": ess, "upper_se": se}
+        if weighted is None:
+            return out
+        found = weighted(params, other, batch)
+        return out | {f"iwae_{name}": found[name] for name in ("log_prob", "ess", "tail")}
 
     return over(run, "bdmc", fn, draws=2 * s.chains * s.steps * s.leapfrog)
 
@@ -202,7 +206,7 @@ def ais(run: Run, settings: Settings) -> dict[str, Finding]:
     """log p(x) by annealed importance sampling, beside IWAE-k on the same examples."""
     found = annealed(run, settings)
     how = f"AIS, {settings.chains} chains, {settings.steps} temperatures from the {settings.start}; a lower bound in expectation"
-    out = {"log_p": mean(found["lower"], f"log p(x) by {how}"), "mc_se": monte_carlo(found["se"], "log_p")}
+    out = {"log_p": mean(found["lower"], f"log p(x) by {how}"), "mc_se": monte_carlo(found["se"], "log_p", _weak(found["ess"]))}
     return out | iwae.beside(run, settings.k, found["lower"]) | _moves(found, settings)
 
 
@@ -214,12 +218,19 @@ def bdmc(run: Run, settings: Settings) -> dict[str, Finding]:
         "lower": mean(found["lower"], f"AIS from the {settings.start}: a lower bound in expectation {simulated}"),
         "upper": mean(found["upper"], "reverse AIS from the exact posterior draw: an upper bound in expectation"),
         "gap": mean(found["upper"] - found["lower"], "upper - lower, which holds the error of both"),
-        "lower_mc_se": monte_carlo(found["se"], "lower"),
-        "upper_mc_se": monte_carlo(found["upper_se"], "upper"),
+        "lower_mc_se": monte_carlo(found["se"], "lower", _weak(found["ess"])),
+        "upper_mc_se": monte_carlo(found["upper_se"], "upper", _weak(found["upper_ess"])),
     }
-    if "iwae" in found:
-        out |= iwae.compared(found["iwae"], settings.k, found["upper"], "upper")
+    if "iwae_log_prob" in found:
+        known = {name: found[f"iwae_{name}"] for name in ("log_prob", "ess", "tail")}
+        out |= iwae.compared(known, settings.k, found["upper"], "upper")
     return out | _moves(found, settings)
+
+
+def _weak(ess: np.ndarray) -> str:
+    """ "ESS 2.1" if so few chains carry the weight that their Monte Carlo standard error is too small, else ""."""
+    mean_ess = float(ess.mean())
+    return evidence(mean_ess) if only_bound(mean_ess) else ""
 
 
 def _moves(found: dict[str, np.ndarray], s: Settings) -> dict[str, Finding]:

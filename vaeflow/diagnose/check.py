@@ -76,10 +76,14 @@ def mean(values: np.ndarray, what: str) -> Finding:
     return Finding(value, what, se)
 
 
-def monte_carlo(se: np.ndarray, name: str) -> Finding:
-    """The Monte Carlo standard error of a mean over examples, from those [N] of the examples."""
+def monte_carlo(se: np.ndarray, name: str, weak: str = "") -> Finding:
+    """The Monte Carlo standard error of a mean over examples, from those [N] of the examples.
+
+    weak: the numbers that show that the weights are too few or too uneven for it ("ESS 2.1"), "" if they are not.
+    """
     se = np.asarray(se, np.float64)
-    return Finding(float(np.sqrt((se**2).sum()) / len(se)), f"Monte Carlo standard error of {name}")
+    doubt = f"; too small: {weak}" if weak else ""
+    return Finding(float(np.sqrt((se**2).sum()) / len(se)), f"Monte Carlo standard error of {name}{doubt}")
 
 
 def over(run: Run, check: str, fn: Example, draws: int = 1, split: Split | None = None) -> dict[str, np.ndarray]:

@@ -25,9 +25,11 @@ import optax
 from vaeflow.build import Count, Positive
 from vaeflow.diagnose.chains import Target, log_mean, target
 from vaeflow.diagnose.check import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
+from vaeflow.diagnose.iwae import bounded, quality
 from vaeflow.distributions import normal
 from vaeflow.elbo import gaussian
 from vaeflow.errors import UserError
+from vaeflow.likelihood import tail_size
 from vaeflow.model import Array
 
 Diagonal = tuple[Array, Array]  # (m, log s), each [*event]
@@ -72,7 +74,8 @@ def refined(key: Array, aim: Target, q: Diagonal, s: Settings) -> Diagonal:
 
 
 def gaps(run: Run, s: Settings) -> dict[str, np.ndarray]:
-    """Per-example arrays [N]: amortised and refined (the ELBOs of q0 and q*), log_p (IWAE-k with q*), se (its Monte Carlo error)."""
+    """Per-example arrays [N]: amortised and refined (the ELBOs of q0 and q*), log_p (IWAE-k with q*), and of its weights
+    se (the Monte Carlo error), ess and tail [M + 1] (the largest log-weights, descending)."""
     found, shape, chunk = latent(run), posterior_shape(run)[0], run.config.eval.chunk
 
     def fn(params, key, batch):
@@ -88,8 +91,9 @@ def gaps(run: Run, s: Settings) -> dict[str, np.ndarray]:
             return log_weight(aim, q0, noise), log_weight(aim, q1, noise)
 
         before, after = jax.lax.map(draw, jax.random.split(second, s.k), batch_size=min(chunk, s.k))
-        value, _, se = log_mean(after)
-        return {"amortised": before.mean(), "refined": after.mean(), "log_p": value, "se": se}
+        value, ess, se = log_mean(after)
+        tail = jax.lax.top_k(after, min(tail_size(s.k) + 1, s.k))[0]
+        return {"amortised": before.mean(), "refined": after.mean(), "log_p": value, "se": se, "ess": ess, "tail": tail}
 
     return over(run, "refine", fn, draws=s.draws * s.steps + s.k)
 
@@ -105,11 +109,12 @@ def check(run: Run, settings: Settings) -> dict[str, Finding]:
     """The ELBO before and after refinement, and the gaps."""
     found, s = {name: np.asarray(a, np.float64) for name, a in gaps(run, settings).items()}, settings
     amortised, best, log_p = found["amortised"], found["refined"], found["log_p"]
+    weak = quality(found["ess"], found["tail"]).weak
     return {
         "amortised": mean(amortised, "ELBO with the encoder's q(z|x)"),
         "refined": mean(best, f"ELBO with q(z|x) after {s.steps} steps of Adam for each example"),
-        "log_p": mean(log_p, f"IWAE-{s.k} with the refined q(z|x): stands for log p(x), a lower bound of it in expectation"),
-        "log_p_mc_se": monte_carlo(found["se"], "log_p"),
+        "log_p": mean(log_p, f"IWAE-{s.k} with the refined q(z|x): stands for log p(x), {bounded(weak)}"),
+        "log_p_mc_se": monte_carlo(found["se"], "log_p", weak),
         "amortisation_gap": mean(best - amortised, "refined - amortised: what the encoder loses"),
         "approximation_gap": mean(log_p - best, "log_p - refined: what a diagonal Gaussian loses, at least"),
         "inference_gap": mean(log_p - amortised, "log_p - amortised: the sum of both"),
