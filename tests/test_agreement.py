@@ -197,5 +197,6 @@ def test_two_processes_that_disagree_end_with_one_line_each(case, tmp_path):
             process.kill()
     for (code, out, err), line in zip(results, lines[case], strict=True):
         said = [said for said in err.splitlines() if "waiting for" not in said]
-        assert code == 2 and not out and len(said) == 1 and said[0].startswith(f"error: {line}"), (code, out, err)
+        assert code == 2 and len(said) == 1 and said[0].startswith(f"error: {line}"), (code, out, err)
+        assert all(shown.startswith(("train configs/", "importing jax: ", "loading data: ")) for shown in out.splitlines())
     assert not (tmp_path / "run").exists()

@@ -69,7 +69,7 @@ def over_seeds(differences: Sequence[float]) -> dict[str, Any]:
 
 def _log_prob(directory: Path) -> np.ndarray:
     """[N], of the examples of a finished run's split."""
-    with np.load(directory / "results.npz") as found:
+    with np.load(directory / "results.npz", allow_pickle=False) as found:
         return found["log_prob"].astype(np.float64)
 
 
