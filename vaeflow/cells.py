@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vaeflow import workdir
+from vaeflow import guard, workdir
 from vaeflow.errors import Stopped, UserError
 from vaeflow.files import write_atomic
 from vaeflow.report import read_metrics
@@ -30,6 +30,9 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
     """Train and evaluate what is missing; `write()` after every group. The cells that could not be: `failure` says why."""
     from vaeflow import together
 
+    for cell in todo:
+        if not done(p, cell):
+            guard.check_workdir(cell.directory)  # before any of them is trained
     failed: list[Cell] = []
     while ready := [c for c in todo if c not in failed and not done(p, c) and _may_begin(p, c, todo)]:
         indices = [[i] for i in range(len(ready))]

@@ -4,6 +4,8 @@ A step's life: Orbax writes `<step>.orbax-checkpoint-tmp` in the background and 
 hashes its files and writes the list (vaeflow/manifest.py). Only now is the step committed, older ones are deleted, and `poll` or
 `wait` returns it: "saved" may be said. Orbax alone restores flipped bits in silence and reports a full disk only when asked.
 
+Only what this program has made is deleted: committed steps, and steps recorded as unfinished (vaeflow/unfinished.py).
+
 This drives Orbax's AsyncCheckpointer, not its CheckpointManager: that one deletes old steps before our list is written,
 and answers a save at or below its latest step with a mere False.
 
@@ -14,7 +16,6 @@ broadcast. Arrays must be global there (jax.make_array_from_process_local_data).
 from __future__ import annotations
 
 import contextlib
-import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
-from vaeflow import manifest
+from vaeflow import manifest, unfinished
 from vaeflow.errors import RunFailed, UserError
 from vaeflow.stored import FAILURES, Say, all_steps, committed_steps, load_newest, load_params, must_fit, reason, to_stderr
 
@@ -63,13 +64,14 @@ class Checkpoints:
         path = self.directory / str(step)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            old = committed_steps(self.directory)[self._keep - 1 :]
             if _primary():
-                shutil.rmtree(path, ignore_errors=True)  # it was never committed, else it would not be above `_last`
+                unfinished.claim(self.directory, [step, *old], to_stderr)  # Orbax would delete what has the name of its temporary folder
             self._orbax.save(path, ocp.args.PyTreeSave(state))
         except FAILURES as error:
             raise self._failed(step, error) from error
         self._last = step
-        self._pending = step, self._thread.submit(self._commit, path, progress)
+        self._pending = step, self._thread.submit(self._commit, path, progress, old)
         return before
 
     def poll(self) -> int | None:
@@ -93,8 +95,8 @@ class Checkpoints:
         """(step, state, progress) of the newest step that verifies, or None where nothing was ever committed.
 
         like: a tree of arrays or ShapeDtypeStructs; the state gets its structure, types and shardings (one device where a
-        leaf has none), whatever devices wrote it. Damaged steps above it are renamed and uncommitted ones removed, each with
-        a line. UserError: every step is damaged, or the state does not fit `like`.
+        leaf has none), whatever devices wrote it. Damaged steps above it are renamed, uncommitted ones that this program did
+        not leave unfinished stay as they are, each with a line. UserError: every step is damaged, or the state does not fit `like`.
         """
         self.wait()
         step, error = -1, None
@@ -122,13 +124,13 @@ class Checkpoints:
         return step, self._orbax.restore(path, args), manifest.progress(path)
 
     def delete_after(self, step: int) -> None:
-        """Delete the steps above `step`, and what a killed run has left half-done: they will be computed again."""
+        """Delete the committed steps above `step`, and what a killed run has left unfinished: they will be computed again."""
         self.wait()
         if _primary():
-            self._sweep()
-            for other in all_steps(self.directory):
-                if other > step or not manifest.exists(self.directory / str(other)):
-                    self._delete(other)
+            unfinished.clear(self.directory)
+            if above := [other for other in committed_steps(self.directory) if other > step]:
+                unfinished.claim(self.directory, above, to_stderr)
+                self._delete(above)
         self._last = max((s for s in committed_steps(self.directory) if s <= step), default=-1)
 
     def close(self) -> int | None:
@@ -147,32 +149,29 @@ class Checkpoints:
     def _newest(self) -> int:
         return max(committed_steps(self.directory), default=-1)
 
-    def _commit(self, path: Path, progress: dict[str, Any]) -> None:
-        """In the background thread: the end of Orbax's save, the list of hashes, then the deletion of older steps."""
+    def _commit(self, path: Path, progress: dict[str, Any], old: list[int]) -> None:
+        """In the background thread: the end of Orbax's save, the list of hashes, then the deletion of the steps `old`."""
         self._orbax.wait_until_finished()
         try:
             if _primary():
                 manifest.write(path, progress)
-                for step in committed_steps(self.directory)[self._keep :]:
-                    self._delete(step)
+                self._delete(old)
         finally:  # no process says "saved", or reads, before the list is there
             self._barrier(key=f"{self.directory.name}_committed.{path.name}", timeout_ms=600_000)
 
-    def _delete(self, step: int) -> None:
-        # Renamed first: a kill in the middle leaves no half-deleted step behind.
-        gone = (self.directory / str(step)).rename(self.directory / f"{step}.deleting")
-        shutil.rmtree(gone, ignore_errors=True)
-
-    def _sweep(self) -> None:
-        for pattern in ("*.orbax-checkpoint-tmp*", "*.deleting"):
-            for path in self.directory.glob(pattern):
-                shutil.rmtree(path, ignore_errors=True)
+    def _delete(self, steps: list[int]) -> None:
+        """Delete steps that are recorded by unfinished.claim; one whose list is damaged may be anything, and is renamed."""
+        for path in (self.directory / str(step) for step in steps):
+            if manifest.is_ours(path):  # renamed first: a kill in the middle leaves no half-deleted step behind
+                path.rename(self.directory / f"{path.name}.deleting")
+            elif manifest.exists(path):
+                to_stderr(f"checkpoint {path} is damaged: {manifest.fault(path)}; renamed to {unfinished.set_aside(path, 'damaged').name}")
+        unfinished.clear(self.directory)
 
     def _failed(self, step: int, error: BaseException) -> RunFailed:
         """Free what the failed save has written, and say it in one line."""
         if _primary():
-            shutil.rmtree(self.directory / str(step), ignore_errors=True)
-            self._sweep()
+            unfinished.clear(self.directory)
         with contextlib.suppress(*FAILURES):  # the old one would raise the same error again in the next save
             self._orbax.close()
         self._orbax = self._open()
@@ -181,14 +180,13 @@ class Checkpoints:
         return RunFailed(f"could not save the checkpoint of step {step} in {self.directory}: {reason(error)}; {kept}")
 
     def _choose(self, warn: Say) -> int:
-        """In process 0: the newest step that verifies (-1: none), after clearing away what stands above it."""
-        self._sweep()
+        """In process 0: the newest step that verifies (-1: none), after renaming the damaged ones above it."""
+        unfinished.clear(self.directory)
         damaged, chosen = [], -1
         for step in all_steps(self.directory):
             path = self.directory / str(step)
             if not manifest.exists(path):
-                warn(f"checkpoint {path} was not committed ({manifest.NAME} is missing): removed; trying the one before")
-                self._delete(step)
+                warn(f"checkpoint {path} was not committed ({manifest.NAME} is missing): left as it is; trying the one before")
             elif what := manifest.fault(path):
                 warn(f"checkpoint {path} is damaged: {what}; trying the one before")
                 damaged.append(path)
@@ -198,9 +196,7 @@ class Checkpoints:
         if damaged and chosen < 0:
             raise UserError(f"no checkpoint in {self.directory} verifies; delete this directory to start again from step 0")
         for path in damaged:
-            aside = path.with_name(f"damaged-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            unfinished.set_aside(path, "damaged")
         return chosen
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vaeflow import compare, data, figures, outputs, views, workdir
+from vaeflow import compare, data, figures, guard, outputs, views, workdir
 from vaeflow.build import SEEDS
 from vaeflow.errors import UserError, unknown
 from vaeflow.launch import Overrides, named_split
@@ -35,6 +35,8 @@ def explore(
     if several and (other := [name for name in show if name != "plane"]):
         raise UserError(f"--show={','.join(other)} looks at one run, and {len(directories)} are named; known for several: plane")
     names = ("plane",) if several else show or (*views.VIEWS, "plane")
+    if not several and output is None:
+        guard.check_links(directories[0], ("explore",))
     folder = output or (Path() if several else directories[0] / "explore")
     found: dict[str, Callable[[], list[Path]]] = {"plane": lambda: _plane(directories, folder)}
     if set(names) != {"plane"}:

@@ -25,6 +25,11 @@ def with_values(name: str, values: Sequence[str]) -> str:
     return f"{whole.encode()[: _LONGEST - 17].decode(errors='ignore')}+{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
 
+def no_follow(path: str, flags: int) -> int:
+    """An `opener` for `open` that does not follow a link: OSError (ELOOP) if `path` is one."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """An OSError of the block names `path`: a failed write names no file at all, a failed rename the temporary one."""
@@ -50,7 +55,7 @@ def write_atomic(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with naming(path):
         try:
-            with temporary.open("w") as file:
+            with open(temporary, "w", opener=no_follow) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -73,10 +78,11 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Arrays by name, compressed, whole or not at all. OSError, with the file's name: the disk refuses."""
     import numpy as np
 
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with naming(path):
         try:
-            np.savez_compressed(temporary, **arrays)
+            with open(temporary, "wb", opener=no_follow) as file:
+                np.savez_compressed(file, **arrays)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

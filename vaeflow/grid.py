@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.files import naming
+from vaeflow.files import write_npz
 from vaeflow.likelihood import log_likelihood
 from vaeflow.model import Model, Params
 from vaeflow.parallel import Devices
@@ -65,14 +64,7 @@ def density(model: Model, params: Params, split: Split, key: jax.Array, *, margi
 
 def save(path: Path, density: Density, points: np.ndarray) -> None:
     """A density and points [N, 2] of the data that it models, for figures of several runs. OSError, with the name: the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, xs=density.xs, ys=density.ys, log_p=density.log_p.astype(np.float32), points=points)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_npz(path, {"xs": density.xs, "ys": density.ys, "log_p": density.log_p.astype(np.float32), "points": points})
 
 
 def load(path: Path) -> tuple[Density, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from vaeflow import progress, workdir
+from vaeflow import guard, progress, workdir
 from vaeflow.config import plain
 from vaeflow.errors import UserError
 from vaeflow.files import with_values
@@ -163,6 +163,7 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
     from vaeflow import evaluate, parallel
     from vaeflow.files import write_npz
 
+    guard.check_links(directory, guard.EVALUATED)
     run = _load(directory, source, overrides)
     name, own = named_split(run.source, split), named_split(run.source)
     results, examples, grid = evaluate.measured(

@@ -32,6 +32,15 @@ def exists(directory: Path) -> bool:
     return (directory / NAME).is_file()
 
 
+def is_ours(directory: Path) -> bool:
+    """True if `write` committed this directory: its list has its own SHA-256. (The other files may be damaged.)"""
+    try:
+        content = json.loads((directory / NAME).read_bytes())
+        return content.pop("sha256") == _own(content) and not directory.is_symlink()
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
+
+
 def progress(directory: Path) -> dict[str, Any]:
     """The `progress` that `write` was given. Call it on a directory without a `fault`."""
     return json.loads((directory / NAME).read_bytes())["progress"]

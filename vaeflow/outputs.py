@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vaeflow import data, evaluate, figures, parallel, workdir
+from vaeflow import data, evaluate, figures, guard, parallel, workdir
 from vaeflow.build import SEEDS
 from vaeflow.errors import UserError
 from vaeflow.files import write_npz
@@ -20,6 +20,7 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     """experiments.sample: samples.npz and samples_drawn.png of c.sample.n draws, and what they are conditioned on."""
     if seed not in SEEDS:
         raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
+    guard.check_links(directory, ("samples.npz", "figures"))
     model, params, config = workdir.load(directory, overrides, allowed=("sample",))
     n = config.sample.n
     given = conditions(directory, config, n, label)
@@ -59,7 +60,9 @@ def conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np
 
 def encode(directory: Path, split: str = "", output: Path | None = None, overrides: Overrides = ()) -> None:
     """experiments.encode: the latents and log-probabilities of a split, one row an example."""
-    if output is not None:
+    if output is None:
+        guard.check_links(directory, ("encoded_*.npz",))
+    else:
         if output.suffix != ".npz":
             raise UserError(f"--output={str(output)!r} must be an .npz file")
         _make_folder(output)

@@ -21,7 +21,7 @@ from typing import Any
 from vaeflow import progress
 from vaeflow.errors import RunFailed, UserError
 from vaeflow.events import Events
-from vaeflow.files import append, naming
+from vaeflow.files import append, naming, no_follow
 
 WALL_CLOCK = ("seconds", "steps_per_second")
 
@@ -45,7 +45,7 @@ class Metrics:
             lost = f"{self._path} has {have} bytes, where the checkpoint has seen {position}: earlier rows are lost"
             print(lost, file=sys.stderr, flush=True)
         with self._failing(), naming(self._path):
-            self._file = io.FileIO(self._path, "a")
+            self._file = io.FileIO(self._path, "a", opener=no_follow)
             self._file.truncate(min(have, position))
 
     def write(self, step: int, split: str, values: Mapping[str, float], **clock: float) -> None:

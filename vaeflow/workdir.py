@@ -24,10 +24,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow import machine, manifest
+from vaeflow import guard, machine, manifest
 from vaeflow.config import check_sections, override, plain
 from vaeflow.errors import UserError
-from vaeflow.files import with_values, write_json
+from vaeflow.files import no_follow, with_values, write_json
 
 # What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
 _FREE = (
@@ -45,9 +45,9 @@ PACKAGES = (
 
 def prepare(directory: str | Path, config: ConfigDict, name: str = "") -> None:
     """Make the directory ready for a run with `config` (called `name`): new, or the same run going on (values that do not
-    change what is learned are updated). UserError: it holds a run with another config."""
+    change what is learned are updated). UserError: it holds a run with another config, or see guard.make_workdir."""
     directory = Path(directory)
-    _make(directory)
+    guard.make_workdir(directory)
     must_agree(directory, config)
     write_json(directory / "config.json", plain(config))
     write_json(directory / "env.json", [*_launches(directory), {"config": name, "step": _newest(directory)[0], **environment()}])
@@ -159,13 +159,14 @@ def provenance(directory: Path, config: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def lock(directory: str | Path) -> Iterator[None]:
-    """Hold the directory for this process. UserError: another one trains in it. The system lets go when a process dies.
+    """Hold the directory for this process. UserError: another one trains in it, or see guard.make_workdir. The system lets go when a
+    process dies.
 
     A POSIX record lock, not flock: that one would live on in the forked children of a killed run.
     """
     directory = Path(directory)
-    _make(directory)
-    with (directory / ".lock").open("a+") as file:
+    guard.make_workdir(directory)
+    with open(directory / ".lock", "a+", opener=no_follow) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -273,10 +274,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-
-
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"workdir={directory} cannot be made: {error.strerror}") from None

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vaeflow import data, parallel, workdir
+from vaeflow import data, guard, parallel, workdir
 from vaeflow.build import call, describe, signature
 from vaeflow.config import override, plain
 from vaeflow.diagnose import ais, anomaly, hmc, iwae, probes, quality, refine
@@ -65,6 +65,7 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
     if examples < 2:  # a standard error over examples needs two
         raise UserError(f"--examples={examples} is impossible; it must be >= 2")
     config = [(key.removeprefix("config."), text) for key, text in overrides if key.startswith("config.")]
+    guard.check_links(directory, ("diagnostics*.json",))
     run = load(directory, examples, split, config)
     for name, own in settings.items():
         try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vaeflow.files import naming
+from vaeflow.files import naming, no_follow
 
 DPI = 150
 COLOURS = ("#2a6f97", "#d1495b", "#3a8f5c", "#e09f3e", "#7a5195", "#5f6b73", "#a0522d", "#17a2a2")
@@ -63,7 +63,8 @@ def _write(figure: Any, path: Path) -> None:
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": "vaeflow"})
+            with open(temporary, "wb", opener=no_follow) as file:
+                figure.savefig(file, format="png", dpi=DPI, metadata={"Software": "vaeflow"})
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
