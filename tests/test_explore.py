@@ -152,11 +152,12 @@ def test_everything_of_a_run(run, tmp_path):
     shown = [Path(line) for line in text.splitlines() if line.endswith(".png")]
     names = ["traversals_3", "manifold", "scatter", "kl", "prior", "prior_plane", "temperatures", "plane"]
     assert [path.stem for path in shown] == names and {path.parent for path in shown} == {run / "explore"}
-    (said,) = [line for line in text.splitlines() if not line.endswith(".png")]
+    first, said = [line for line in text.splitlines() if not line.endswith(".png")]
+    assert first.startswith(f"exploring {run}: configs/digits_vae.py")
     assert said == "interpolation: needs an even number of --examples (each two are a pair), not 1"
     assert all(min(size(path)) > 200 and 500 < max(size(path)) < 2000 for path in shown)
     text = call("explore", run, "--show=interpolation,scatter", "--split=val", "--seed=1", f"--output={tmp_path}")
-    assert text.split() == [f"{tmp_path / name}.png" for name in ("interpolation", "scatter")]
+    assert text.splitlines()[1:] == [f"{tmp_path / name}.png" for name in ("interpolation", "scatter")]
     assert near(tmp_path / "interpolation.png", 0.5 * 13 + 0.07 * len("spherical") + 0.2, 4 * 1.3 + 0.42)
 
 
@@ -171,7 +172,7 @@ def test_samples_at_temperatures_have_the_same_noise(run, drawn):
 
 def test_several_runs_and_what_is_refused(run, tmp_path):
     words = ("--show=plane", f"--workdir={run}", run.parent / "run", f"--output={tmp_path}")
-    assert call("explore", *words).split() == [f"{tmp_path / 'plane.png'}"]
+    assert call("explore", *words).splitlines()[2:] == [f"{tmp_path / 'plane.png'}"]
     size(tmp_path / "plane.png")
     for words, held in (
         ([], ["there is no run", "--workdir"]),

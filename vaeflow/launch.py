@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -198,11 +199,12 @@ def _load(directory: Path, source: Any = None, overrides: Overrides = ()) -> Mea
 
 
 def introduce(command: str, *directories: Path) -> None:
-    """Print what a command works on, one line per run, before anything slow is imported. UserError: this is no workdir."""
+    """Print what a command works on, one line per run, before anything slow is imported. The command itself refuses what is no workdir."""
     for directory in directories:
-        config: Any = workdir.read_config(directory)
-        data = " ".join(str(config.data[key]) for key in ("kind", "name") if config.get("data", {}).get(key))
-        print(f"{command} {directory}: {workdir.name_of(directory) or 'a run'}, seed {config.get('seed')}, data {data}", flush=True)
+        with contextlib.suppress(UserError):
+            config: Any = workdir.read_config(directory)
+            data = " ".join(str(config.data[key]) for key in ("kind", "name") if config.get("data", {}).get(key))
+            print(f"{command} {directory}: {workdir.name_of(directory) or 'a run'}, seed {config.get('seed')}, data {data}", flush=True)
 
 
 def named_split(source: Any, split: str = "") -> str:
