@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
-from tests.model_cases import BATCH, CASES, DRAWS, FLOW, KEY, VAE, case, config, flat
+from tests.model_cases import BATCH, CASES, DRAWS, FLOW, KEY, VAE, case, config, flat, quick
 from vaeflow.errors import UserError
 from vaeflow.model import split_params
 from vaeflow.models import MODELS, build_model
@@ -27,6 +28,18 @@ def test_loss_is_finite_and_trains_every_leaf(name, i):
 def test_jit_changes_nothing(name):
     c = case(name, 0)
     assert c.model.loss(c.params, KEY, c.batch, 3)[0] == pytest.approx(float(c.out["loss"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("name, i", CASES)
+def test_init_takes_given_parameters_as_they_are(name, i):
+    c = case(name, i)
+    given = flat(c.params)
+    for some in (list(given), list(given)[::2]):
+        part = traverse_util.unflatten_dict({path: given[path] for path in some})
+        params = flat(quick(c.model.init)(jax.random.key(7), c.batch, part))
+        assert params.keys() == given.keys() and all(np.isfinite(leaf).all() for leaf in params.values())
+        for path in some:
+            np.testing.assert_array_equal(params[path], given[path], err_msg="/".join(path))
 
 
 @pytest.mark.parametrize("name, i", CASES)

@@ -113,7 +113,7 @@ def make(config: ConfigDict, directory: Path | None = None, source: data.Source 
         _accumulates(experiment, shapes)
     if "fixed" in shapes and not config.fixed_from and directory is not None:  # without a workdir it is looked at, not run
         raise UserError("config.fixed_from='' is impossible here: this model learns from another one; name the workdir of that one's run")
-    frozen = frozenset() if goes_on else stages.from_elsewhere(shapes, config)[1]
+    frozen = frozenset() if goes_on else stages.given(shapes, config)[1]
     trained = jax.tree.leaves(split_params(shapes, frozen)[0])
     if not trained:
         why = f"model.kind={config.model.kind!r} has none"
@@ -199,9 +199,13 @@ def first_batch(experiment: Experiment) -> Batch:
 
 
 def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
-    """(initial parameters, paths held fixed, lines that say what came from elsewhere)."""
-    config = experiment.config
+    """(initial parameters, paths held fixed, lines to print about the runs that some of them were taken from).
+
+    Parameters of other runs are arguments of `init`, so that data-dependent layers see them.
+    """
+    config, init, homes = experiment.config, experiment.model.init, experiment.devices.homes
     args = (jax.random.fold_in(jax.random.key(config.seed), 1), first_batch(experiment))
-    init = experiment.model.init
-    params = jax.jit(init, out_shardings=experiment.devices.homes(init, *args))(*args)
-    return stages.from_elsewhere(params, config)
+    given, frozen, lines = stages.given(jax.eval_shape(init, *args), config)
+    places = (None, None, homes(lambda: given))
+    params = jax.jit(init, in_shardings=places, out_shardings=homes(init, *args))(*args, given)
+    return params, frozen, lines

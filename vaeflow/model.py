@@ -18,11 +18,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import traverse_util
+
+from vaeflow.errors import UserError
 
 Array = jax.Array
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
+NO_PARAMS: Params = {}  # the default of an init's `given`
 
 
 class Latent(NamedTuple):
@@ -48,7 +52,9 @@ class Latent(NamedTuple):
 class Model(NamedTuple):
     """One model family, built from its config by a maker in MODELS.
 
-    init      (key, batch) -> params                          sees a batch: data-dependent initialisation
+    init      (key, batch, given={}) -> params                sees a batch: data-dependent initialisation. given: parameters that are
+              known before, of another run, at the paths of this model's own; part of the tree or all of it. They take the place of
+              the initial values before anything downstream is initialised
     loss      (params, key, batch, step) -> (scalar, metrics)  mean nats per example; training mode
     sample    (params, key, n, context=None) -> [n, *event]
     log_prob  (params, key, batch) -> [B] nats, or None       ONE draw of the estimator; evaluation mode
@@ -95,3 +101,48 @@ def merge_params(*trees: Params) -> Params:
     for tree in trees:
         flat.update(by_path(tree))
     return traverse_util.unflatten_dict(flat)
+
+
+def common(params: Params, given: Params) -> dict[tuple[str, ...], Any]:
+    """The leaves of `given` at paths that `params` (arrays or their shapes) has too. UserError: the shapes differ."""
+    mine, other = by_path(params), by_path(given)
+    found = {path: other[path] for path in mine if path in other}
+    for path, leaf in found.items():
+        if leaf.shape != mine[path].shape:
+            raise UserError(f"{'/'.join(path)} has the shape {leaf.shape}, here {mine[path].shape}")
+    return found
+
+
+def overlay(params: Params, given: Params) -> Params:
+    """`params` with the leaves of `given` at the paths that both have; other leaves of `given` are ignored.
+
+    An `init` calls it each time that it has made parameters which later ones depend on: a prior's layer that normalises its first
+    batch must see latents of the given encoder.
+
+    Args:
+        params: some or all of a model's parameters.
+        given: the argument of `Model.init`.
+
+    Raises:
+        UserError: a given leaf has another shape.
+    """
+    if not given:
+        return params
+    found = {path: jnp.asarray(leaf) for path, leaf in common(params, given).items()}
+    return traverse_util.unflatten_dict(traverse_util.flatten_dict(params, keep_empty_nodes=True) | found)
+
+
+def exactly(init: Callable[..., Params]) -> Callable[..., Params]:
+    """An `init` whose result has every leaf of `given`, also if the family's own `init` ignores the argument.
+
+    Raises:
+        UserError: a given leaf has another shape, or the model has no parameters at its path.
+    """
+
+    def checked(key: Array, batch: Batch, given: Params = NO_PARAMS) -> Params:
+        params = overlay(init(key, batch, given), given)
+        if unknown := by_path(given).keys() - by_path(params).keys():
+            raise UserError(f"given has {', '.join(sorted(map('/'.join, unknown))[:3])}, and this model has no such parameters")
+        return params
+
+    return checked

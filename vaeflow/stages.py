@@ -7,16 +7,15 @@ describes that one; fixed_from must name a run of just that model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
 from vaeflow.errors import UserError
-from vaeflow.model import Params
+from vaeflow.model import Params, by_path, common
 from vaeflow.stored import load_params
 
 
@@ -28,47 +27,53 @@ def are_workdirs(config: ConfigDict) -> None:
             raise UserError(f"config.{key}={workdir!r} is not a workdir: it has no config.json")
 
 
-def from_elsewhere(params: Params, config: ConfigDict) -> tuple[Params, frozenset, list[str]]:
-    """(params with what init_from and fixed_from name in place, paths held fixed, lines that say so) of initial parameters, or of their
-    shapes."""
-    lines: list[str] = []
+def given(shapes: Params, config: ConfigDict) -> tuple[Params, frozenset, list[str]]:
+    """(what `Model.init` gets as `given`, paths held fixed, lines to print): the parameters that init_from and fixed_from name.
+
+    Args:
+        shapes: the parameters of this config's model or their shapes.
+
+    Raises:
+        UserError: the other run has no checkpoint, no parameter in common with this model or one of another shape, or is another model
+            than the one that this model learns from.
+    """
+    taken: dict[tuple[str, ...], Any] = {}
     frozen: frozenset = frozenset()
+    lines: list[str] = []
     if config.init_from:
-        params, taken = _overlay(params, config, "init_from")
-        lines.append(f"init_from={config.init_from}: {len(taken)} of {len(traverse_util.flatten_dict(params))} arrays")
+        taken = _taken(shapes, config, "init_from")
+        lines.append(f"init_from={config.init_from}: {len(taken)} of {len(by_path(shapes))} arrays")
     if config.fixed_from:
-        learns_from = "fixed" in params
-        params, frozen = _overlay(params, config, "fixed_from")
-        if learns_from:
+        held = _taken(shapes, config, "fixed_from")
+        if "fixed" in shapes:
             _same_model(config)
+        taken, frozen = taken | held, frozenset(held)
         lines.append(f"fixed_from={config.fixed_from}: {len(frozen)} arrays stay as they are")
-    return params, frozen, lines
+    return traverse_util.unflatten_dict(taken), frozen, lines
 
 
-def _overlay(params: Params, config: ConfigDict, key: str) -> tuple[Params, frozenset]:
-    """params with every array that the other workdir has at the same path; a path with another shape is an error.
+def _taken(shapes: Params, config: ConfigDict, key: str) -> dict[tuple[str, ...], Any]:
+    """Every array of the other workdir at whose path this model has one too; another shape is an error.
 
     A model that learns from another one has all of that one's parameters below "fixed": only there are they taken from fixed_from.
     """
     workdir = config[key]
     try:
-        other: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(load_params(Path(workdir).expanduser()))
+        other = load_params(Path(workdir).expanduser())
     except UserError as error:
         raise UserError(f"config.{key}={workdir!r}: {error}") from None
-    mine: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
-    if key == "fixed_from" and "fixed" in params:
-        other = {("fixed", *path): leaf for path, leaf in other.items()}
-        if missing := sorted("/".join(path[1:]) for path in mine if path[0] == "fixed" and path not in other):
+    if key == "fixed_from" and "fixed" in shapes:
+        if missing := sorted(map("/".join, by_path(shapes["fixed"]).keys() - by_path(other).keys())):
             raise _another(config, f"it has no {', '.join(missing[:3])}")
-    common = frozenset(path for path in mine if path in other)
-    if not common:
-        raise UserError(
-            f"config.{key}={workdir!r} has no parameters in common with this model: it has {_names(other)}; this model {_names(mine)}"
-        )
-    for path in common:
-        if mine[path].shape != other[path].shape:
-            raise UserError(f"config.{key}={workdir!r}: {'/'.join(path)} has the shape {other[path].shape}, here {mine[path].shape}")
-    return traverse_util.unflatten_dict({p: jnp.asarray(other[p]) if p in common else a for p, a in mine.items()}), common
+        other = {"fixed": other}
+    try:
+        taken = common(shapes, other)
+    except UserError as error:
+        raise UserError(f"config.{key}={workdir!r}: {error}") from None
+    if not taken:
+        names = f"it has {', '.join(sorted(other))}; this model {', '.join(sorted(shapes))}"
+        raise UserError(f"config.{key}={workdir!r} has no parameters in common with this model: {names}")
+    return taken
 
 
 def _same_model(config: ConfigDict) -> None:
@@ -81,16 +86,17 @@ def _same_model(config: ConfigDict) -> None:
 
 
 def _described(config: ConfigDict, other: ConfigDict) -> Iterator[tuple[str, Any, Any]]:
-    """(key, here, there) of all that must be equal: `frozen` names a whole model, whose keys of sampling are free; a teacher is the flow of
-    the other run."""
-    if "frozen" in config.model:
-        here = _whole(config, config.model.frozen)
+    """(key, here, there) of all that must be equal, as far as both configs have it: a part `frozen` is a whole model, whose keys of
+    sampling are free; a teacher is the flow of the other run."""
+    here = _whole(config, config.model.get("frozen"))
+    pairs = {}
+    if isinstance(here, dict):
         yield "frozen", {key: v for key, v in here.items() if key not in other.sample}, _whole(other, other.model)
-        pairs = {}
-    else:
+    elif "teacher" in config.model:
         pairs = {"teacher": "layer", "teacher_base": "base", "flatten": "flatten"}
     for mine, theirs in (pairs | {"event": "event", "levels": "levels"}).items():
-        yield mine, _whole(config, config.model[mine]), _whole(other, other.model[theirs])
+        if mine in config.model and theirs in other.model:
+            yield mine, _whole(config, config.model[mine]), _whole(other, other.model[theirs])
 
 
 def _whole(config: ConfigDict, value: Any, name: str = "") -> Any:
@@ -114,9 +120,5 @@ def _difference(mine: Any, theirs: Any, key: str) -> str:
 
 
 def _another(config: ConfigDict, why: str) -> UserError:
-    what = "frozen model" if "frozen" in config.model else "teacher"
+    what = "teacher" if "teacher" in config.model else "frozen model"
     return UserError(f"config.fixed_from={config.fixed_from!r} is another model than the {what} of this one: {why}")
-
-
-def _names(flat: Mapping[tuple[str, ...], Any]) -> str:
-    return ", ".join(sorted({path[0] for path in flat}))

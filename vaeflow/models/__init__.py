@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from vaeflow.build import call, check, part_kind, signature
 from vaeflow.errors import UserError, unknown
-from vaeflow.model import Model
+from vaeflow.model import Model, exactly
 from vaeflow.models import contrastive, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
 
 
@@ -50,7 +50,8 @@ part_kind(Model, "model", MODELS)
 
 def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
     """The model of a whole config (a ConfigDict or a dict): sections `model` (its `kind` is the family), `parts` and `sample`, checked.
-    traced: values of the section `model` that take the places of the checked ones, and may be tracers (vaeflow/together.py)."""
+    traced: values of the section `model` that take the places of the checked ones, and may be tracers (vaeflow/together.py).
+    The result's `init` has the leaves of `given` exactly, whatever the family does with them."""
     model, sampling = _plain(config["model"]), _plain(config["sample"])
     kind = model.pop("kind", None)
     sampling.pop("n", None)
@@ -65,7 +66,8 @@ def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
             raise unknown("sample: the key", key, ["n", *(k for k in known if k not in model)])
     parts = _plain(config["parts"])
     values = check(_only(make, [k for k in known if k not in sampling]), model, "model", parts)
-    return make(**values | dict(traced or {}), **call(_only(make, list(sampling)), sampling, "sample", parts))
+    made = make(**values | dict(traced or {}), **call(_only(make, list(sampling)), sampling, "sample", parts))
+    return made._replace(init=exactly(made.init))
 
 
 def _plain(section: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from vaeflow.build import Count, Natural, Positive
 from vaeflow.distributions import Distribution, Joint
 from vaeflow.errors import UserError
-from vaeflow.model import Array, Latent, Model
+from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
 from vaeflow.models.density import broadcast
 from vaeflow.models.reweight import langevin, log_mean, resample
 from vaeflow.models.vae_loss import log_weight
@@ -116,11 +116,12 @@ def contrastive(
         z_q, z_p = posterior_of(params, x, context).sample(seed=key_q), from_p(params, key_p, _lead(len(x), context), context)
         return log_r(params, z_q, context), log_r(params, z_p, context)
 
-    def init(key, batch):
+    def init(key, batch, given=NO_PARAMS):
         key_f, key_z, key_c = jax.random.split(key, 3)
-        fixed, context = frozen.init(key_f, batch), batch.get("context")
+        own, context = given.get("fixed", NO_PARAMS), batch.get("context")
+        fixed = overlay(frozen.init(key_f, batch, own), own)
         z = vae.posterior(fixed, batch["x"], context).sample(seed=key_z)
-        return {"classifier": classify.init(key_c, z, context)["params"], "fixed": fixed}
+        return overlay({"classifier": classify.init(key_c, z, context)["params"], "fixed": fixed}, given)
 
     def loss(params, key, batch, step):
         del step

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors.layer import Layer, at_rank
 from vaeflow.errors import UserError
-from vaeflow.model import Array, Batch, Model, Params
+from vaeflow.model import NO_PARAMS, Array, Batch, Model, Params, overlay
 from vaeflow.models.bases import Base
 from vaeflow.models.dequantize import Dequantizer
 
@@ -116,20 +116,24 @@ def mixture(density: Density, k: int) -> Density:
 
 
 def model_of(density: Density, grey: Dequantizer, event: tuple[int, ...], levels: int, temperature: float) -> Model:
-    """The Model of a Density: trained by maximum likelihood of the dequantised data; parameters of both side by side."""
+    """The Model of a Density: trained by maximum likelihood of the dequantised data; parameters of both side by side.
+
+    A data-dependent density is initialised on data from the given dequantizer. Inside the density a given layer of a chain does not
+    change how the chain's later layers are initialised: they see the initial values of the layers before them.
+    """
 
     def draw(params, key, batch, train):
         key_u, key_f = jax.random.split(key)
         y, log_q = grey.draw(params.get("dequantizer", {}), key_u, batch["x"], train)
         return density.log_prob(params, y, batch.get("context"), key_f, train) - log_q
 
-    def init(key, batch):
+    def init(key, batch, given=NO_PARAMS):
         fits(event, batch)
         key_u, _, _, key_q = jax.random.split(key, 4)
-        own = grey.init(key_q, batch["x"])
+        own = overlay(grey.init(key_q, batch["x"]), given.get("dequantizer", NO_PARAMS))
         y, _ = grey.draw(own, key_u, batch["x"])
         params = density.init(key, y, batch.get("context"))
-        return params | {"dequantizer": own} if own else params
+        return overlay(params | {"dequantizer": own} if own else params, given)
 
     def loss(params, key, batch, step):
         del step

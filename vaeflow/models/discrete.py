@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from vaeflow import objectives
 from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Likelihood
-from vaeflow.model import Latent, Model
+from vaeflow.model import NO_PARAMS, Latent, Model, overlay
 from vaeflow.models.discrete_estimators import MULTI_SAMPLE, RELAXED, Estimation, Estimator, check, surrogate
 from vaeflow.models.discrete_latent import Bits, OneHots, kl
 from vaeflow.models.observed import observed
@@ -101,19 +101,20 @@ def discrete_vae(
         out: Any = judge.apply({"params": params["baseline"]["net"]}, data.scaled(x), context)
         return params["baseline"]["constant"] + out
 
-    def init(key, batch):
+    def init(key, batch, given=NO_PARAMS):
         x, context = jnp.asarray(batch["x"]), batch.get("context")
         data.fits(x)
         keys = jax.random.split(key, 5)
-        params: dict[str, Any] = {"encoder": encode.init(keys[0], data.scaled(x), context)["params"]}
+        params = overlay({"encoder": encode.init(keys[0], data.scaled(x), context)["params"]}, given)
         z = posterior_of(params, x, context).sample(seed=keys[1])
         params["decoder"] = decode.init(keys[2], z, context)["params"]
         if prior == "learned":
             params["prior"] = {"logits": jnp.zeros(shape)}
+        params = overlay(params, given)
         if judge is not None:
             net = judge.init(keys[3], data.scaled(x), context).get("params", {})
             params["baseline"] = {"net": net, "constant": jnp.mean(log_prob(params, keys[4], batch))}
-        return params
+        return overlay(params, given)
 
     def dream(params, key, context, rows):
         """sleep_q [rows] at samples of the model, given the batch's context."""

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from vaeflow.bijectors import Layer
 from vaeflow.build import Count, Natural, NonNegative
 from vaeflow.errors import UserError
-from vaeflow.model import Model
+from vaeflow.model import NO_PARAMS, Model, overlay
 from vaeflow.models.bases import Base
 from vaeflow.models.density import model_of, pushforward
 from vaeflow.models.dequantize import dequantizer
@@ -58,11 +58,11 @@ def distill(
         y, log_q = student.sample(params, key, n, context, train=train)
         return log_q, master.log_prob(params.get("fixed", {}), y, context)
 
-    def init(key, batch):
-        params = model.init(key, batch)
+    def init(key, batch, given=NO_PARAMS):
+        params = model.init(key, batch, given)
         y, _ = grey.draw({}, jax.random.fold_in(key, 1), batch["x"])
         fixed = master.init(jax.random.fold_in(key, 2), y, batch.get("context"))
-        return params | {"fixed": fixed} if fixed else params
+        return overlay(params | {"fixed": fixed}, given) if fixed else params
 
     def loss(params, key, batch, step):
         del step

@@ -26,7 +26,7 @@ from vaeflow import objectives
 from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Joint, Likelihood, Std, std_of
 from vaeflow.errors import UserError
-from vaeflow.model import Array, Latent, Model
+from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
 from vaeflow.models.observed import observed
 from vaeflow.models.vae_loss import check_schedule
 from vaeflow.nets.ladder import Down, Moments, Pass, Plan, Up
@@ -131,13 +131,14 @@ def ladder(
     def likelihood_of(params, z, context=None) -> Distribution:
         return given(walk(params, z, None, context, False))
 
-    def init(key, batch):
+    def init(key, batch, given=NO_PARAMS):
         x, context = jnp.asarray(batch["x"]), batch.get("context")
         data.fits(x)
         key_up, key_down = jax.random.split(key)
-        params = {"up": up.init(key_up, data.scaled(x).reshape(len(x), *image), context)["params"]}
+        params = overlay({"up": up.init(key_up, data.scaled(x).reshape(len(x), *image), context)["params"]}, given)
         value = jnp.zeros((len(x), dimensions))
-        return params | {"down": down.init(key_down, value, features(params, x, context), context, True)["params"]}
+        params["down"] = down.init(key_down, value, features(params, x, context), context, True)["params"]
+        return overlay(params, given)
 
     def loss(params, key, batch, step):
         x, context = batch["x"], batch.get("context")

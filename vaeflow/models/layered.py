@@ -24,7 +24,7 @@ from vaeflow import objectives
 from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Joint, Likelihood, Std, normal, std_of
 from vaeflow.errors import UserError
-from vaeflow.model import Array, Latent, Model
+from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
 from vaeflow.models.observed import observed
 from vaeflow.models.vae_loss import OF_MANY, Penalties, bound_terms, check_objective, check_schedule, log_weight
 from vaeflow.nets import Net
@@ -100,7 +100,7 @@ def layered(
     def likelihood_of(params, z, context=None) -> Distribution:
         return data.given(run(params, "decoder", decode, 0, z[..., : latents[0]], context))
 
-    def init(key, batch):
+    def init(key, batch, given=NO_PARAMS):
         x, context = jnp.asarray(batch["x"]), batch.get("context")
         data.fits(x)
         up, down = jax.random.split(key)
@@ -109,7 +109,7 @@ def layered(
         for i, (k_up, k_down) in enumerate(zip(jax.random.split(up, depth), jax.random.split(down, depth), strict=True)):
             params[f"encoder_{i + 1}"] = encode[i].init(k_up, data.scaled(x) if i == 0 else z[i - 1], context)["params"]
             params[f"decoder_{i + 1}"] = decode[i].init(k_down, z[i], context)["params"]
-        return params
+        return overlay(params, given)  # no network sees what another one makes
 
     def loss(params, key, batch, step):
         x, context = batch["x"], batch.get("context")

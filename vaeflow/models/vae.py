@@ -30,7 +30,7 @@ from vaeflow.bijectors import Layer
 from vaeflow.bijectors.layer import at_rank
 from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Likelihood, Std, normal, std_of
-from vaeflow.model import Latent, Model
+from vaeflow.model import NO_PARAMS, Latent, Model, overlay
 from vaeflow.models import vae_loss
 from vaeflow.models.bases import Base
 from vaeflow.models.observed import observed
@@ -135,22 +135,23 @@ def vae(
         out: Any = decode.apply({"params": params["decoder"]}, z, context)
         return data.given(out) if given_pixels is None else given_pixels(params["autoregressive"], out, z)
 
-    def init(key, batch):
+    def init(key, batch, given=NO_PARAMS):
         x, context = jnp.asarray(batch["x"]), batch.get("context")
         data.fits(x)
         keys = jax.random.split(key, 6)
-        params = {"encoder": encode.init(keys[0], data.scaled(x), context)["params"]}
+        params = overlay({"encoder": encode.init(keys[0], data.scaled(x), context)["params"]}, given)
         if posterior is not None:
             # On noise: statistics of an untrained encoder would tell a data-dependent layer nothing.
             _, own = features(params, x, context)
             params["posterior"] = posterior.init(keys[1], jax.random.normal(keys[2], (len(x), latent)), own)
+            params = overlay(params, given)
         z = posterior_of(params, x, context).sample(seed=keys[3])
         params["decoder"] = decode.init(keys[4], z, context)["params"]
         if init_pixels is not None:
             params["autoregressive"] = init_pixels(jax.random.fold_in(keys[4], 1), x, z)
         if judge is not None:
             params["critic"] = judge.init(jax.random.fold_in(keys[5], 1), z)["params"]
-        return params | first.init(keys[5], z, data.scaled(x), context)
+        return overlay(params | first.init(keys[5], z, data.scaled(x), context), given)
 
     def loss(params, key, batch, step):
         x, context = batch["x"], batch.get("context")

@@ -26,7 +26,7 @@ from vaeflow import objectives
 from vaeflow.build import Count, Decay, Fraction, Natural, NonNegative, Positive
 from vaeflow.distributions import Distribution, Likelihood
 from vaeflow.errors import UserError
-from vaeflow.model import Latent, Model
+from vaeflow.model import NO_PARAMS, Latent, Model, overlay
 from vaeflow.models import codebook
 from vaeflow.models.code_prior import code_prior, draw
 from vaeflow.models.density import broadcast
@@ -93,16 +93,16 @@ def vq(
     def likelihood_of(params, z, context=None) -> Distribution:
         return decoded(params, vectors(params)[z], context)
 
-    def init(key, batch):
+    def init(key, batch, given=NO_PARAMS):
         data.fits(batch["x"])
         x, context = jnp.asarray(batch["x"]), batch.get("context")
         keys = jax.random.split(key, 4)
-        params: dict[str, Any] = {"encoder": encode.init(keys[0], data.scaled(x), context)["params"]}
+        params = overlay({"encoder": encode.init(keys[0], data.scaled(x), context)["params"]}, given)
         e = encodings(params, x, context)
         params["decoder"] = decode.init(keys[1], e.reshape(len(x), *grid, width), context)["params"]
         params["prior"] = causal.init(keys[2], jnp.zeros((len(x), n), jnp.int32), context)["params"]
         params["stats"] = codebook.start(keys[3], e.reshape(-1, width), codes)
-        return params
+        return overlay(params, given)
 
     def loss(params, key, batch, step):
         del key, step
