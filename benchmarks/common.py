@@ -16,8 +16,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vaeflow import config
-from vaeflow.machine import processor
-from vaeflow.report import table
+from vaeflow.runs.metrics import table
+from vaeflow.runs.provenance import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -25,8 +25,11 @@ from ml_collections import ConfigDict
 
 from benchmarks import common
 from configs.base import base, flow, mlp, repeat, spline
-from vaeflow import data, models, optim, parallel, train
+from vaeflow import data, models
 from vaeflow.build import call
+from vaeflow.training import devices as parallel
+from vaeflow.training import optimizer as optim
+from vaeflow.training import step as train
 
 LIMIT = 3.0
 STAGES = ("trace", "lower", "compile")

@@ -16,11 +16,12 @@ import jax
 import numpy as np
 
 from benchmarks import common
-from vaeflow import data, workdir
-from vaeflow.likelihood import mean_se
+from vaeflow import data
+from vaeflow.evaluation.likelihood import mean_se
+from vaeflow.evaluation.reliability import upper_bound
 from vaeflow.model import Model, Params
-from vaeflow.models.reweight import langevin
-from vaeflow.reliability import upper_bound
+from vaeflow.models.parts.reweight import langevin
+from vaeflow.runs import workdir
 
 FAR = 4.0  # standard deviations
 # ../shared/published_numbers.md: not seen again, sign convention untested.

@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common
-from vaeflow import data, workdir
+from vaeflow import data
 from vaeflow.errors import UserError
-from vaeflow.likelihood import mean_se
+from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.model import Model, Params
+from vaeflow.runs import workdir
 
 
 def sampler(model: Model, params: Params, n: int, context: Any) -> Callable[[int], float]:

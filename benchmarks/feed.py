@@ -20,7 +20,9 @@ import jax
 import numpy as np
 
 from benchmarks import common
-from vaeflow import experiment, fit, train
+from vaeflow.training import loop as fit
+from vaeflow.training import setup as experiment
+from vaeflow.training import step as train
 
 CONFIGS = ("configs/digits_vae.py", "configs/digits_vae.py:conv", "configs/mnist_vae.py", "configs/mnist_vae.py:conv")
 PLACES = ("device", "stream")

@@ -33,10 +33,13 @@ from ml_collections import ConfigDict
 
 from benchmarks import common
 from configs.base import mlp
-from vaeflow import experiment, fit, models, workdir
+from vaeflow import models
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
-from vaeflow.stored import load_params
+from vaeflow.runs import workdir
+from vaeflow.runs.checkpoint_reader import load_params
+from vaeflow.training import loop as fit
+from vaeflow.training import setup as experiment
 
 MANY = 100  # draws of the references that need many
 GROUPS = {"q": ("encoder", "posterior"), "p": ("decoder", "prior", "prior_base", "pseudo_inputs")}

@@ -20,9 +20,11 @@ import jax
 
 from benchmarks import common
 from configs.base import affine, base, flow, mlp, repeat
-from vaeflow import models, optim, train
+from vaeflow import models
 from vaeflow.bijectors import Memory
 from vaeflow.build import call
+from vaeflow.training import optimizer as optim
+from vaeflow.training import step as train
 
 LIMIT = 1 / 3
 MODES = get_args(Memory)

@@ -4,7 +4,7 @@
 
 bare   jitted lax.scan over the step function that `fit` itself uses (train.make_step): the data and the rows of every step are
        on the device already, one fold_in a step, the losses come out; nothing is written, checked, drawn or read
-fit    whole turns of the loop of vaeflow/fit.py, from the choice of the dispatch's length to the look at the checkpoints: rows
+fit    whole turns of the loop of vaeflow/training/loop.py, from the choice of the dispatch's length to the look at the checkpoints: rows
        of the batches, dynamic dispatch length, log of every metric, the test for non-finite values, metrics.jsonl, TensorBoard,
        progress. Evaluation and saving are left out (none is due), and the first two turns: they compile
 
@@ -28,8 +28,11 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import common
-from vaeflow import data, experiment, fit, train
+from vaeflow import data
 from vaeflow.errors import Stopped
+from vaeflow.training import loop as fit
+from vaeflow.training import setup as experiment
+from vaeflow.training import step as train
 
 CONFIGS = ("configs/digits_vae.py", "configs/densities.py")
 LIMIT = 1.10

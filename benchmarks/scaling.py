@@ -27,8 +27,9 @@ from benchmarks import common
 from benchmarks.peers.process import measure
 from benchmarks.steps import made_of, trained
 from configs.base import base, flow, made, mlp, repeat, spline
-from vaeflow import experiment, likelihood
-from vaeflow.passes import make_pass
+from vaeflow.evaluation import likelihood
+from vaeflow.evaluation.map_split import make_pass
+from vaeflow.training import setup as experiment
 
 Point = dict[str, Any]  # series, x, what, value
 

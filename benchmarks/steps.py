@@ -12,8 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.peers.process import measure
-from vaeflow import data, experiment, fit, train
-from vaeflow.flops import flops
+from vaeflow import data
+from vaeflow.training import loop as fit
+from vaeflow.training import setup as experiment
+from vaeflow.training import step as train
+from vaeflow.training.flops import flops
 
 STEPS = 8  # of one dispatch
 

@@ -27,7 +27,10 @@ RUN = """
 import sys
 from pathlib import Path
 from benchmarks import common
-from vaeflow import experiment, fit, together, workdir
+from vaeflow.training import setup as experiment
+from vaeflow.training import loop as fit
+from vaeflow.training import many_seeds as together
+from vaeflow.runs import workdir
 
 config, steps, folder, seeds, how = sys.argv[1], sys.argv[2], Path(sys.argv[3]), [int(s) for s in sys.argv[4].split(",")], sys.argv[5]
 cells = []

@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--output", default=path("comparison.png"), type=path, help="the figure of the curves, a png file")
     p.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     flags = p.parse(argv)
-    from vaeflow import compare
+    from vaeflow.commands import compare
 
     compare.compare(flags.workdirs, flags.output, flags.markdown)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
-from vaeflow import launch
+from vaeflow.commands import train as launch
 from vaeflow.errors import UserError
 
 EXAMPLES = """\
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     compilation_cache()  # before jax is imported
     if flags.workdir is not None:
         launch.introduce("diagnosing", flags.workdir)
-    from vaeflow import diagnose
+    from vaeflow.evaluation import checks as diagnose
 
     if flags.list:
         print(diagnose.listing())

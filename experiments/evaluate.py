@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
-from vaeflow import launch
+from vaeflow.commands import train as launch
 
 EXAMPLES = """\
   python -m experiments.evaluate --workdir=runs/digits_vae

@@ -15,7 +15,7 @@ import argparse
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
-from vaeflow import launch
+from vaeflow.commands import train as launch
 
 EXAMPLES = """\
   python -m experiments.explore --workdir=runs/digits_vae
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     compilation_cache()  # before jax is imported
     runs = [*([flags.workdir] if flags.workdir else []), *flags.workdirs]
     launch.introduce("exploring", *runs)
-    from vaeflow import explore
+    from vaeflow.commands import explore
 
     options = dict(examples=flags.examples, split=flags.split, seed=flags.seed, label=flags.label, output=flags.output)
     explore.explore(runs, flags.show, overrides=overrides, **options)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vaeflow import progress
 from vaeflow.errors import RunFailed, Stopped, UserError
+from vaeflow.runs import progress
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
-from vaeflow import launch
+from vaeflow.commands import train as launch
 
 EXAMPLES = """\
   python -m experiments.sample --workdir=runs/digits_vae
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
     launch.introduce("sampling from", flags.workdir)
-    from vaeflow import outputs
+    from vaeflow.commands import outputs
 
     outputs.draw_samples(flags.workdir, flags.seed, flags.label, overrides)
 

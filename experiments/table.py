@@ -26,8 +26,10 @@ def main(argv: list[str]) -> None:
     flags, overrides = parse_config(p, argv)
     compilation_cache()
     print(" ".join(["table", flags.config, *(f"--config.{key}={text}" for key, text in overrides), f"--runs={flags.runs}"]), flush=True)
-    from vaeflow import cells, table, tabulate
     from vaeflow.errors import RunFailed
+    from vaeflow.tables import report as tabulate
+    from vaeflow.tables import runner as cells
+    from vaeflow.tables import spec as table
 
     plan = table.plan(flags.config, overrides)
     if flags.together:

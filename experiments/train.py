@@ -35,7 +35,9 @@ def main(argv: list[str]) -> None:
     for key, text in overrides:
         override(config, key, text)
     compilation_cache()
-    from vaeflow import launch  # it imports jax where there is something to train: a mistyped flag, a finished run answer at once
+    from vaeflow.commands import (
+        train as launch,  # it imports jax where there is something to train: a mistyped flag, a finished run answer at once
+    )
 
     workdir = flags.workdir or launch.default_workdir(flags.config, config, file)
     processes = (flags.coordinator, flags.processes, flags.process)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow.bijectors import BIJECTORS, Entry, Layer
-from vaeflow.bijectors.layer import at_rank
+from vaeflow.bijectors.core.layer import at_rank
 from vaeflow.build import build
 from vaeflow.model import Params, merge_params, split_params
 

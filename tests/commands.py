@@ -9,7 +9,7 @@ import io
 import pytest
 
 from tests.runs import ROOT
-from vaeflow import launch
+from vaeflow.commands import train as launch
 from vaeflow.errors import UserError
 
 # A coupling flow of two dimensions, without noise in its loss.

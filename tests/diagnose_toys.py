@@ -10,7 +10,7 @@ import numpy as np
 
 from configs.base import base
 from vaeflow.data import Source, Split
-from vaeflow.diagnose import Finding, Run
+from vaeflow.evaluation.checks import Finding, Run
 from vaeflow.model import Model
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vaeflow.report import read_metrics
-from vaeflow.stored import load_newest
+from vaeflow.runs.checkpoint_reader import load_newest
+from vaeflow.runs.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,8 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from vaeflow import config, dryrun, experiment, fit, ledger, train, workdir
+from vaeflow import config
 from vaeflow.errors import UserError
+from vaeflow.runs import workdir
+from vaeflow.training import dry_run as dryrun
+from vaeflow.training import loop as fit
+from vaeflow.training import recorder as ledger
+from vaeflow.training import setup as experiment
+from vaeflow.training import step as train
 
 
 def made(name: str = "configs/densities.py", /, **changes: Any) -> experiment.Experiment:

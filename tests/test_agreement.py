@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from tests.runs import finish, start_together
-from vaeflow import agreement, config, parallel
+from vaeflow import config
 from vaeflow.data.source import Source, Split
 from vaeflow.errors import RunFailed, UserError
+from vaeflow.training import agreement
+from vaeflow.training import devices as parallel
 
 FLOW = ("--config=configs/own_table.py:npz", "--config.train.steps=40", "--config.data.batch=16")
 
@@ -51,7 +53,7 @@ def test_the_config_is_compared_without_what_each_host_may_have_of_its_own():
 
 def test_the_code_is_compared_file_by_file():
     values = agreement.code_values()
-    assert {"Python", "jax", "vaeflow/agreement.py", "vaeflow/data/source.py"} <= set(values)
+    assert {"Python", "jax", "vaeflow/training/agreement.py", "vaeflow/data/source.py"} <= set(values)
 
 
 def test_the_data_are_compared_by_type_shape_and_content(monkeypatch):

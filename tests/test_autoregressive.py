@@ -12,10 +12,10 @@ import pytest
 from tests.bijector_laws import perturbed, quick_jit, relative
 from vaeflow.bijectors.affine import affine
 from vaeflow.bijectors.autoregressive import affine_autoregressive, autoregressive
-from vaeflow.bijectors.layer import inverse, repeat
+from vaeflow.bijectors.core.layer import inverse, repeat
 from vaeflow.errors import UserError
-from vaeflow.flops import flops
 from vaeflow.nets.made import Made, MadeNet, degrees, made, masked_dense
+from vaeflow.training.flops import flops
 
 
 def conditioner(**changes: Any) -> Made:

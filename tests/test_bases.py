@@ -12,7 +12,7 @@ import pytest
 from tests.model_cases import KEY, PARTS, quick
 from vaeflow.build import build
 from vaeflow.errors import UserError
-from vaeflow.models.bases import BASES, Base
+from vaeflow.models.parts.bases import BASES, Base
 
 GRID, DRAWS = np.linspace(-80.0, 80.0, 64_001, dtype=np.float32), 4000
 CONTEXT = jnp.array([1.0, -0.5, 2.0])

@@ -10,7 +10,7 @@ import pytest
 
 from tests.bijector_laws import CASES, Case, data, ends, failures, mass, perturbed, quick_jit, relative, residuals, start
 from vaeflow.bijectors import BIJECTORS
-from vaeflow.bijectors.layer import Bijection, Layer, at_rank, chain, repeat
+from vaeflow.bijectors.core.layer import Bijection, Layer, at_rank, chain, repeat
 from vaeflow.errors import UserError
 from vaeflow.model import split_params
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.bijector_laws import nets_and_layers, perturbed, quick_jit
 from vaeflow.bijectors import BIJECTORS, Layer, chain
+from vaeflow.bijectors.core.layer import at_rank
+from vaeflow.bijectors.core.scalar_map import bounded
 from vaeflow.bijectors.coupling import RANK, parts
-from vaeflow.bijectors.layer import at_rank
 from vaeflow.bijectors.rational_quadratic import rational_quadratic
-from vaeflow.bijectors.transformer import bounded
 from vaeflow.build import build, call
 from vaeflow.errors import UserError
 from vaeflow.model import split_params

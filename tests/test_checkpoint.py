@@ -15,10 +15,10 @@ import numpy as np
 import optax
 import pytest
 
-from vaeflow import manifest
-from vaeflow.checkpoint import Checkpoints, load_newest, load_params, restore_fixed, save_fixed
 from vaeflow.errors import RunFailed, UserError
-from vaeflow.stored import all_steps, committed_steps
+from vaeflow.runs import checksums as manifest
+from vaeflow.runs.checkpoint_reader import all_steps, committed_steps
+from vaeflow.runs.checkpoint_writer import Checkpoints, load_newest, load_params, restore_fixed, save_fixed
 
 
 class State(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.runs import environment
-from vaeflow.checkpoint import Checkpoints, load_newest
+from vaeflow.runs.checkpoint_writer import Checkpoints, load_newest
 
 
 def test_full_disk_is_one_line_and_what_was_there_stays(tmp_path: Path):
@@ -22,7 +22,7 @@ def test_full_disk_is_one_line_and_what_was_there_stays(tmp_path: Path):
     script = """
 import resource, sys
 import jax, jax.numpy as jnp
-from vaeflow.checkpoint import Checkpoints
+from vaeflow.runs.checkpoint_writer import Checkpoints
 from vaeflow.errors import RunFailed
 c = Checkpoints(sys.argv[1])
 small, large = {"x": jnp.ones(3)}, {"x": jax.random.normal(jax.random.key(0), (100_000,))}
@@ -49,7 +49,7 @@ def test_killed_at_any_moment_restores_the_newest_announced_step(tmp_path: Path)
     script = """
 import sys
 import jax, jax.numpy as jnp
-from vaeflow.checkpoint import Checkpoints
+from vaeflow.runs.checkpoint_writer import Checkpoints
 c = Checkpoints(sys.argv[1])
 x = jax.random.normal(jax.random.key(0), (300, 1000))
 for step in range(1, 1000):
@@ -79,7 +79,7 @@ SHARDED = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from vaeflow.checkpoint import Checkpoints
+from vaeflow.runs.checkpoint_writer import Checkpoints
 mesh = Mesh(np.array(jax.devices()), ("devices",))
 assert mesh.size == 8
 put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))

@@ -19,9 +19,9 @@ from tests.commands import FLOW, call, refusal
 from tests.data_toys import images, save_png
 from tests.runs import ROOT, SMALL, environment
 from vaeflow import config as configs
-from vaeflow import launch
-from vaeflow.report import read_metrics
-from vaeflow.stored import committed_steps
+from vaeflow.commands import train as launch
+from vaeflow.runs.checkpoint_reader import committed_steps
+from vaeflow.runs.metrics import read_metrics
 
 STEPS = ("--config.train.steps=40", "--config.train.log_every=10", "--config.train.eval_every=20", "--config.train.checkpoint_every=20")
 # A spline flow of a table, small.
@@ -121,12 +121,12 @@ def test_help_shows_three_commands_that_run(command, monkeypatch):
     monkeypatch.setattr(launch, "introduce", lambda *_: None)
     for module, function, result in (
         *(
-            ("launch", "launch", None),
-            ("launch", "evaluate_run", None),
-            ("outputs", "draw_samples", None),
-            ("outputs", "encode", None),
+            ("commands.train", "launch", None),
+            ("commands.train", "evaluate_run", None),
+            ("commands.outputs", "draw_samples", None),
+            ("commands.outputs", "encode", None),
         ),
-        *(("compare", "compare", None), ("explore", "explore", None), ("diagnose", "diagnose", None)),
+        *(("commands.compare", "compare", None), ("commands.explore", "explore", None), ("evaluation.checks", "diagnose", None)),
         *(("data.prepared", "prepare", (Path("data"), True)), ("data.gas", "convert", Path("data"))),
     ):
         found = importlib.import_module(f"vaeflow.{module}")

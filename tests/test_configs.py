@@ -11,9 +11,11 @@ import pytest
 
 from configs import table_miniboone, table_tabular
 from tests.bijector_laws import quick_jit
-from vaeflow import data, experiment, train
+from vaeflow import data
 from vaeflow.config import load, plain, rows
 from vaeflow.data.source import Source, Split
+from vaeflow.training import setup as experiment
+from vaeflow.training import step as train
 
 ALL = [name for name, _ in rows()]
 

@@ -10,19 +10,19 @@ import pytest
 
 from tests.commands import refusal, train_only
 from tests.model_cases import KEY, config, quick
-from vaeflow import workdir
 from vaeflow.data import Split
 from vaeflow.distributions import Joint, normal
 from vaeflow.errors import UserError
+from vaeflow.evaluation.likelihood import importance
 from vaeflow.figures.priors import draw_stage, prior_hole
-from vaeflow.flops import flops
-from vaeflow.likelihood import importance
 from vaeflow.model import Latent, Model, Params
 from vaeflow.models import MODELS, build_model
 from vaeflow.models.contrastive import contrastive
-from vaeflow.models.reweight import langevin, resample
+from vaeflow.models.parts.reweight import langevin, resample
 from vaeflow.nets import Net
-from vaeflow.stored import load_params
+from vaeflow.runs import workdir
+from vaeflow.runs.checkpoint_reader import load_params
+from vaeflow.training.flops import flops
 
 MEAN, STD, NOISE = jnp.array([0.6, -0.4]), jnp.array([0.5, 0.7]), 0.1
 P = normal(jnp.zeros(2), jnp.ones(2))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.runs import ROOT, SMALL, TRAIN_ONLY, environment, finish, run, start_together, state, wait_for_rows
-from vaeflow.report import read_metrics
+from vaeflow.runs.metrics import read_metrics
 
 # A flow on continuous data has no noise in its loss, so that the number of devices changes nothing but rounding.
 FLOW = (
@@ -56,7 +56,11 @@ SHARDED = """
 import sys, tempfile
 from pathlib import Path
 import jax, numpy as np
-from vaeflow import config, experiment, fit, stages, train
+from vaeflow import config
+from vaeflow.training import setup as experiment
+from vaeflow.training import loop as fit
+from vaeflow.training import warm_start as stages
+from vaeflow.training import step as train
 
 c = config.load("configs/densities.py")
 for key, text in zip(sys.argv[1::2], sys.argv[2::2]):

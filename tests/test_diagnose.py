@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import call, refusal, train_only
 from tests.runs import SMALL
-from vaeflow.diagnose import CHECKS
+from vaeflow.evaluation.checks import CHECKS
 
 
 @pytest.fixture(scope="module")

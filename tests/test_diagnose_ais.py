@@ -14,12 +14,12 @@ from tests import toys
 from tests.diagnose_toys import run
 from tests.model_cases import KEY, config, make_batch, quick
 from vaeflow.data import Split
-from vaeflow.diagnose import ais, hmc, iwae
-from vaeflow.diagnose.chains import log_mean, target
-from vaeflow.diagnose.check import latent, posterior_shape
 from vaeflow.distributions import Joint, normal
 from vaeflow.errors import UserError
-from vaeflow.likelihood import mean_se
+from vaeflow.evaluation.checks import ais, hmc, iwae
+from vaeflow.evaluation.checks.chains import log_mean, target
+from vaeflow.evaluation.checks.check import latent, posterior_shape
+from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.model import Latent, Model
 from vaeflow.models import MODELS, build_model
 
@@ -30,7 +30,7 @@ FEW = ais.Settings(chains=8, steps=30, leapfrog=4, pilot=2, k=0)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Every pass here runs once."""
-    monkeypatch.setattr("vaeflow.passes.jax.jit", quick)
+    monkeypatch.setattr("vaeflow.evaluation.map_split.jax.jit", quick)
 
 
 def toy(n: int = 24):

@@ -10,9 +10,9 @@ import pytest
 from tests import toys
 from tests.diagnose_toys import run
 from tests.model_cases import quick
-from vaeflow.diagnose import hmc
-from vaeflow.diagnose.chains import log_mean, move
 from vaeflow.errors import UserError
+from vaeflow.evaluation.checks import hmc
+from vaeflow.evaluation.checks.chains import log_mean, move
 
 FEW = hmc.Settings(chains=8, warmup=50, samples=80, leapfrog=4, k=0)
 
@@ -20,7 +20,7 @@ FEW = hmc.Settings(chains=8, warmup=50, samples=80, leapfrog=4, k=0)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Every pass here runs once."""
-    monkeypatch.setattr("vaeflow.passes.jax.jit", quick)
+    monkeypatch.setattr("vaeflow.evaluation.map_split.jax.jit", quick)
 
 
 def test_the_numbers_and_what_watches_the_chains():

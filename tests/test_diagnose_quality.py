@@ -10,8 +10,8 @@ import scipy.linalg
 from tests import toys
 from tests.diagnose_toys import number, run
 from vaeflow.data import Split
-from vaeflow.diagnose import classifier, quality
 from vaeflow.errors import UserError
+from vaeflow.evaluation.checks import classifier, quality
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from tests.model_cases import KEY, config, quick
 from vaeflow.errors import UserError
 from vaeflow.models import MODELS, build_model
-from vaeflow.models.discrete_latent import Bits, OneHots, kl
+from vaeflow.models.parts.discrete_latent import Bits, OneHots, kl
 
 BASE = MODELS["discrete_vae"].examples[0]
 ONE_HOT = dict(variables=2, categories=3, prior="learned")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.runs import ROOT, SMALL, TRAIN_ONLY, environment, run, state
-from vaeflow import files
-from vaeflow.files import append, write_json
-from vaeflow.report import read_metrics
+from vaeflow.runs import files
+from vaeflow.runs.files import append, write_json
+from vaeflow.runs.metrics import read_metrics
 
 STEPS = 700
 # The kernel refuses to make a file longer than this, as a full disk does; a pipe is not a file. (Python ignores SIGXFSZ.)

@@ -14,11 +14,12 @@ import pytest
 
 from tests import toys
 from tests.runs import ROOT, environment
-from vaeflow import elbo, evaluate, grid
 from vaeflow.data import Split
 from vaeflow.errors import UserError
+from vaeflow.evaluation import density_grid as grid
+from vaeflow.evaluation import elbo, evaluate
+from vaeflow.evaluation.results import format_results
 from vaeflow.model import Latent
-from vaeflow.results import format_results
 
 KEY = jax.random.key(3)
 
@@ -162,7 +163,8 @@ def test_a_bound_is_called_one():
 
 EIGHT = """
 from tests import toys
-from vaeflow import evaluate, parallel
+from vaeflow.evaluation import evaluate
+from vaeflow.training import devices as parallel
 devices = parallel.make(parallel.Config("shard_map"))
 split = toys.split(21)
 plain, mapped = (evaluate.make_validate(toys.linear_gaussian(), split, 0, "none", 5, 10, d)({}) for d in (None, devices))

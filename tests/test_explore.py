@@ -17,10 +17,12 @@ from tests.commands import call, refusal, train_only
 from tests.runs import SMALL
 from tests.test_figures import image_split, near, rows, size
 from tests.test_latent_space import fabricated, one_hots
-from vaeflow import figures, latent_space, views, workdir
+from vaeflow import figures
 from vaeflow.data import Split
-from vaeflow.figures import curves, latents
+from vaeflow.evaluation import latent_space
+from vaeflow.figures import curves, latents, views
 from vaeflow.model import Latent, Model
+from vaeflow.runs import workdir
 
 
 def looking_at(model: Model, split: Split, folder: Path, **changes: Any) -> views.Run:

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from tests import toys
-from vaeflow import figures, grid
+from vaeflow import figures
 from vaeflow.errors import UserError
+from vaeflow.evaluation import density_grid as grid
+from vaeflow.evaluation.density_grid import Density
 from vaeflow.figures import curves, images, points, tables
 from vaeflow.figures.canvas import DPI, canvas
-from vaeflow.grid import Density
 
 
 def rows(n: int = 30, latent: bool = True, val: bool = True) -> list[dict]:

@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.peers import with_vaeflow, works
 from benchmarks.steps import made_of
-from vaeflow import experiment
-from vaeflow.flops import flops
+from vaeflow.training import setup as experiment
+from vaeflow.training.flops import flops
 
 A, B = jnp.ones((3, 4)), jnp.ones((4, 5))
 PRODUCT = 2 * 3 * 4 * 5

@@ -12,7 +12,7 @@ from vaeflow.bijectors import Layer
 from vaeflow.build import build
 from vaeflow.errors import UserError
 from vaeflow.models import MODELS, build_model
-from vaeflow.models.dequantize import dequantizer
+from vaeflow.models.parts.dequantize import dequantizer
 
 GREY = FLOW | dict(event=(2,), levels=4, dequantize="variational", dequantizer="layer", layer="box", base="square")
 BOX = dict(box=dict(kind="scale", shift=0.0, factor=4.0), square=dict(kind="uniform", low=0.0, high=1.0))

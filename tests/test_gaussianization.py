@@ -12,9 +12,9 @@ import pytest
 from scipy import stats
 
 from tests.bijector_laws import quick_jit
+from vaeflow.bijectors.core.layer import chain, repeat
 from vaeflow.bijectors.gaussianize import gaussianize
 from vaeflow.bijectors.householder import householder
-from vaeflow.bijectors.layer import chain, repeat
 from vaeflow.errors import UserError
 
 KEY = jax.random.key(0)

@@ -16,16 +16,17 @@ from ml_collections import ConfigDict
 
 from configs.base import base, mlp, vae
 from tests.model_cases import KEY, config, flat, make_batch, quick
-from vaeflow import experiment, train
 from vaeflow.bijectors import Layer
-from vaeflow.bijectors.transformer import bounded
+from vaeflow.bijectors.core.scalar_map import bounded
 from vaeflow.build import NonNegative, build
-from vaeflow.checkpoint import Checkpoints, save_fixed
 from vaeflow.errors import UserError
 from vaeflow.model import Model, Params
 from vaeflow.models import MODELS, Entry, build_model
 from vaeflow.models.contrastive import contrastive
 from vaeflow.nets import Net
+from vaeflow.runs.checkpoint_writer import Checkpoints, save_fixed
+from vaeflow.training import setup as experiment
+from vaeflow.training import step as train
 
 W = np.array([[3.0, 0.5], [-1.0, 0.2]], np.float32)
 # q(z|x) = N(W' x, 1e-6^2): latents whose standard deviations are far from those of an untrained encoder.

@@ -14,12 +14,13 @@ import pytest
 
 from tests.commands import FLOW, call, refusal, train_only
 from tests.runs import run
-from vaeflow import guard, table, unfinished, workdir
-from vaeflow.checkpoint import Checkpoints
 from vaeflow.errors import RunFailed, UserError
-from vaeflow.files import write_atomic
-from vaeflow.report import Metrics
-from vaeflow.stored import committed_steps
+from vaeflow.runs import guard, unfinished, workdir
+from vaeflow.runs.checkpoint_reader import committed_steps
+from vaeflow.runs.checkpoint_writer import Checkpoints
+from vaeflow.runs.files import write_atomic
+from vaeflow.runs.metrics import Metrics
+from vaeflow.tables import spec as table
 
 WORDS = (*FLOW, "--config.train.steps=20", "--config.eval.k=2")
 MORE = ("--config.train.steps=20", "--config.eval.k=3")  # evaluated again: the run is finished with eval.k=2

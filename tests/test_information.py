@@ -13,12 +13,12 @@ import pytest
 
 from tests import toys
 from tests.model_cases import BATCH, CASES, case
-from vaeflow import evaluate, information
 from vaeflow.data import Split
 from vaeflow.distributions import Joint, normal
-from vaeflow.information import aggregate, collapse_warnings, evenly, information_terms
+from vaeflow.evaluation import evaluate, information
+from vaeflow.evaluation.information import aggregate, collapse_warnings, evenly, information_terms
+from vaeflow.evaluation.results import format_results
 from vaeflow.model import Latent, Model
-from vaeflow.results import format_results
 
 KEY = jax.random.key(11)
 STD = np.array([0.6, 0.8], np.float32)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests import toys
-from vaeflow import elbo, latent_paths, latent_space
-from vaeflow.latent_space import Space
+from vaeflow.evaluation import elbo, latent_paths, latent_space
+from vaeflow.evaluation.latent_space import Space
 
 T = np.linspace(0, 1, 7)
 KEY = jax.random.key(0)

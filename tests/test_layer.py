@@ -10,8 +10,8 @@ import pytest
 
 from tests.bijector_laws import nets_and_layers, perturbed, quick_jit
 from vaeflow.bijectors import Layer, chain, inverse, repeat
-from vaeflow.bijectors.layer import Bijection, at_rank
-from vaeflow.bijectors.transformer import bounded
+from vaeflow.bijectors.core.layer import Bijection, at_rank
+from vaeflow.bijectors.core.scalar_map import bounded
 from vaeflow.build import build
 from vaeflow.errors import UserError
 from vaeflow.model import merge_params, split_params

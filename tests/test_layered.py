@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from tests.model_cases import KEY, config, quick
-from vaeflow import elbo
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.likelihood import log_likelihood
+from vaeflow.evaluation import elbo
+from vaeflow.evaluation.likelihood import log_likelihood
+from vaeflow.evaluation.results import format_results
 from vaeflow.models import MODELS, build_model
-from vaeflow.results import format_results
 
 BASE = MODELS["layered"].examples[0]
 DATA, FIRST, SECOND, NOISE, INNER = 5, 3, 2, 0.4, 0.6

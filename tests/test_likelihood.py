@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from tests import toys
-from vaeflow import config, experiment
+from vaeflow import config
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.likelihood import bound, importance, log_likelihood, mean_se, pareto_k, tail_size
-from vaeflow.passes import gather, make_pass
+from vaeflow.evaluation.likelihood import bound, importance, log_likelihood, mean_se, pareto_k, tail_size
+from vaeflow.evaluation.map_split import gather, make_pass
+from vaeflow.training import setup as experiment
 
 KEY = jax.random.key(7)
 
@@ -44,7 +45,7 @@ def test_independent_of_batch_and_chunk_and_in_several_dispatches(monkeypatch):
         found = estimate(toys.noisy(1.0), split, batch=batch, chunk=chunk)
         for name, value in reference.items():
             np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{name} {batch} {chunk}")
-    monkeypatch.setattr("vaeflow.passes.DISPATCH_DRAWS", 40)  # one batch a dispatch
+    monkeypatch.setattr("vaeflow.evaluation.map_split.DISPATCH_DRAWS", 40)  # one batch a dispatch
     found = estimate(toys.noisy(1.0), split, batch=4)
     np.testing.assert_allclose(found["log_prob"], reference["log_prob"], rtol=1e-5)
 

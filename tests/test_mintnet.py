@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.bijector_laws import perturbed, quick_jit, relative
+from vaeflow.bijectors.core.solve import newton
 from vaeflow.bijectors.mintnet import guarded, mintnet
-from vaeflow.bijectors.solve import newton
 from vaeflow.errors import UserError
 from vaeflow.nets.masked_conv import masks, triangular
 

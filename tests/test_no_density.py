@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from tests.commands import call, refusal
-from vaeflow import dependence
 from vaeflow.build import Positive
-from vaeflow.likelihood import average
+from vaeflow.evaluation.likelihood import average
 from vaeflow.model import Model
 from vaeflow.models import MODELS, Entry
-from vaeflow.report import read_metrics
-from vaeflow.stored import committed_steps
+from vaeflow.runs.checkpoint_reader import committed_steps
+from vaeflow.runs.metrics import read_metrics
+from vaeflow.training import dependence
 
 CONFIG = '''"""A family of the tests: --config=configs/FAMILY.py"""
 from configs.base import base
@@ -141,7 +141,7 @@ def test_what_a_function_reads():
 
 
 def test_the_density_of_the_plane_is_computed_once(families, monkeypatch):
-    from vaeflow import grid
+    from vaeflow.evaluation import density_grid as grid
 
     calls = []
     real = grid.density

@@ -11,10 +11,10 @@ import optax
 import pytest
 
 from configs.base import base
-from vaeflow import optim
 from vaeflow.build import call
 from vaeflow.config import plain
 from vaeflow.errors import UserError
+from vaeflow.training import optimizer as optim
 
 
 def section(**changes) -> optim.Optim:

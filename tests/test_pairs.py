@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vaeflow import pairs, table, tabulate
+from vaeflow.tables import pairs
+from vaeflow.tables import report as tabulate
+from vaeflow.tables import spec as table
 
 N = 2000
 

@@ -10,7 +10,7 @@ import pytest
 from tests.bijector_laws import quick_jit
 from vaeflow.bijectors import BIJECTORS
 from vaeflow.bijectors.amortised import MIN_SLOPE
-from vaeflow.bijectors.layer import repeat
+from vaeflow.bijectors.core.layer import repeat
 from vaeflow.bijectors.planar import planar
 from vaeflow.bijectors.radial import radial
 from vaeflow.bijectors.sylvester import sylvester

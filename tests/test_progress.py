@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tests.runs import ROOT, SMALL, environment
-from vaeflow import progress
+from vaeflow.runs import progress
 
 
 def test_plain_lines_of_what_lasts(capsys):
@@ -60,8 +60,8 @@ def test_durations(seconds, text):
 
 SCRIPT = """
 import time
-from vaeflow import progress
-from vaeflow.report import Progress
+from vaeflow.runs import progress
+from vaeflow.runs.metrics import Progress
 with progress.reporting():
     with progress.phase("evaluating"):
         progress.advance(1, 4)

@@ -10,8 +10,8 @@ import pytest
 from tests import toys
 from tests.diagnose_toys import run
 from tests.model_cases import quick
-from vaeflow.diagnose import refine
 from vaeflow.errors import UserError
+from vaeflow.evaluation.checks import refine
 
 SETTINGS = refine.Settings(steps=150, learning_rate=0.05, draws=8, k=300)
 # x = W z + noise with columns that are not orthogonal: the coordinates of the posterior depend on each other.
@@ -21,7 +21,7 @@ CORRELATED = np.array([[1.0, 0.8], [-0.5, 0.3], [1.0, 1.0]], np.float32)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Every pass here runs once."""
-    monkeypatch.setattr("vaeflow.passes.jax.jit", quick)
+    monkeypatch.setattr("vaeflow.evaluation.map_split.jax.jit", quick)
 
 
 def test_the_gaps_of_a_linear_gaussian_model(monkeypatch):

@@ -11,11 +11,14 @@ import pytest
 
 from tests import toys
 from tests.diagnose_toys import run
-from vaeflow import compare, evaluate, reliability, table, tabulate
-from vaeflow.diagnose import ais, iwae, refine
+from vaeflow.commands import compare
+from vaeflow.evaluation import evaluate, reliability
+from vaeflow.evaluation.checks import ais, iwae, refine
+from vaeflow.evaluation.results import format_results
 from vaeflow.figures import tables
-from vaeflow.pairs import over_seeds
-from vaeflow.results import format_results
+from vaeflow.tables import report as tabulate
+from vaeflow.tables import spec as table
+from vaeflow.tables.pairs import over_seeds
 
 WEAK, GOOD = (
     {"ess": 2.0, "pareto_k_bad_share": 0.4, "pareto_k_median": 0.65},
@@ -80,7 +83,7 @@ def test_compare_marks_bounds(tmp_path, monkeypatch, capsys):
         (tmp_path / name / "metrics.jsonl").write_text(
             '{"step": 1, "split": "val", "loss": 1.0}\n{"step": 2, "split": "val", "loss": 0.5}\n'
         )
-    monkeypatch.setattr("vaeflow.workdir.read_config", lambda _: None)
+    monkeypatch.setattr("vaeflow.runs.workdir.read_config", lambda _: None)
     compare.compare([tmp_path / "weak", tmp_path / "good"], tmp_path / "curves.png")
     lines = capsys.readouterr().out.splitlines()
     assert "upper bound (ESS 2.0, Pareto-k > 0.7 in 40%)" in lines[2] and "bound" not in lines[3]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.bijector_laws import perturbed, quick_jit, relative
-from vaeflow.bijectors.layer import Layer, repeat
+from vaeflow.bijectors.core.layer import Layer, repeat
 from vaeflow.build import build
 from vaeflow.errors import UserError
 from vaeflow.model import merge_params, split_params

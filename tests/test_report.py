@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from vaeflow.errors import UserError
-from vaeflow.report import Metrics, Progress, read_metrics, table
+from vaeflow.runs.metrics import Metrics, Progress, read_metrics, table
 
 
 def write(metrics: Metrics, steps: range, rate: float) -> None:
@@ -137,7 +137,7 @@ def test_plain_lines_when_piped(capsys):
 
 def test_a_bar_on_a_terminal():
     script = """
-from vaeflow.report import Progress
+from vaeflow.runs.metrics import Progress
 with Progress(100) as bar:
     bar.start(0)
     bar.update(50, 1.25, 10.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.bijector_laws import quick_jit
-from vaeflow.bijectors.layer import Layer, repeat
+from vaeflow.bijectors.core.layer import Layer, repeat
 from vaeflow.bijectors.residual import log_det_positive, residual
 from vaeflow.errors import UserError
 from vaeflow.nets import lipschitz

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.runs import SMALL, TRAIN_ONLY, assert_same_run, finish, run, start, state, wait_for_rows
-from vaeflow.report import read_metrics
+from vaeflow.runs.metrics import read_metrics
 
 STEPS = 1500
 

@@ -12,7 +12,8 @@ import pytest
 from tests.commands import call, refusal
 from tests.runs import ROOT, SMALL
 from vaeflow import config as configs
-from vaeflow import launch, workdir
+from vaeflow.commands import train as launch
+from vaeflow.runs import workdir
 
 STEPS = ("--config.train.steps=20", "--config.train.log_every=10", "--config.train.eval_every=20", "--config.train.checkpoint_every=20")
 

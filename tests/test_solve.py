@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaeflow.bijectors.solve import bisect, newton, solve
+from vaeflow.bijectors.core.solve import bisect, newton, solve
 
 D = 6
 

@@ -13,10 +13,12 @@ from ml_collections import ConfigDict
 from configs.base import affine, base, flow, mlp
 from tests.commands import FLOW, call, train_only
 from tests.runs import state
-from vaeflow import experiment, fit, train
 from vaeflow.errors import RunFailed
 from vaeflow.model import by_path
 from vaeflow.nets.mlp import mlp as mlp_net
+from vaeflow.training import loop as fit
+from vaeflow.training import setup as experiment
+from vaeflow.training import step as train
 
 
 def batch_norm_flow():

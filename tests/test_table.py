@@ -14,8 +14,12 @@ import pytest
 
 from tests.commands import call, refusal
 from tests.runs import ROOT, environment
-from vaeflow import cells, table, tabulate, together, workdir
-from vaeflow.files import with_values
+from vaeflow.runs import workdir
+from vaeflow.runs.files import with_values
+from vaeflow.tables import report as tabulate
+from vaeflow.tables import runner as cells
+from vaeflow.tables import spec as table
+from vaeflow.training import many_seeds as together
 
 TABLE = '''"""A table for the tests."""
 from configs import digits_vae

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from configs import table_vae_guide
-from vaeflow import models, optim
+from vaeflow import models
 from vaeflow.build import call
 from vaeflow.config import plain
+from vaeflow.training import optimizer as optim
 
 ROWS = sorted(table_vae_guide.PUBLISHED)
 

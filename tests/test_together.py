@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from tests.runs import SMALL, state
-from vaeflow import experiment, fit, together, workdir
 from vaeflow.config import load, override
 from vaeflow.errors import Stopped, UserError
-from vaeflow.report import read_metrics
+from vaeflow.runs import workdir
+from vaeflow.runs.metrics import read_metrics
+from vaeflow.training import loop as fit
+from vaeflow.training import many_seeds as together
+from vaeflow.training import setup as experiment
 
 STEPS = ("--config.train.steps=40", "--config.train.log_every=10", "--config.train.eval_every=20", "--config.train.checkpoint_every=20")
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from tests.model_cases import KEY, config, quick
-from vaeflow import elbo
 from vaeflow.errors import UserError
+from vaeflow.evaluation import elbo
 from vaeflow.model import split_params
-from vaeflow.models import MODELS, build_model, codebook
-from vaeflow.models.code_prior import code_prior, draw
+from vaeflow.models import MODELS, build_model
+from vaeflow.models.parts import codebook
+from vaeflow.models.parts.code_prior import code_prior, draw
 from vaeflow.nets.causal import causal_transformer
 
 VQ = MODELS["vq"].examples[0]

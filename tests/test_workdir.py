@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from vaeflow import machine, manifest, workdir
 from vaeflow.errors import UserError
-from vaeflow.files import write_atomic
+from vaeflow.runs import checksums as manifest
+from vaeflow.runs import provenance as machine
+from vaeflow.runs import workdir
+from vaeflow.runs.files import write_atomic
 
 
 def config() -> Any:
@@ -126,7 +128,7 @@ def test_only_allowed_sections_are_overridden(tmp_path: Path):
 
 HOLD = """
 import sys, time, os
-from vaeflow import workdir
+from vaeflow.runs import workdir
 with workdir.lock(sys.argv[1]):
     if os.fork() == 0:  # a data worker that outlives a killed run
         time.sleep(20)
@@ -152,13 +154,13 @@ def test_what_a_table_writes_is_no_change_of_the_code_and_a_new_file_is(tmp_path
     def git(*words: str) -> None:
         subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *words], check=True, capture_output=True)
 
-    for name in ("results/table.md", "vaeflow/machine.py"):
-        (tmp_path / name).parent.mkdir()
+    for name in ("results/table.md", "vaeflow/runs/provenance.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("1\n")
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / "vaeflow" / "machine.py"))
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "vaeflow" / "runs" / "provenance.py"))
     (tmp_path / "results" / "table.md").write_text("2\n")
     machine.source_state.cache_clear()
     assert machine.source_state()["diff"] == ""
@@ -169,7 +171,7 @@ def test_what_a_table_writes_is_no_change_of_the_code_and_a_new_file_is(tmp_path
 
 
 def test_without_a_repository(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / "vaeflow" / "machine.py"))
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "vaeflow" / "runs" / "provenance.py"))
     machine.source_state.cache_clear()
     assert machine.source_state() == {"commit": "", "status": "", "diff": ""}
     machine.source_state.cache_clear()

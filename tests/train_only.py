@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments import main, train
-from vaeflow import launch
+from vaeflow.commands import train as launch
 
 if __name__ == "__main__":
     launch.conclude = lambda *_, **__: None

@@ -15,10 +15,13 @@ from ml_collections import ConfigDict
 
 from benchmarks.peers import process, works
 from configs.base import base, flow, made, mlp, repeat, spline, vae
-from vaeflow import data, experiment, fit, train
+from vaeflow import data
 from vaeflow.bijectors import Layer, inverse
 from vaeflow.build import build
 from vaeflow.distributions import standard_normal
+from vaeflow.training import loop as fit
+from vaeflow.training import setup as experiment
+from vaeflow.training import step as train
 
 VERSIONS = {"jax": metadata.version("jax")}
 TOLERANCE = 1e-5  # of the Jacobi iteration

@@ -16,10 +16,10 @@ from vaeflow.bijectors.additive import additive_coupling, nice_scaling
 from vaeflow.bijectors.affine import affine_coupling
 from vaeflow.bijectors.autoregressive import affine_autoregressive, mixture_autoregressive, spline_autoregressive
 from vaeflow.bijectors.batch_norm import batch_norm
+from vaeflow.bijectors.core.layer import Layer, Memory, chain, inverse, repeat
 from vaeflow.bijectors.elementwise import logit, scale
 from vaeflow.bijectors.gaussianize import gaussianize
 from vaeflow.bijectors.householder import householder
-from vaeflow.bijectors.layer import Layer, Memory, chain, inverse, repeat
 from vaeflow.bijectors.lu_linear import lu_linear
 from vaeflow.bijectors.mintnet import mintnet
 from vaeflow.bijectors.mixture import mixture_coupling

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from vaeflow.bijectors.layer import Bijection, Layer
-from vaeflow.bijectors.transformer import bounded, unbounded
+from vaeflow.bijectors.core.layer import Bijection, Layer
+from vaeflow.bijectors.core.scalar_map import bounded, unbounded
 from vaeflow.model import Array
 
 

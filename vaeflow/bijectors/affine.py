@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from vaeflow.bijectors.core.layer import Layer
+from vaeflow.bijectors.core.scalar_map import Transformer, bounded
 from vaeflow.bijectors.coupling import Mask, coupling
-from vaeflow.bijectors.layer import Layer
-from vaeflow.bijectors.transformer import Transformer, bounded
 from vaeflow.build import Positive
 from vaeflow.nets.net import Net
 

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors.affine import affine
-from vaeflow.bijectors.incremental import incremental
-from vaeflow.bijectors.layer import Bijection, Layer, sum_event
+from vaeflow.bijectors.core.incremental import incremental
+from vaeflow.bijectors.core.layer import Bijection, Layer, sum_event
+from vaeflow.bijectors.core.scalar_map import Transformer
+from vaeflow.bijectors.core.solve import fixed_point, solve
 from vaeflow.bijectors.mixture import Components, KernelName, in_turn, mixture_cdf
 from vaeflow.bijectors.rational_quadratic import rational_quadratic
-from vaeflow.bijectors.solve import fixed_point, solve
 from vaeflow.bijectors.spline import Least
-from vaeflow.bijectors.transformer import Transformer
 from vaeflow.build import Positive, Range
 from vaeflow.errors import UserError
 from vaeflow.nets.made import Made, MadeNet

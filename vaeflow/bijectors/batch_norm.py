@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from vaeflow.bijectors.actnorm import affine_map, moments
-from vaeflow.bijectors.layer import Bijection, Layer
-from vaeflow.bijectors.transformer import bounded
+from vaeflow.bijectors.core.layer import Bijection, Layer
+from vaeflow.bijectors.core.scalar_map import bounded
 from vaeflow.build import Decay, Positive
 
 

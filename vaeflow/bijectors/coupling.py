@@ -20,8 +20,8 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from vaeflow.bijectors.layer import Bijection, Layer, sum_event
-from vaeflow.bijectors.transformer import Transformer
+from vaeflow.bijectors.core.layer import Bijection, Layer, sum_event
+from vaeflow.bijectors.core.scalar_map import Transformer
 from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets.net import Net

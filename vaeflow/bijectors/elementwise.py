@@ -8,7 +8,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.build import Positive, Range
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from vaeflow.bijectors.layer import Bijection, Layer, sum_event
+from vaeflow.bijectors.core.layer import Bijection, Layer, sum_event
 from vaeflow.bijectors.mixture import KERNELS, LOGISTIC, NORMAL, Components, KernelName, Mixture, exchange, mixture_of, to_data, to_latent
 from vaeflow.build import Positive
 from vaeflow.model import Array

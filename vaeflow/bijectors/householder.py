@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.build import Count
 from vaeflow.errors import UserError
 from vaeflow.model import Array

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import lu, solve_triangular
 
-from vaeflow.bijectors.layer import Bijection, Layer
-from vaeflow.bijectors.transformer import bounded, unbounded
+from vaeflow.bijectors.core.layer import Bijection, Layer
+from vaeflow.bijectors.core.scalar_map import bounded, unbounded
 
 
 def lu_linear(*, start: Literal["identity", "rotation"]) -> Layer:

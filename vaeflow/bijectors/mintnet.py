@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vaeflow.bijectors.layer import Bijection, Layer, sum_event
-from vaeflow.bijectors.solve import Function, Solver, solve
-from vaeflow.bijectors.transformer import bounded
+from vaeflow.bijectors.core.layer import Bijection, Layer, sum_event
+from vaeflow.bijectors.core.scalar_map import bounded
+from vaeflow.bijectors.core.solve import Function, Solver, solve
 from vaeflow.build import Count, NonNegative, Positive
 from vaeflow.errors import UserError
 from vaeflow.model import Array

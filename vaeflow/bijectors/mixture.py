@@ -25,10 +25,10 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors.affine import affine
+from vaeflow.bijectors.core.layer import Layer
+from vaeflow.bijectors.core.scalar_map import Transformer
+from vaeflow.bijectors.core.solve import bisect, solve
 from vaeflow.bijectors.coupling import Mask, coupling
-from vaeflow.bijectors.layer import Layer
-from vaeflow.bijectors.solve import bisect, solve
-from vaeflow.bijectors.transformer import Transformer
 from vaeflow.build import Positive, Range
 from vaeflow.model import Array
 from vaeflow.nets.net import Net

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.bijectors.core.layer import Bijection, Layer
 
 
 def permutation(*, order: Literal["reverse", "random"]) -> Layer:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors import amortised
-from vaeflow.bijectors.layer import Bijection, Layer
-from vaeflow.bijectors.solve import bisect, solve
+from vaeflow.bijectors.core.layer import Bijection, Layer
+from vaeflow.bijectors.core.solve import bisect, solve
 
 
 def _scalar(slope, a):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors import amortised
-from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.model import Array
 
 

@@ -24,7 +24,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vaeflow.bijectors.transformer import Transformer
+from vaeflow.bijectors.core.scalar_map import Transformer
 from vaeflow.errors import UserError
 from vaeflow.model import Array
 

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors.amortised import needs_vectors
-from vaeflow.bijectors.layer import Bijection, Layer
-from vaeflow.bijectors.solve import newton, solve
+from vaeflow.bijectors.core.layer import Bijection, Layer
+from vaeflow.bijectors.core.solve import newton, solve
 from vaeflow.build import Count, Range
 from vaeflow.errors import UserError
 from vaeflow.model import Array

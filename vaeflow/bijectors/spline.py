@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from vaeflow.bijectors.core.layer import Layer
 from vaeflow.bijectors.coupling import Mask, coupling
-from vaeflow.bijectors.layer import Layer
 from vaeflow.bijectors.rational_quadratic import rational_quadratic
 from vaeflow.build import Positive, Range
 from vaeflow.nets.net import Net

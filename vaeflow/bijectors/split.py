@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors.affine import affine
-from vaeflow.bijectors.layer import Bijection, Layer, at_rank, sum_event
+from vaeflow.bijectors.core.layer import Bijection, Layer, at_rank, sum_event
 from vaeflow.bijectors.squeeze import check_event
 from vaeflow.build import Count, Positive
 from vaeflow.errors import UserError

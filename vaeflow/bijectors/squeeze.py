@@ -6,7 +6,7 @@ import math
 
 import jax.numpy as jnp
 
-from vaeflow.bijectors.layer import Bijection, Layer
+from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.build import Count
 from vaeflow.errors import UserError
 from vaeflow.model import Array

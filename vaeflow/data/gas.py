@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vaeflow.errors import UserError
-from vaeflow.files import write_npz
+from vaeflow.runs.files import write_npz
 
 PICKLED = "gas/ethylene_CO.pickle"  # in the archive
 CONVERTED = "gas/ethylene_CO.npz"

@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow import elbo, evaluate, grid, latent_space
 from vaeflow.data import Source, Split
+from vaeflow.evaluation import density_grid as grid
+from vaeflow.evaluation import elbo, evaluate, latent_space
+from vaeflow.evaluation.latent_space import Space
+from vaeflow.evaluation.map_split import gather, make_pass
 from vaeflow.figures import curves, images, latents, points, priors
 from vaeflow.figures.curves import Rows
-from vaeflow.latent_space import Space
 from vaeflow.model import Array, Model, Params
-from vaeflow.passes import gather, make_pass
-from vaeflow.progress import phase
+from vaeflow.runs.progress import phase
 
 _SCATTER = 5000  # points in one scatter plot
 _PLANE = 20  # pictures along one side of the latent plane

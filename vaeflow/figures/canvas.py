@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vaeflow.files import naming, no_follow
+from vaeflow.runs.files import naming, no_follow
 
 DPI = 150
 COLOURS = ("#2a6f97", "#d1495b", "#3a8f5c", "#e09f3e", "#7a5195", "#5f6b73", "#a0522d", "#17a2a2")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaeflow.evaluation.density_grid import Density
 from vaeflow.figures.canvas import COLOURS, canvas
-from vaeflow.grid import Density
 
 
 def principal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ part_kind(Model, "model", MODELS)
 
 def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
     """The model of a whole config (a ConfigDict or a dict): sections `model` (its `kind` is the family), `parts` and `sample`, checked.
-    traced: values of the section `model` that take the places of the checked ones, and may be tracers (vaeflow/together.py).
+    traced: values of the section `model` that take the places of the checked ones, and may be tracers (vaeflow/training/many_seeds.py).
     The result's `init` has the leaves of `given` exactly, whatever the family does with them."""
     model, sampling = _plain(config["model"]), _plain(config["sample"])
     kind = model.pop("kind", None)

@@ -31,9 +31,9 @@ from vaeflow.build import Count, Natural, Positive
 from vaeflow.distributions import Distribution, Joint
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
-from vaeflow.models.density import broadcast
-from vaeflow.models.reweight import langevin, log_mean, resample
-from vaeflow.models.vae_loss import log_weight
+from vaeflow.models.parts.density import broadcast
+from vaeflow.models.parts.reweight import langevin, log_mean, resample
+from vaeflow.models.parts.vae_loss import log_weight
 from vaeflow.nets import Net
 
 

@@ -26,10 +26,10 @@ from vaeflow import objectives
 from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Likelihood
 from vaeflow.model import NO_PARAMS, Latent, Model, overlay
-from vaeflow.models.discrete_estimators import MULTI_SAMPLE, RELAXED, Estimation, Estimator, check, surrogate
-from vaeflow.models.discrete_latent import Bits, OneHots, kl
-from vaeflow.models.observed import observed
-from vaeflow.models.vae_loss import bound_terms, log_weight
+from vaeflow.models.parts.discrete_estimators import MULTI_SAMPLE, RELAXED, Estimation, Estimator, check, surrogate
+from vaeflow.models.parts.discrete_latent import Bits, OneHots, kl
+from vaeflow.models.parts.observation import observed
+from vaeflow.models.parts.vae_loss import bound_terms, log_weight
 from vaeflow.nets import Net
 
 

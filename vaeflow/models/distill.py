@@ -25,9 +25,9 @@ from vaeflow.bijectors import Layer
 from vaeflow.build import Count, Natural, NonNegative
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Model, overlay
-from vaeflow.models.bases import Base
-from vaeflow.models.density import model_of, pushforward
-from vaeflow.models.dequantize import dequantizer
+from vaeflow.models.parts.bases import Base
+from vaeflow.models.parts.density import model_of, pushforward
+from vaeflow.models.parts.dequantize import dequantizer
 
 # Fresh samples of the student per example of a split, in evaluation.
 _DRAWS = 8

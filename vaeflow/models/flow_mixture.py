@@ -13,10 +13,10 @@ import math
 from vaeflow.bijectors import Layer
 from vaeflow.build import Count, Natural, NonNegative
 from vaeflow.model import Model
-from vaeflow.models.bases import Base
-from vaeflow.models.density import mixture, model_of, pushforward
-from vaeflow.models.dequantize import Dequantize
-from vaeflow.models.dequantize import dequantizer as make_dequantizer
+from vaeflow.models.parts.bases import Base
+from vaeflow.models.parts.density import mixture, model_of, pushforward
+from vaeflow.models.parts.dequantize import Dequantize
+from vaeflow.models.parts.dequantize import dequantizer as make_dequantizer
 
 
 def flow_mixture(

@@ -27,8 +27,8 @@ from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Joint, Likelihood, Std, std_of
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
-from vaeflow.models.observed import observed
-from vaeflow.models.vae_loss import check_schedule
+from vaeflow.models.parts.observation import observed
+from vaeflow.models.parts.vae_loss import check_schedule
 from vaeflow.nets.ladder import Down, Moments, Pass, Plan, Up
 from vaeflow.nets.net import Activation, Dtype
 

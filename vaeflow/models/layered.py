@@ -25,8 +25,8 @@ from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Joint, Likelihood, Std, normal, std_of
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
-from vaeflow.models.observed import observed
-from vaeflow.models.vae_loss import OF_MANY, Penalties, bound_terms, check_objective, check_schedule, log_weight
+from vaeflow.models.parts.observation import observed
+from vaeflow.models.parts.vae_loss import OF_MANY, Penalties, bound_terms, check_objective, check_schedule, log_weight
 from vaeflow.nets import Net
 
 

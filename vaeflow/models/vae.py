@@ -27,16 +27,16 @@ import jax.numpy as jnp
 
 from vaeflow import objectives
 from vaeflow.bijectors import Layer
-from vaeflow.bijectors.layer import at_rank
+from vaeflow.bijectors.core.layer import at_rank
 from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Likelihood, Std, normal, std_of
 from vaeflow.model import NO_PARAMS, Latent, Model, overlay
-from vaeflow.models import vae_loss
-from vaeflow.models.bases import Base
-from vaeflow.models.observed import observed
-from vaeflow.models.pixels import pixels
-from vaeflow.models.vae_loss import Draws, Penalties
-from vaeflow.models.vae_prior import make_prior
+from vaeflow.models.parts import vae_loss
+from vaeflow.models.parts.bases import Base
+from vaeflow.models.parts.observation import observed
+from vaeflow.models.parts.pixels import pixels
+from vaeflow.models.parts.vae_loss import Draws, Penalties
+from vaeflow.models.parts.vae_prior import make_prior
 from vaeflow.nets import Made, Net
 
 

@@ -27,10 +27,10 @@ from vaeflow.build import Count, Decay, Fraction, Natural, NonNegative, Positive
 from vaeflow.distributions import Distribution, Likelihood
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Latent, Model, overlay
-from vaeflow.models import codebook
-from vaeflow.models.code_prior import code_prior, draw
-from vaeflow.models.density import broadcast
-from vaeflow.models.observed import observed
+from vaeflow.models.parts import codebook
+from vaeflow.models.parts.code_prior import code_prior, draw
+from vaeflow.models.parts.density import broadcast
+from vaeflow.models.parts.observation import observed
 from vaeflow.nets import Causal, Net
 
 

@@ -2,7 +2,7 @@
 
 A unit of degree d sees the first d inputs (and the context), and is seen by units of degree >= d and by the outputs i >= d.
 Units are ordered by degree, so every masked matrix is block-triangular: `masked_dense` skips the blocks of zeros, and
-bijectors/incremental.py computes one degree after another. Degrees are spread evenly over 1 .. D-1; with a context over
+bijectors/core/incremental.py computes one degree after another. Degrees are spread evenly over 1 .. D-1; with a context over
 0 .. D-1, since output 0 sees it only through units of degree 0.
 
     h_1 = f(M_1 x + V c + b_1), h_l = f(M_l h_(l-1) + b_l), theta = M h_L + b,        M masked; theta [..., size, D]

@@ -1,0 +1,1 @@
+"""What the bijectors are made of."""

@@ -1,0 +1,1 @@
+"""The commands: one file for each of experiments/, which parses the flags."""

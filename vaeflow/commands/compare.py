@@ -1,0 +1,122 @@
+"""experiments.compare: several finished runs in one table and one figure; the densities of two-dimensional runs in another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaeflow.errors import UserError
+from vaeflow.evaluation.reliability import EXPLAINED, nll_is_bound, upper_bound
+from vaeflow.runs import workdir
+from vaeflow.runs.metrics import read_metrics, table
+
+if TYPE_CHECKING:  # jax and the rest take seconds to import
+    from vaeflow.figures.points import Cell
+
+
+def compare(directories: list[Path], output: Path, markdown: bool = False) -> None:
+    """Print one row a run, from its results.json, and draw the validation curves (training ones without validation). A NLL whose
+    importance weights support only a bound is marked.
+
+    Runs in the plane: the table has the true density's NLL, the gap to it and the integral of the model's density, and all densities
+    are drawn in densities.png beside `output`. Runs with a latent variable: their paths of reconstruction against KL, in recon_kl.png.
+    """
+    densities, plane = output.with_name("densities.png"), output.with_name("recon_kl.png")
+    if output.suffix != ".png" or output in (densities, plane):
+        raise UserError(
+            f"--output={str(output)!r} must be a .png file, and not {densities.name} or {plane.name}, which are drawn beside it"
+        )
+    rows, curves, planes, others = [], {}, {}, {}
+    for name, directory in names(directories).items():
+        workdir.read_config(directory)
+        path = directory / "results.json"
+        if not path.is_file():
+            line = f"workdir={directory} has no results.json; run: python -m experiments.evaluate --workdir={directory}"
+            if len(directories) == 1:
+                raise UserError(line)
+            print(f"left out: {line}\n")
+            continue
+        results = workdir.read_json(path)
+        if commit := results.get("trained_commit"):
+            results["trained_by"] = commit[:7] + "+changes" * bool(results.get("trained_changed"))
+        results["nll_is"] = upper_bound(results)
+        rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
+        curves[name] = read_metrics(directory)
+        if more := sorted(one.name for one in directory.glob("results*.json") if one != path):
+            others[name] = more
+        if "integral" in results:
+            planes[name] = directory, results
+    if not rows:
+        raise UserError("none of these workdirs has a results.json: train first")
+    from vaeflow import figures
+
+    kept = [i for i in range(len(_COLUMNS) + 1) if any(row[i] != "" for row in rows)]
+    titles = ["run", *(title for _, title in _COLUMNS)]
+    print(table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], markdown=markdown))
+    if any(row[titles.index("the NLL is")] for row in rows):
+        print(f"\n{EXPLAINED}")
+    print("\nnumbers from results.json of each run" + "".join(f"; not read, {name}: {', '.join(more)}" for name, more in others.items()))
+    print(f"\n{figures.draw_curves(curves, output)}")
+    if figures.draw_planes(curves, plane):
+        print(plane)
+    if cells := _cells(planes):
+        print(figures.draw_densities(cells, densities))
+
+
+def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Cell]:
+    """What the runs {name: (workdir, results)} in the plane have saved of their densities."""
+    from vaeflow.evaluation import density_grid as grid
+    from vaeflow.figures.points import Cell
+
+    cells: dict[tuple[str, str], Cell] = {}
+    for name, (directory, results) in planes.items():
+        path = directory / "figures" / "density.npz"
+        if not path.is_file():
+            print(f"not among the densities: {path} is missing; run: python -m experiments.evaluate --workdir={directory}")
+            continue
+        data: Any = workdir.read_config(directory).data
+        row = data.name or data.kind
+        # Of configs/densities.py:rings_maf on the density rings, maf.
+        column = results.get("config", "").partition(":")[2].removeprefix(row).strip("_")
+        column = name if not column or (row, column) in cells else column
+        density, points = grid.load(path)
+        truth = f"true NLL {results['true_nll']:.3f}" if "true_nll" in results else ""
+        called = "NLL, upper bound" if nll_is_bound(results) else "NLL"
+        cells[row, column] = Cell(row, column, density, points, f"{called} {results['nll']:.3f}", truth)
+    return list(cells.values())
+
+
+def names(directories: Sequence[Path]) -> dict[str, Path]:
+    """What tells the runs apart: the folders' names, or as much of their paths as it takes."""
+    found = {directory.resolve(): directory for directory in directories}
+    names: list[str] = []
+    for parts in range(1, max(len(path.parts) for path in found) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in found]
+        if len(set(names)) == len(found):
+            break
+    return dict(zip(names, found.values(), strict=True))
+
+
+_COLUMNS = (
+    ("density", "density"),
+    ("neg_elbo", "-ELBO [nats]"),
+    ("nll", "NLL [nats]"),
+    ("nll_se", "s.e."),
+    ("nll_is", "the NLL is"),
+    ("true_nll", "true density [nats]"),
+    ("kl_to_truth", "gap [nats]"),
+    ("integral", "integral"),
+    ("k", "k"),
+    ("bits_per_dim", "bits/dim"),
+    ("kl_to_teacher", "KL to the teacher [nats]"),
+    ("active_units", "active units"),
+    ("split", "split"),
+    ("examples", "examples"),
+    ("steps", "steps"),
+    ("seconds_trained", "train [s]"),
+    ("device", "on"),
+    ("trained_by", "commit"),
+    ("seed", "seed"),
+    ("note", "note"),
+)

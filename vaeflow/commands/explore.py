@@ -1,0 +1,84 @@
+"""experiments.explore: the views of a run (views.py), or the path of training of several runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vaeflow import data, figures
+from vaeflow.build import SEEDS
+from vaeflow.commands import compare, outputs
+from vaeflow.commands.train import Overrides, named_split
+from vaeflow.errors import UserError, unknown
+from vaeflow.figures import views
+from vaeflow.runs import guard, workdir
+from vaeflow.runs.metrics import read_metrics
+from vaeflow.runs.progress import phase
+
+
+def explore(
+    directories: Sequence[Path],
+    show: Sequence[str] = (),
+    *,
+    examples: tuple[int, ...] = (),
+    split: str = "",
+    seed: int = 0,
+    label: int = -1,
+    output: Path | None = None,
+    overrides: Overrides = (),
+) -> None:
+    """Draw the views `show` of a run (all that apply: ()), or the plane of several, and print each figure's path."""
+    for name in show:
+        if name not in (*views.VIEWS, "plane"):
+            raise unknown("--show", name, (*views.VIEWS, "plane"))
+    if not directories:
+        raise UserError("there is no run to look at: name one, --workdir=WORKDIR, or several for --show=plane")
+    several = len(directories) > 1
+    if several and (other := [name for name in show if name != "plane"]):
+        raise UserError(f"--show={','.join(other)} looks at one run, and {len(directories)} are named; known for several: plane")
+    names = ("plane",) if several else show or (*views.VIEWS, "plane")
+    if not several and output is None:
+        guard.check_links(directories[0], ("explore",))
+    folder = output or (Path() if several else directories[0] / "explore")
+    found: dict[str, Callable[[], list[Path]]] = {"plane": lambda: _plane(directories, folder)}
+    if set(names) != {"plane"}:
+        run = _load(directories[0], folder, examples, split, seed, label, overrides)
+        found |= {name: functools.partial(view, run) for name, view in views.VIEWS.items()}
+    for name in names:
+        try:
+            with phase(f"drawing {name}"):
+                drawn = found[name]()
+            print(*drawn, sep="\n", flush=True)
+        except views.Inapplicable as error:
+            if show:
+                raise
+            print(error)
+
+
+def _load(directory: Path, output: Path, examples: tuple[int, ...], split: str, seed: int, label: int, overrides: Overrides) -> views.Run:
+    if seed not in SEEDS:
+        raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
+    with phase("loading the run and its data"):
+        model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
+        outputs.conditions(directory, config, 1, label)  # a label that cannot be drawn
+        source = data.load(config.data, config.seed)
+    name = named_split(source, split)
+    chosen = source.split(name)
+    for i in examples:
+        if not 0 <= i < len(chosen.x):
+            raise UserError(f"--examples={i} is impossible; the {name} split has the examples 0 to {len(chosen.x) - 1}")
+    space = functools.cache(lambda: figures.find_space(model, params, chosen, source, config))
+    return views.Run(directory, output, model, params, config, source, name, chosen, examples, seed, label, space)
+
+
+def _plane(directories: Sequence[Path], output: Path) -> list[Path]:
+    """The paths of training, which need no model: the workdirs' metrics.jsonl."""
+    runs = {}
+    for name, directory in compare.names(directories).items():
+        workdir.read_config(directory)
+        runs[name] = read_metrics(directory)
+    drawn = figures.draw_planes(runs, output / "plane.png")
+    if drawn is None:
+        raise views.Inapplicable("plane: needs reconstruction and KL over training, which are logged of models with a latent variable")
+    return [drawn]

@@ -1,0 +1,99 @@
+"""What is made from a finished run's workdir: samples and encodings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vaeflow import data, figures
+from vaeflow.build import SEEDS
+from vaeflow.commands.train import Overrides, named_split
+from vaeflow.errors import UserError
+from vaeflow.evaluation import evaluate
+from vaeflow.runs import guard, workdir
+from vaeflow.runs.files import write_npz
+from vaeflow.runs.progress import phase
+from vaeflow.training import devices as parallel
+
+
+def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Overrides = ()) -> None:
+    """experiments.sample: samples.npz and samples_drawn.png of c.sample.n draws, and what they are conditioned on."""
+    if seed not in SEEDS:
+        raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
+    guard.check_links(directory, ("samples.npz", "figures"))
+    model, params, config = workdir.load(directory, overrides, allowed=("sample",))
+    n = config.sample.n
+    given = conditions(directory, config, n, label)
+    with phase(f"drawing {n:,} samples"):
+        x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
+    path = directory / "samples.npz"
+    _write_npz(path, {"x": x, **given})
+    names = workdir.read_json(directory / "data.json")["labels"] if "label" in given else ()
+    figure = figures.draw_samples(x, config, directory / "figures" / "samples_drawn.png", given.get("label"), names)
+    options = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in sampling_options(config)]
+    print(f"{', '.join([f'{n} samples', *options, f'seed {seed}'])}:\n  {path}\n  {figure}")
+
+
+def sampling_options(config: Any) -> list[tuple[str, Any]]:
+    """(key, value) of config.sample without the number of samples: what this model's `sample` reads."""
+    return [(key, value) for key, value in sorted(config.sample.items()) if key != "n"]
+
+
+def conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np.ndarray]:
+    """{context [n, C], label [n]} of a conditional model: the class `label`, or all classes in turn; contexts that are no
+    classes are those of the data."""
+    kind = config.data.context
+    if kind != "label" and label != -1:
+        raise UserError(f"--label={label} needs a model that is conditioned on labels; this run has data.context={kind!r}")
+    if kind == "none":
+        return {}
+    if kind == "array":
+        source = data.load(config.data, config.seed)
+        context = np.asarray(source.split(named_split(source)).context)
+        return {"context": np.resize(context, (n, context.shape[-1]))}
+    classes = workdir.read_json(directory / "data.json")["context"]
+    if not -1 <= label < classes:
+        raise UserError(f"--label={label} is impossible; known: 0 to {classes - 1}, or -1 for all in turn")
+    labels = np.full(n, label) if label >= 0 else np.arange(n) % classes
+    return {"context": np.eye(classes, dtype=np.float32)[labels], "label": labels}
+
+
+def encode(directory: Path, split: str = "", output: Path | None = None, overrides: Overrides = ()) -> None:
+    """experiments.encode: the latents and log-probabilities of a split, one row an example."""
+    if output is None:
+        guard.check_links(directory, ("encoded_*.npz",))
+    else:
+        if output.suffix != ".npz":
+            raise UserError(f"--output={str(output)!r} must be an .npz file")
+        _make_folder(output)
+    with phase("loading the run and its data"):
+        model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
+        source = data.load(config.data, config.seed)
+    split = named_split(source, split)
+    if model.latent is None and model.encode is None and model.log_prob is None:
+        raise UserError(f"model.kind={config.model.kind!r} has no latents and no density: there is nothing to encode")
+    with phase(f"encoding the {split} split"):
+        arrays = evaluate.encode(model, params, source.split(split), source, config, parallel.for_evaluation(config.devices.mapping))
+    path = output or directory / f"encoded_{split}.npz"
+    _write_npz(path, arrays)
+    shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
+    print(f"{len(source.split(split).x)} examples of the {split} split: {shapes}\n  {path}")
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """Arrays in a file that the command names."""
+    try:
+        write_npz(path, arrays)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be written: {error.strerror}") from None
+
+
+def _make_folder(path: Path) -> None:
+    """The folder of a file, before the work that the file is for."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be written: {error.strerror}") from None

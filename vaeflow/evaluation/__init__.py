@@ -1,0 +1,1 @@
+"""The numbers of a trained model on a whole split."""

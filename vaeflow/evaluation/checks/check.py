@@ -1,0 +1,130 @@
+"""What a check is: its types, what it gets, what it finds, and how it goes over the examples."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vaeflow.data import Source, Split
+from vaeflow.errors import UserError
+from vaeflow.evaluation.elbo import gaussian
+from vaeflow.evaluation.likelihood import mean_se
+from vaeflow.evaluation.map_split import Example, gather, make_pass
+from vaeflow.model import Array, Batch, Latent, Model, Params
+
+
+class Run(NamedTuple):
+    """A finished run as a check gets it.
+
+    split    the chosen examples (at most --examples of them, evenly spaced) of the split `name` of `source`
+    key      of the run's evaluation; `over` makes the keys of a check from it
+    options  batch, levels, devices: those of `passes.make_pass`
+    """
+
+    model: Model
+    params: Params
+    config: ConfigDict
+    source: Source
+    split: Split
+    name: str
+    key: Array
+    options: dict[str, Any]
+    directory: Path
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+
+class Finding(NamedTuple):
+    """One number of a check.
+
+    value  a number or a text; a list goes into diagnostics.json alone
+    what   what the number is, in a few words
+    se     its standard error, over examples unless `what` says otherwise
+    """
+
+    value: Any
+    what: str
+    se: float | None = None
+
+
+class Check(NamedTuple):
+    """A registered check.
+
+    run       (Run, settings) -> {name of the number: Finding}
+    needs     (Run, settings): a UserError of one line where the check does not apply; called before any check runs, compiles nothing
+    title     what it finds out, one line
+    defaults  its settings: a NamedTuple with annotated fields (see vaeflow/build.py), --CHECK.KEY=VALUE on the command line
+    """
+
+    run: Callable[[Run, Any], dict[str, Finding]]
+    needs: Callable[[Run, Any], Any]
+    title: str
+    defaults: Any
+
+
+def mean(values: np.ndarray, what: str) -> Finding:
+    """The mean over examples [N] with its standard error."""
+    value, se = mean_se(values)
+    return Finding(value, what, se)
+
+
+def monte_carlo(se: np.ndarray, name: str, weak: str = "") -> Finding:
+    """The Monte Carlo standard error of a mean over examples, from those [N] of the examples.
+
+    weak: the numbers that show that the weights are too few or too uneven for it ("ESS 2.1"), "" if they are not.
+    """
+    se = np.asarray(se, np.float64)
+    doubt = f"; too small: {weak}" if weak else ""
+    return Finding(float(np.sqrt((se**2).sum()) / len(se)), f"Monte Carlo standard error of {name}{doubt}")
+
+
+def over(run: Run, check: str, fn: Example, draws: int = 1, split: Split | None = None) -> dict[str, np.ndarray]:
+    """The outputs [N, ...] of `fn` over the run's examples (or another split). `draws` only sizes the dispatches.
+
+    All checks see the same pictures (dynamic binarization is drawn by the run's key and the example's index) and each draws its own
+    noise: its name is folded into the example's key.
+    """
+    salt = zlib.crc32(check.encode())
+
+    def own(params: Params, key: Array, batch: Batch) -> dict[str, Array]:
+        return fn(params, jax.random.fold_in(key, salt), batch)
+
+    return gather(make_pass(own, run.split if split is None else split, run.key, draws=draws, **run.options)(run.params))
+
+
+def latent(run: Run) -> Latent:
+    """The model's latent. UserError: it has none."""
+    if run.model.latent is None:
+        raise UserError(f"model.kind={run.config.model['kind']!r} has no latent variable")
+    return run.model.latent
+
+
+def first(run: Run) -> dict[str, np.ndarray]:
+    """A batch of one: the run's first example."""
+    return {name: np.asarray(a[:1]) for name, a in (("x", run.split.x), ("context", run.split.context)) if a is not None}
+
+
+def posterior_shape(run: Run) -> tuple[tuple[int, ...], bool]:
+    """(event shape of z, whether q(z|x) is a diagonal Gaussian) of a model with a continuous latent. UserError: it has none.
+
+    Traced, not run: nothing is compiled.
+    """
+    found = latent(run)
+    if found.discrete:
+        raise UserError("the latent is discrete: there is no gradient with respect to it")
+    kinds = []
+
+    def draw(params, batch):
+        q = found.posterior(params, batch["x"], batch.get("context"))
+        kinds.append(gaussian(q) is not None)
+        return q.sample(seed=run.key)
+
+    return jax.eval_shape(draw, run.params, first(run)).shape[1:], kinds[0]

@@ -1,0 +1,136 @@
+"""results.json as a person reads it. Imports no jax: a finished run answers at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vaeflow.evaluation.reliability import PARETO_LIMIT, nll_is_bound
+
+# (key, title, decimals); a row appears where results.json has its key, with its standard error where that is there too.
+_ROWS = (
+    ("neg_elbo", "-ELBO", 2),
+    ("recon", "  reconstruction, the distortion", 2),
+    ("kl", "  KL ({kl_kind}), the rate", 2),
+    ("information", "    mutual information I(x; z)", 3),
+    ("aggregate_kl", "    KL(q(z) || p(z))", 3),
+    ("total_correlation", "      total correlation of q(z)", 3),
+    ("dimension_kl", "      sum of KL(q(z_d) || p(z_d))", 3),
+    ("prior_gain", "  gain of the contrastive prior", 3),
+    ("log_z", "    log Z of the prior, fresh draws", 4),
+    ("log_z_error", "    the estimate in the density minus this", 4),
+    ("sir_ess", "    effective sample size of its proposals", 1),
+    ("nll", "{likelihood}", 3),
+    ("bits_per_dim", "  in bits/dim{bound}", 4),
+    ("true_nll", "NLL of the true density", 3),
+    ("kl_to_truth", "KL(truth || model)", 4),
+    ("kl_to_teacher", "KL(student || teacher)", 4),
+    ("entropy", "  -E log q, the student's entropy", 3),
+    ("cross_entropy", "  -E log p of the teacher", 3),
+    ("integral", "integral over the grid", 4),
+    ("recon_mse", "squared error of an element", 5),
+)
+_DENSITY = {
+    "exact": "exact log-likelihood",
+    "weight": "estimated by importance weighting",
+    "weight, bound": "a lower bound on log p(x) by importance weighting; the weights are too uneven for an estimate",
+    "bound": "a lower bound of the log-likelihood",
+    "none": "no density",
+}
+
+
+def format_results(results: Mapping[str, Any]) -> str:
+    """The table of one split: value, standard error over examples, and what each number is."""
+    lines = [f"{results['split']} split: {results['examples']:,} examples, {results['units']} (± standard error over examples)", ""]
+    bound = nll_is_bound(results)
+    words = {"kl_kind": results.get("kl_kind", ""), "likelihood": likelihood_title(results), "bound": ", upper bound" * bound}
+    table = []
+    for key, title, decimals in _ROWS:
+        if key in results:
+            table.append((title.format(**words), f"{results[key]:.{decimals}f}", _error(results, key, decimals)))
+            if key == "kl" and "kl_per_level" in results:
+                table.append(("    by level, from the data up", "", " + ".join(f"{kl:.2f}" for kl in results["kl_per_level"])))
+    if "active_units" in results:
+        table.append(("active units", f"{results['active_units']}", f"of {results['latent_units']}{_by_level(results)}"))
+    if table:
+        first, second = (max(len(row[i]) for row in table) for i in (0, 1))
+        lines += [f"  {title:<{first}}   {value:>{second}}   {error}".rstrip() for title, value, error in table]
+    remarks = [f"warning: {line}" for line in results.get("warnings", ())]
+    remarks.append(f"density: {_DENSITY[results['density'] + ', bound' * bound]}")
+    if results.get("note"):
+        remarks.append(f"note: {results['note']}")
+    if "k" in results:
+        remarks.append(_diagnostics(results))
+    if "information" in results:
+        remarks.append(_information(results))
+    if "information_note" in results:
+        remarks.append(f"note: {results['information_note']}")
+    if "params" in results:
+        remarks.append(_provenance(results))
+    where = f"{results['device_count']} x {results['device']}" if results["device_count"] > 1 else results["device"]
+    remarks.append(f"evaluated in {results['seconds']:.1f} s on {where}")
+    return "\n".join([*lines, "", *(f"  {remark}" for remark in remarks)])
+
+
+def _by_level(results: Mapping[str, Any]) -> str:
+    """Of a hierarchy the active units and all units of each level, as the IWAE paper has them: 16+5 of 100+50."""
+    if "units_per_level" not in results:
+        return ""
+    active, units = ("+".join(map(str, results[key])) for key in ("active_per_level", "units_per_level"))
+    return f"; by level {active} of {units}"
+
+
+def likelihood_title(results: Mapping[str, Any]) -> str:
+    """Title of the number under "nll".
+
+    NLL (exact), NLL (IWAE-1000); "NLL, upper bound (IWAE-1000)" if the weights support only a bound; "negative log-weight" for the
+    NLL if the weights are not those of a likelihood.
+    """
+    if results["density"] == "bound":
+        return "upper bound on the NLL"
+    return f"{_name(results)}{', upper bound' * nll_is_bound(results)} ({results.get('estimator', '')})"
+
+
+def _name(results: Mapping[str, Any]) -> str:
+    return "negative log-weight" if results.get("note") else "NLL"
+
+
+def _error(results: Mapping[str, Any], key: str, decimals: int) -> str:
+    return f"± {results[f'{key}_se']:.{decimals}f}" if f"{key}_se" in results else ""
+
+
+def _provenance(results: Mapping[str, Any]) -> str:
+    commit = f"{results['commit'][:10]}{' with changes' if results['changed'] else ''}" if results["commit"] else "unknown"
+    devices = f"{len(results['trained_on'])} x {results['trained_on'][0]}" if results["trained_on"] else "unknown devices"
+    params = f"{results['params']} parameters, of step {results['params_step']:,}{' (moving average)' if results['ema'] else ''}"
+    budget = f"{results['steps']:,} steps in {results['seconds_trained']:.0f} s on {devices}"
+    return f"{results['config'] or 'run'}, seed {results['seed']}: {budget}; {params}; commit {commit}"
+
+
+def _information(results: Mapping[str, Any]) -> str:
+    n = results["information_examples"]
+    text = f"q(z), the aggregate posterior, of {n:,} examples: I is at most their log {math.log(n):.2f}; an example's own posterior is"
+    text += f" {results['own_share']:.1%} of q(z)"
+    if results["saturated"]:
+        text += ": saturated, so I may be larger, KL(q(z) || p(z)) and total correlation smaller"
+    if results.get("marginal_examples", n) < n:
+        text += f"; q(z_d) of {results['marginal_examples']:,}"
+    return text
+
+
+def _diagnostics(results: Mapping[str, Any]) -> str:
+    if results["density"] == "bound":
+        return f"the mean of {results['k']} draws: Monte Carlo s.e. {results['nll_mc_se']:.4f}"
+    bound, error = nll_is_bound(results), f"Monte Carlo s.e. {results['nll_mc_se']:.4f}"
+    parts = [] if bound else [error]
+    if "ess" in results:
+        parts.append(f"mean effective sample size {results['ess']:.1f}")
+    if "pareto_k_median" in results:
+        share = f"{results['pareto_k_bad_share']:.0%} of the examples above {PARETO_LIMIT:g} (unreliable)"
+        parts.append(f"Pareto-k median {results['pareto_k_median']:.2f}, {share}")
+    text = f"the {results['k']} weights: {', '.join(parts)}"
+    if bound:
+        text += f"\n  {results['estimator']} is here a lower bound on log p(x), in expectation, and no estimate of it: the {_name(results)}"
+        text += f" is at most the value above. The weights' {error} is too small to be its error"
+    return text

@@ -1,0 +1,1 @@
+"""A run's directory: what is written, how it is verified, how it is read."""

@@ -1,0 +1,279 @@
+"""A run's directory: config.json, env.json, the lock, and reading a finished run back.
+
+    config.json       the whole resolved config: data, never code; reading a run needs nothing else
+    env.json          one entry a launch: config's name, the step it went on from, commit, diff, versions, devices, command line
+    data.json         what the data were: examples, shape, grey values, classes
+    metrics.jsonl, tensorboard/, checkpoints/, results.json, figures/
+
+Neither jax nor Orbax is imported before it is needed: a finished run answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vaeflow.config import check_sections, override, plain
+from vaeflow.errors import UserError
+from vaeflow.runs import checksums as manifest
+from vaeflow.runs import guard
+from vaeflow.runs import provenance as machine
+from vaeflow.runs.files import no_follow, with_values, write_json
+
+# What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
+_FREE = (
+    *("profile", "sample", "eval", "devices"),
+    *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
+    *("train.dispatch_seconds", "train.max_dispatch"),
+)
+_NEW = {"profile": False, "train.accumulate": 1, "data.levels": 0}  # came later than some runs, which had them so
+AFTER = ("eval", "data.dir", "data.path", "data.cache_dir")  # what evaluation may override: its own values, and where the data lie
+PACKAGES = (
+    *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
+    *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),
+)
+
+
+def prepare(directory: str | Path, config: ConfigDict, name: str = "") -> None:
+    """Make the directory ready for a run with `config` (called `name`): new, or the same run going on (values that do not
+    change what is learned are updated). UserError: it holds a run with another config, or see guard.make_workdir."""
+    directory = Path(directory)
+    guard.make_workdir(directory)
+    must_agree(directory, config)
+    write_json(directory / "config.json", plain(config))
+    write_json(directory / "env.json", [*_launches(directory), {"config": name, "step": _newest(directory)[0], **environment()}])
+
+
+def is_finished(directory: str | Path, config: ConfigDict) -> bool:
+    """True if this run is trained and results.json has the numbers of its last step. UserError: the directory holds a run with another
+    config."""
+    directory = Path(directory)
+    if not (directory / "config.json").exists():
+        return False
+    must_agree(directory, config)
+    step, newest = _newest(directory)
+    if not step or manifest.fault(newest) or not manifest.progress(newest).get("done"):
+        return False
+    # An evaluation before the end of training leaves results of an earlier step.
+    return (directory / "results.json").is_file() and read_json(directory / "results.json").get("steps", step) == step
+
+
+def _newest(directory: Path) -> tuple[int, Path]:
+    """(step, folder) of the newest checkpoint that is whole; step 0: there is none."""
+    last = directory / "checkpoints" / "last"
+    steps = [int(p.name) for p in last.glob("*") if p.name.isdecimal() and manifest.exists(p)]
+    return max(steps, default=0), last / str(max(steps, default=0))
+
+
+def trained_by(directory: Path) -> list[dict[str, Any]]:
+    """Of the launches of a run, those whose steps it holds: one that found it at its end, or died before its first checkpoint, has none.
+    (Launches of before the step was written down count.)"""
+    launches = _launches(directory)
+    ends = [launch.get("step", 1) for launch in launches[1:]] + [_newest(directory)[0]]
+    return [launch for launch, end in zip(launches, ends, strict=True) if launch.get("step", 0) < end]
+
+
+def name_of(directory: Path) -> str:
+    """The config that a run was last launched with, configs/NAME.py:ROW; "" where it is not known."""
+    launches = _launches(Path(directory))
+    return launches[-1].get("config", "") if launches else ""
+
+
+def read_config(directory: str | Path) -> ConfigDict:
+    """The locked config of a run. UserError: this is no workdir."""
+    path = Path(directory) / "config.json"
+    if not Path(directory).is_dir():
+        raise UserError(f"workdir={directory} {'is not a folder' if Path(directory).exists() else 'does not exist'}")
+    if not path.is_file():
+        raise UserError(f"workdir={directory} has no config.json: is it the workdir of a run?")
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} cannot be read: it holds no config")
+    config = ConfigDict(found)
+    for key, value in _NEW.items():
+        section, _, name = key.rpartition(".")
+        if isinstance(place := config.get(section) if section else config, ConfigDict) and name not in place:
+            place[name] = value
+    return config.lock()
+
+
+def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
+    """(model, params, config) of a run, from its workdir alone; `config.eval.params` says which checkpoint.
+
+    overrides: ("eval.k", "5000"), in the sections and keys `allowed` only: what was trained stays as it was.
+    """
+    config: Any = read_config(directory)
+    for key, text in overrides:
+        if key not in allowed and key.partition(".")[0] not in allowed:
+            known = ", ".join(f"config.{name}" if "." in name else f"config.{name}.*" for name in allowed) or "none"
+            raise UserError(f"config.{key} cannot be changed in a run that is trained; known: {known}")
+        override(config, key, text)
+    check_sections(config, str(Path(directory) / "config.json"))
+    import jax
+
+    from vaeflow import models
+    from vaeflow.runs.checkpoint_reader import load_params
+    from vaeflow.training import setup as experiment
+
+    experiment.after_training(config)
+    model = models.build_model(config)
+    experiment.platform()
+    params = load_params(directory, config.eval.params)
+    return model, params if config.devices.mapping == "fsdp" else jax.device_put(params), config  # what is divided may not fit one
+
+
+def which_params(directory: Path, config: Any) -> str:
+    """Whose checkpoint evaluation reads, "best" or "last"."""
+    from vaeflow.runs.checkpoint_reader import committed_steps
+
+    auto = "best" if committed_steps(directory / "checkpoints" / "best") else "last"
+    return auto if config.eval.params == "auto" else config.eval.params
+
+
+def provenance(directory: Path, config: Any) -> dict[str, Any]:
+    """What a number of this run stands on: config, seed, budget, which checkpoint, hardware, commit."""
+    from vaeflow.runs.checkpoint_reader import committed_steps
+    from vaeflow.runs.metrics import read_metrics
+
+    params = which_params(directory, config)
+    trained, state, rows = [{}, *trained_by(directory)][-1], machine.source_state(), read_metrics(directory)
+    return {
+        **{"config": trained.get("config", ""), "seed": config.seed, "steps": rows[-1]["step"], "seconds_trained": rows[-1]["seconds"]},
+        **{"params": params, "params_step": committed_steps(directory / "checkpoints" / params)[0], "ema": config.optim.ema},
+        **{
+            "trained_on": trained.get("devices", []),
+            "trained_commit": trained.get("commit", ""),
+            "trained_changed": bool(trained.get("diff")),
+        },
+        **{"commit": state["commit"], "changed": bool(state["diff"])},
+    }
+
+
+@contextlib.contextmanager
+def lock(directory: str | Path) -> Iterator[None]:
+    """Hold the directory for this process. UserError: another one trains in it, or see guard.make_workdir. The system lets go when a
+    process dies.
+
+    A POSIX record lock, not flock: that one would live on in the forked children of a killed run.
+    """
+    directory = Path(directory)
+    guard.make_workdir(directory)
+    with open(directory / ".lock", "a+", opener=no_follow) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise UserError(f"workdir={directory} is in use by process {file.read().strip() or '(unknown)'}, which trains in it") from None
+        except OSError:  # a file system without locks
+            pass
+        with contextlib.suppress(OSError):  # a full disk: `prepare` says it, with a file's name
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
+        yield
+
+
+def no_lock() -> contextlib.nullcontext[None]:
+    """What processes other than the first one hold."""
+    return contextlib.nullcontext()
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on beside the config."""
+    import jax
+
+    settings: Any = jax.config  # its attributes are made at run time
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        **machine.source_state(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": jax.default_backend(),
+        "devices": [d.device_kind for d in jax.devices()],
+        "processes": jax.process_count(),
+        "processor": machine.processor(),
+        "cpus": os.cpu_count(),
+        "matmul_precision": settings.jax_default_matmul_precision or "",
+        "x64": bool(settings.jax_enable_x64),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def changed_values(old: Any, new: Any) -> list[str]:
+    """KEY=VALUE of every value of the config `new` that differs from `old` and changes what is learned, sorted: what names a new run."""
+    before, after = _flat(plain(old)), _flat(plain(new))
+    return [f"{key}={_text(after[key])}" for key in sorted(after) if not _is_free(key) and before.get(key) != after[key]]
+
+
+def differences(directory: str | Path, config: ConfigDict) -> list[str]:
+    """How the run in a directory differs from `config` in what is learned: one phrase per key. Empty: the same run, or no run."""
+    directory = Path(directory)
+    if not (directory / "config.json").exists():
+        return []
+    new = _flat(plain(config))
+    old = {key: value for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"))
+    words = []
+    for key in [*new, *(k for k in old if k not in new)]:
+        if _is_free(key):
+            continue
+        if key not in old:
+            words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
+        elif key not in new:
+            words.append(f"{key} was {json.dumps(old[key])} and is not known any more")
+        elif old[key] != new[key]:
+            words.append(f"{key} was {json.dumps(old[key])}, is now {json.dumps(new[key])}")
+    return words
+
+
+def must_agree(directory: str | Path, config: ConfigDict) -> None:
+    """UserError: the directory holds a run with another config. The line proposes a workdir for the new run."""
+    directory = Path(directory)
+    if words := differences(directory, config):
+        own = with_values(directory.name, changed_values(read_config(directory), config))
+        raise UserError(
+            f"workdir={directory} holds a run with another config: {'; '.join(words)}. Use --workdir={directory.with_name(own)} for a new "
+            "run (config.init_from starts one from these parameters), or the old values"
+        )
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in _FREE)
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{"optim.ema": 0.999}; an empty group is a value."""
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else name).items()}
+
+
+def _launches(directory: Path) -> list[Any]:
+    path = directory / "env.json"
+    return read_json(path) if path.is_file() else []
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. UserError: it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None

@@ -1,0 +1,1 @@
+"""Tables of papers: their cells, run or resumed, and their files."""

@@ -1,0 +1,58 @@
+"""--dry_run: what a config would train, without training it."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from vaeflow.config import plain
+from vaeflow.model import Params, by_path, split_params
+from vaeflow.runs.metrics import table
+from vaeflow.training import step as train
+from vaeflow.training.flops import flops
+from vaeflow.training.setup import Experiment, first_batch, init_params
+
+
+def report(x: Experiment) -> str:
+    """The resolved config, every parameter, the FLOPs of one step and the memory that it takes.
+
+    The FLOPs are vaeflow/training/flops.py's, not XLA's cost_analysis: that one counts the body of a scan once.
+    """
+    lines = ["config"]
+    for key, value in traverse_util.flatten_dict(plain(x.config), sep=".").items():
+        lines.append(f"  --config.{key}={value}")
+    params, frozen, notes = init_params(x)
+    kinds = ("trained", "stats", "fixed")
+    rows, totals = [], dict.fromkeys(kinds, 0)
+    for kind, tree in zip(kinds, split_params(params, frozen), strict=True):
+        for path, leaf in by_path(tree).items():
+            rows.append(["/".join(path), str(tuple(leaf.shape)), str(leaf.dtype), leaf.size, kind])
+            totals[kind] += leaf.size
+    lines += ["", table(["parameter", "shape", "dtype", "number", "kind"], rows)]
+    lines += ["", "parameters: " + ", ".join(f"{n:,} {kind}" for kind, n in totals.items()), *notes]
+
+    split = sum(np.asarray(a).nbytes for a in (x.source.train.x, x.source.train.context) if a is not None)
+    step = cost(x, params, frozen)
+    lines.append(f"one step of {x.batch} examples on one {jax.devices()[0].device_kind}: {step['step_mflop']:,.1f} MFLOP")
+    if "step_mb" in step:
+        inside = f"{step['step_mb']:,.1f} MB in the step, {step['temporary_mb']:,.1f} MB of it temporary"
+        lines.append(f"memory: {inside}; training split {split / 1e6:,.1f} MB")
+    lines.append(
+        f"devices: {x.devices.count} as {x.devices.mapping}; {x.train.steps} steps of {x.batch // x.devices.count} examples on each"
+    )
+    return "\n".join(lines)
+
+
+def cost(x: Experiment, params: Params, frozen: frozenset = frozenset()) -> dict[str, float]:
+    """trained_parameters; of one training step on one device step_mflop; where the compiler tells, step_mb, its arguments (state and batch)
+    and what it needs between (temporary_mb), in 10^6 bytes. No step is taken."""
+    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
+    step = jax.jit(train.make_step(x.model, x.tx, x.optim.ema, accumulate=x.train.accumulate), donate_argnums=0)
+    args = (state, fixed, first_batch(x), jax.random.key(0))
+    memory, out = step.lower(*args).compile().memory_analysis(), {"step_mflop": flops(step, *args) / 1e6}
+    out["trained_parameters"] = sum(leaf.size for leaf in jax.tree.leaves(state.trained))
+    if memory is not None:
+        temporary = memory.temp_size_in_bytes / 1e6
+        out |= {"step_mb": memory.argument_size_in_bytes / 1e6 + temporary, "temporary_mb": temporary}
+    return out

@@ -1,0 +1,216 @@
+"""From a config to everything a run needs, checked before anything is compiled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from vaeflow import data, models
+from vaeflow.build import Count, Seed, call
+from vaeflow.config import VALUES, check_sections, plain
+from vaeflow.errors import UserError
+from vaeflow.model import Batch, Model, Params, split_params
+from vaeflow.runs import progress
+from vaeflow.runs.checkpoint_reader import committed_steps
+from vaeflow.training import devices as parallel
+from vaeflow.training import optimizer as optim
+from vaeflow.training import step as train
+from vaeflow.training import warm_start as stages
+from vaeflow.training.dependence import reads
+
+
+class Eval(NamedTuple):
+    """The section `config.eval`."""
+
+    params: Literal["auto", "best", "last"]
+    batch: Count
+    k: Count
+    chunk: Count
+
+
+class Sample(NamedTuple):
+    """What no model checks in the section `config.sample`."""
+
+    n: Count
+
+
+class Experiment(NamedTuple):
+    """A checked config and what it builds."""
+
+    config: ConfigDict
+    model: Model
+    source: data.Source
+    devices: parallel.Devices
+    train: train.Train
+    optim: optim.Optim
+    eval: Eval
+    tx: optax.GradientTransformation
+    parameters: int = 0  # trained ones
+
+    @property
+    def batch(self) -> int:
+        return self.config.data.batch
+
+    @property
+    def validates(self) -> bool:
+        """True if there is a validation split and the model has a number for it."""
+        return self.source.val is not None and any(part is not None for part in (self.model.log_prob, self.model.latent, self.model.terms))
+
+
+# What would change the data if it were read, by kinds that do not read it: set, it is a mistake. (A folder may be set for all.)
+_UNREAD = {
+    "digits": ("name", "path", "label", "train", "val", "test", "size", "levels"),
+    "density": ("path", "label", "train", "val", "test", "levels"),
+    "tfds": ("path", "size", "levels"),
+    "npz": ("size",),
+    "csv": ("name", "train", "val", "test", "size", "levels"),
+    "maf": ("label", "train", "val", "test", "size", "levels"),
+    "omniglot": ("name", "label", "train", "val", "test", "size", "levels"),
+    "image_folder": ("name", "label", "train", "val", "test", "size", "levels"),
+}
+
+
+def make(config: ConfigDict, directory: Path | None = None, source: data.Source | None = None) -> Experiment:
+    """Check every section, load the data, build the model. Every mistake is one UserError; nothing is compiled.
+
+    directory: the workdir. A run that goes on there needs no other workdir any more.
+    source: the data of this config, where they are loaded already.
+    """
+    goes_on = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
+    check_sections(config)
+    call(_top, {key: config[key] for key in VALUES}, "config")
+    if not goes_on:
+        stages.are_workdirs(config)
+    training = call(train.Train, plain(config.train), "train")
+    evaluation = after_training(config)
+    optimiser = call(optim.Optim, plain(config.optim), "optim")
+    tx = optim.make(optimiser, training.steps)
+    model = models.build_model(config)
+    mapping = call(parallel.Config, plain(config.devices), "devices")
+    platform()
+    devices = parallel.make(mapping)
+    if source is None:
+        with progress.phase(f"loading data: {data_name(config.data)}"):
+            source = data.load(config.data, config.seed)
+    devices.slots(config.data.batch)
+    if devices.count > 1 and config.model.get("restart"):
+        raise UserError(
+            f"model.restart={config.model.restart:g} is for one device: the mean of several devices' encodings is none; set it to 0"
+        )
+    _fits(config.model, source, config.data)
+    if source.val is None and (training.patience or evaluation.params == "best"):
+        key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
+        raise UserError(f"{key} needs a validation split, and there is none: set data.val or data.val_fraction")
+    if model.log_prob is None and model.terms is None and (training.patience or evaluation.params == "best"):
+        key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
+        raise UserError(f"{key} needs a validation loss, and model.kind={config.model.kind!r} has no density: set it to 0, or to 'last'")
+    experiment = Experiment(config, model, source, devices, training, optimiser, evaluation, tx)
+    with progress.phase("building the model"):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
+        _accumulates(experiment, shapes)
+    if "fixed" in shapes and not config.fixed_from and directory is not None:  # without a workdir it is looked at, not run
+        raise UserError("config.fixed_from='' is impossible here: this model learns from another one; name the workdir of that one's run")
+    frozen = frozenset() if goes_on else stages.given(shapes, config)[1]
+    trained = jax.tree.leaves(split_params(shapes, frozen)[0])
+    if not trained:
+        why = f"model.kind={config.model.kind!r} has none"
+        if config.fixed_from:
+            why = f"config.fixed_from={config.fixed_from!r} keeps all of them"
+        raise UserError(f"there are no parameters to train: {why}")
+    return experiment._replace(parameters=sum(leaf.size for leaf in trained))
+
+
+def data_name(section: Mapping[str, Any]) -> str:
+    """The data of a config in a word or two: `tfds mnist`, `csv table.csv`."""
+    return " ".join(filter(None, (str(section.get("kind", "")), section.get("name") or Path(section.get("path") or "").name)))
+
+
+def headline(x: Experiment) -> str:
+    """One line of what is trained: data, devices, steps."""
+    splits = ", ".join(f"{len(split.x):,} {name}" for name, split in x.source.splits().items())
+    event, kind = list(x.source.train.x.shape[1:]), jax.devices()[0].device_kind
+    steps = f"{x.parameters:,} parameters; {x.train.steps:,} steps of {x.batch} examples"
+    return f"{data_name(x.config.data)}: {splits} examples {event}; {steps} on {x.devices.count} x {kind} ({x.devices.mapping})"
+
+
+def _accumulates(x: Experiment, params: Params) -> None:
+    """UserError: the batch of a device cannot be divided into train.accumulate micro-batches. An `update` that reads the batch (batch
+    statistics) needs all of it at once; one that reads the parameters alone (a moving average of them) does not."""
+    parts, share, update = x.train.accumulate, x.batch // x.devices.count, x.model.update
+    if share % parts:
+        raise UserError(f"train.accumulate={parts} does not divide the {share} examples that a device steps on (data.batch)")
+    if parts > 1 and update is not None and reads(update, (params, jax.random.key(0), first_batch(x), jnp.zeros((), jnp.int32)), 2):
+        raise UserError(f"train.accumulate={parts} is impossible with batch statistics, which are those of a whole batch; set it to 1")
+
+
+def after_training(config: ConfigDict) -> Eval:
+    """The sections that may change after training, checked: eval, and what no model checks in sample."""
+    call(Sample, {key: value for key, value in plain(config.sample).items() if key in Sample._fields}, "sample")
+    return call(Eval, plain(config.eval), "eval")
+
+
+def platform() -> None:
+    """UserError: jax finds no device of the kind that it is told to use."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion where a plugin is missing
+        words = " ".join(str(error).split()) or "its plugin is not installed (make install ACCEL=...)"
+        raise UserError(f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}: jax has no such device: {words}") from error
+
+
+def _top(*, seed: Seed, profile: bool, init_from: str, fixed_from: str) -> None:
+    """The schema of the values that stand in no section."""
+
+
+def _fits(model: Mapping[str, Any], source: data.Source, section: Mapping[str, Any]) -> None:
+    """The data section has no value that goes unread; the model's event and levels are those of the data as the model gets them."""
+    for key in _UNREAD.get(section["kind"], ()):
+        if value := section.get(key):  # a section of before data.levels has no such key
+            known = ", ".join(kind for kind, unread in _UNREAD.items() if key not in unread)
+            off = "leave it empty" if isinstance(value, str) else "set it to 0"
+            raise UserError(f"data.{key}={value!r} is not read by data.kind={section['kind']!r}; {off}, or data.kind: {known}")
+    event = tuple(source.train.x.shape[1:])
+    if "event" in model and tuple(model["event"]) != event:
+        raise UserError(f"model.event={tuple(model['event'])} does not fit the data, whose examples have the shape {event}")
+    levels = 2 if section["binarize"] == "dynamic" else source.levels
+    if "levels" in model and model["levels"] != levels:
+        hint = "; data.levels says how many integers have" if section["kind"] == "npz" and source.levels else ""
+        raise UserError(f"model.levels={model['levels']} does not fit the data, which have {levels} levels (0: continuous){hint}")
+    if model.get("likelihood") == "bernoulli" and levels != 2:
+        raise UserError(
+            f"model.likelihood='bernoulli' needs binary data, not {levels} levels: set data.binarize, or use bernoulli_intensities"
+        )
+
+
+def first_batch(experiment: Experiment) -> Batch:
+    """The first rows of the training split, grey values binarized as training would see them: what `init` sees."""
+    split, config = experiment.source.train, experiment.config.data
+    n = min(config.batch, len(split.x))
+    batch = {"x": jnp.asarray(np.asarray(split.x[:n]))}
+    if split.context is not None:
+        batch["context"] = jnp.asarray(np.asarray(split.context[:n]))
+    if config.binarize == "dynamic":
+        key = jax.random.fold_in(jax.random.key(experiment.config.seed), 4)  # 1: init, 2: training, 3: evaluation
+        batch["x"] = data.binarize_batch(key, batch["x"], experiment.source.levels, jnp.arange(n))
+    return batch
+
+
+def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
+    """(initial parameters, paths held fixed, lines to print about the runs that some of them were taken from).
+
+    Parameters of other runs are arguments of `init`, so that data-dependent layers see them.
+    """
+    config, init, homes = experiment.config, experiment.model.init, experiment.devices.homes
+    args = (jax.random.fold_in(jax.random.key(config.seed), 1), first_batch(experiment))
+    given, frozen, lines = stages.given(jax.eval_shape(init, *args), config)
+    places = (None, None, homes(lambda: given))
+    params = jax.jit(init, in_shardings=places, out_shardings=homes(init, *args))(*args, given)
+    return params, frozen, lines
