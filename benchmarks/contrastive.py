@@ -21,6 +21,7 @@ from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.evaluation.reliability import upper_bound
 from vaeflow.model import Model, Params
 from vaeflow.models.parts.reweight import langevin
+from vaeflow.run import load as load_run
 from vaeflow.runs import workdir
 
 FAR = 4.0  # standard deviations
@@ -67,7 +68,7 @@ def main() -> None:
     p.add_argument("--workdir", type=Path, required=True, help="the contrastive prior's run")
     p.add_argument("--samples", type=int, default=10_000)
     flags = p.parse_args()
-    loaded: tuple[Any, Any, Any] = workdir.load(flags.workdir)
+    loaded: tuple[Any, Any, Any] = load_run(flags.workdir)
     model, params, config = loaded
     source = data.load(config.data, config.seed)
     if config.model.kind != "contrastive" or source.density is None or source.test is None or source.test.label is None:
@@ -80,7 +81,7 @@ def main() -> None:
     true_nll = mean_se(-np.asarray(source.density(test)))
     rows: list[list[Any]] = [["test points", true_nll, *judge(test, means, std), true_nll]]
     for name, overrides in SAMPLERS.items():
-        own: Any = workdir.load(flags.workdir, overrides, allowed=("sample",))[0]
+        own: Any = load_run(flags.workdir, overrides, allowed=("sample",))[0]
         x = np.asarray(jax.jit(own.sample, static_argnums=2)(params, jax.random.key(1), flags.samples), np.float64)
         results = found[name.partition(",")[0]]
         label = f"{name} (NLL: {bound})" if (bound := upper_bound(results)) else name

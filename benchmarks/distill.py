@@ -23,7 +23,7 @@ from vaeflow import data
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.model import Model, Params
-from vaeflow.runs import workdir
+from vaeflow.run import load as load_run
 
 
 def sampler(model: Model, params: Params, n: int, context: Any) -> Callable[[int], float]:
@@ -53,11 +53,11 @@ def main() -> None:
     p.add_argument("--samples", type=int, default=1000, help="in the larger batch")
     p.add_argument("--turns", type=int, default=20)
     flags = p.parse_args()
-    student, params, config = workdir.load(flags.workdir)
+    student, params, config = load_run(flags.workdir)
     if student.terms is None:
         raise SystemExit(f"--workdir={flags.workdir} is no student: its model.kind is {config.model.kind!r}")
     try:
-        teacher, learned, _ = workdir.load(Path(config.fixed_from).expanduser())
+        teacher, learned, _ = load_run(Path(config.fixed_from).expanduser())
     except UserError as error:
         raise SystemExit(f"the teacher, fixed_from={config.fixed_from!r}: {error}") from None
     context = None

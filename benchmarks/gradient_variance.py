@@ -35,11 +35,12 @@ from benchmarks import common
 from configs.base import mlp
 from vaeflow import models
 from vaeflow.errors import UserError
+from vaeflow.evaluation import evaluate
 from vaeflow.model import Array, Params
 from vaeflow.runs import workdir
-from vaeflow.runs.checkpoint_reader import load_params
 from vaeflow.training import loop as fit
 from vaeflow.training import setup as experiment
+from vaeflow.training.warm_start import load_params
 
 MANY = 100  # draws of the references that need many
 GROUPS = {"q": ("encoder", "posterior"), "p": ("decoder", "prior", "prior_base", "pseudo_inputs")}
@@ -149,7 +150,7 @@ def train(config: ConfigDict, directory: Path, steps: int) -> Path:
     c = ConfigDict(config.to_dict())
     c.train.update(steps=steps, eval_every=steps, checkpoint_every=steps)
     workdir.prepare(directory, c.lock())
-    fit.fit(experiment.make(c, directory), directory)
+    fit.fit(experiment.make(c, directory), directory, evaluate.validator)
     return directory
 
 

@@ -27,6 +27,7 @@ RUN = """
 import sys
 from pathlib import Path
 from benchmarks import common
+from vaeflow.evaluation import evaluate
 from vaeflow.training import setup as experiment
 from vaeflow.training import loop as fit
 from vaeflow.training import many_seeds as together
@@ -40,10 +41,10 @@ for seed in seeds:
     workdir.prepare(directory, c)
     cells.append(together.Cell(experiment.make(c, directory, cells[0].x.source if cells else None), directory))
 if how == "together":
-    assert not any(end.failed for end in together.fit_together(cells))
+    assert not any(end.failed for end in together.fit_together(cells, evaluate.validator))
 else:
     for cell in cells:
-        fit.fit(*cell)
+        fit.fit(*cell, evaluate.validator)
 """
 
 

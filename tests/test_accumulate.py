@@ -10,6 +10,7 @@ import pytest
 
 from vaeflow import config
 from vaeflow.errors import UserError
+from vaeflow.evaluation import evaluate
 from vaeflow.runs import workdir
 from vaeflow.training import dry_run as dryrun
 from vaeflow.training import loop as fit
@@ -80,7 +81,7 @@ def test_what_cannot_be_is_one_line(name, changes, said):
 def test_a_profile_is_a_trace_of_a_few_steps(tmp_path):
     x = made(**{"train.steps": 24, "profile": True, "train.eval_every": 24, "train.checkpoint_every": 24, "train.max_dispatch": 2})
     workdir.prepare(tmp_path, x.config)
-    fit.fit(x, tmp_path)
+    fit.fit(x, tmp_path, evaluate.validator)
     traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert len(traces) == 1 and traces[0].stat().st_size > 1000  # steps 10 to 20, whatever dispatches the clock makes of them
 
@@ -91,5 +92,5 @@ def test_every_evaluation_is_saved(tmp_path, monkeypatch):
     saved: list[int] = []
     save = ledger.Ledger.save
     monkeypatch.setattr(ledger.Ledger, "save", lambda self, step, state: (saved.append(step), save(self, step, state))[1])
-    fit.fit(x, tmp_path)
+    fit.fit(x, tmp_path, evaluate.validator)
     assert saved == [3, 6, 9, 12]

@@ -18,7 +18,8 @@ import pytest
 from vaeflow.errors import RunFailed, UserError
 from vaeflow.runs import checksums as manifest
 from vaeflow.runs.checkpoint_reader import all_steps, committed_steps
-from vaeflow.runs.checkpoint_writer import Checkpoints, load_newest, load_params, restore_fixed, save_fixed
+from vaeflow.runs.checkpoint_writer import Checkpoints, load_newest, restore_fixed, save_fixed
+from vaeflow.training.warm_start import load_params
 
 
 class State(NamedTuple):

@@ -20,9 +20,9 @@ from vaeflow.models import MODELS, build_model
 from vaeflow.models.contrastive import contrastive
 from vaeflow.models.parts.reweight import langevin, resample
 from vaeflow.nets import Net
-from vaeflow.runs import workdir
-from vaeflow.runs.checkpoint_reader import load_params
+from vaeflow.run import load as load_run
 from vaeflow.training.flops import flops
+from vaeflow.training.warm_start import load_params
 
 MEAN, STD, NOISE = jnp.array([0.6, -0.4]), jnp.array([0.5, 0.7]), 0.1
 P = normal(jnp.zeros(2), jnp.ones(2))
@@ -191,7 +191,7 @@ def test_a_second_stage_on_a_run(tmp_path):
     assert "another model than the frozen model of this one: model.frozen.likelihood_std is 0.2 here and 0.05 there" in other
     assert "model.frozen.encoder.activation is 'tanh' here" in refusal("train", *words, "--config.parts.encoder.activation=tanh")
     train_only(*words)
-    model, params, config = workdir.load(second, [("sample.sampler", "langevin"), ("sample.langevin_steps", "2")], allowed=("sample",))
+    model, params, config = load_run(second, [("sample.sampler", "langevin"), ("sample.langevin_steps", "2")], allowed=("sample",))
     for a, b in zip(jax.tree.leaves(load_params(first)), jax.tree.leaves(params["fixed"]), strict=True):
         np.testing.assert_array_equal(a, b)
     split = Split(np.zeros((30, 2), np.float32))

@@ -13,7 +13,7 @@ from tests.commands import FLOW, call, refusal, train_only
 from tests.model_cases import KEY, config
 from vaeflow.model import split_params
 from vaeflow.models import MODELS, build_model
-from vaeflow.runs.checkpoint_reader import load_params
+from vaeflow.training.warm_start import load_params
 
 GAUSS = dict(MODELS["distill"].examples[0]) | dict(event=(2,), layer="nice_scaling", teacher="nice_scaling")
 SMALL = (*FLOW[1:], "--config.train.steps=10", "--config.data.size=320")

@@ -22,7 +22,7 @@ from vaeflow.data import Split
 from vaeflow.evaluation import latent_space
 from vaeflow.figures import curves, latents, views
 from vaeflow.model import Latent, Model
-from vaeflow.runs import workdir
+from vaeflow.run import load as load_run
 
 
 def looking_at(model: Model, split: Split, folder: Path, **changes: Any) -> views.Run:
@@ -168,7 +168,7 @@ def test_samples_at_temperatures_have_the_same_noise(run, drawn):
     (x,) = drawn
     assert x.shape == (len(views.TEMPERATURES), 12, 8, 8, 1)
     np.testing.assert_allclose(x[0], np.broadcast_to(x[0, :1], x[0].shape), atol=1e-5)  # the middle of the prior
-    model, params, _ = workdir.load(run)
+    model, params, _ = load_run(run)
     np.testing.assert_allclose(x[views.TEMPERATURES.index(1.0)], model.sample(params, jax.random.key(5), 12), atol=1e-3)
 
 

@@ -107,7 +107,7 @@ def test_a_row_that_starts_from_another_one_does(folder):
 def test_a_deleted_cell_is_computed_alone_and_the_same(folder, monkeypatch):
     before = results(folder)
     shutil.rmtree(cell(folder, "large_seed1"))
-    monkeypatch.setattr(together, "fit_together", lambda _: pytest.fail("it is no group"))
+    monkeypatch.setattr(together, "fit_together", lambda *_: pytest.fail("it is no group"))
     assert "large (seed 1)" in (said := call("table", *words(folder))) and "small (seed" not in said
     after = results(folder)
     assert after["large"]["values"] == pytest.approx(before["large"]["values"], rel=1e-4)

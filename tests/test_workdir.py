@@ -14,6 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from vaeflow.errors import UserError
+from vaeflow.run import load as load_run
 from vaeflow.runs import checksums as manifest
 from vaeflow.runs import provenance as machine
 from vaeflow.runs import workdir
@@ -121,9 +122,9 @@ def test_what_is_no_workdir(tmp_path: Path):
 def test_only_allowed_sections_are_overridden(tmp_path: Path):
     workdir.prepare(tmp_path, config())
     with pytest.raises(UserError, match=r"config.optim.ema cannot be changed in a run that is trained; known: config.eval.\*"):
-        workdir.load(tmp_path, [("optim.ema", "0.5")], allowed=("eval",))
+        load_run(tmp_path, [("optim.ema", "0.5")], allowed=("eval",))
     with pytest.raises(UserError, match="'j' is unknown"):
-        workdir.load(tmp_path, [("eval.j", "5")], allowed=("eval",))
+        load_run(tmp_path, [("eval.j", "5")], allowed=("eval",))
 
 
 HOLD = """

@@ -27,6 +27,6 @@ def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> tu
     overrides: ("eval.params", "last"), ("sample.temperature", "0.8"), ... in the sections eval and sample. UserError: this is
     no workdir, or nothing was saved in it.
     """
-    from vaeflow.runs import workdir
+    from vaeflow import run
 
-    return workdir.load(Path(directory).expanduser(), overrides, allowed=("eval", "sample"))
+    return run.load(Path(directory).expanduser(), overrides, allowed=("eval", "sample"))

@@ -11,7 +11,7 @@ import ast
 import contextlib
 import importlib.util
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vaeflow.errors import UserError, unknown
+
+Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and their text on the command line
 
 VALUES = ("seed", "profile", "init_from", "fixed_from")
 GROUPS = ("model", "parts", "data", "optim", "train", "eval", "sample", "devices")

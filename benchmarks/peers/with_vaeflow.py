@@ -19,6 +19,7 @@ from vaeflow import data
 from vaeflow.bijectors import Layer, inverse
 from vaeflow.build import build
 from vaeflow.distributions import standard_normal
+from vaeflow.rng import run_keys
 from vaeflow.training import loop as fit
 from vaeflow.training import setup as experiment
 from vaeflow.training import step as train
@@ -126,7 +127,7 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
     state, fixed = train.init_state(params, made.tx, made.optim.ema, frozen)
     params = train.eval_params(state, fixed)
     feed = data.make_feed(split, made.config.data, 0, slots=made.devices.slots(made.batch), steps=1 << 20, capacity=made.train.max_dispatch)
-    shared = train.Shared(fixed, feed.arrays, *train.run_keys(0), jnp.int32(STEPS))
+    shared = train.Shared(fixed, feed.arrays, *run_keys(0), jnp.int32(STEPS))
     dispatch = train.make_dispatch(made.model, made.tx, made.optim.ema, made.devices, fit.make_take(made), feed.capacity)
     model, key, batch = made.model, jax.random.key(0), {"x": jnp.asarray(split.x[: w["batch"]])}
     held = [jax.tree.map(jnp.copy, state)]

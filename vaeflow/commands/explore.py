@@ -8,10 +8,13 @@ from pathlib import Path
 
 from vaeflow import data, figures
 from vaeflow.build import SEEDS
-from vaeflow.commands import compare, outputs
-from vaeflow.commands.train import Overrides, named_split
+from vaeflow.commands import compare
+from vaeflow.config import Overrides
+from vaeflow.data import named_split
 from vaeflow.errors import UserError, unknown
+from vaeflow.evaluation import sampling
 from vaeflow.figures import views
+from vaeflow.run import load as load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.metrics import read_metrics
 from vaeflow.runs.progress import phase
@@ -60,8 +63,8 @@ def _load(directory: Path, output: Path, examples: tuple[int, ...], split: str, 
     if seed not in SEEDS:
         raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
     with phase("loading the run and its data"):
-        model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
-        outputs.conditions(directory, config, 1, label)  # a label that cannot be drawn
+        model, params, config = load_run(directory, overrides, allowed=workdir.AFTER)
+        sampling.conditions(directory, config, 1, label)  # a label that cannot be drawn
         source = data.load(config.data, config.seed)
     name = named_split(source, split)
     chosen = source.split(name)

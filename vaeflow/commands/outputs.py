@@ -10,9 +10,11 @@ import numpy as np
 
 from vaeflow import data, figures
 from vaeflow.build import SEEDS
-from vaeflow.commands.train import Overrides, named_split
+from vaeflow.config import Overrides
+from vaeflow.data import named_split
 from vaeflow.errors import UserError
-from vaeflow.evaluation import evaluate
+from vaeflow.evaluation import evaluate, sampling
+from vaeflow.run import load as load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_npz
 from vaeflow.runs.progress import phase
@@ -24,9 +26,9 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     if seed not in SEEDS:
         raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
     guard.check_links(directory, ("samples.npz", "figures"))
-    model, params, config = workdir.load(directory, overrides, allowed=("sample",))
+    model, params, config = load_run(directory, overrides, allowed=("sample",))
     n = config.sample.n
-    given = conditions(directory, config, n, label)
+    given = sampling.conditions(directory, config, n, label)
     with phase(f"drawing {n:,} samples"):
         x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
     path = directory / "samples.npz"
@@ -42,25 +44,6 @@ def sampling_options(config: Any) -> list[tuple[str, Any]]:
     return [(key, value) for key, value in sorted(config.sample.items()) if key != "n"]
 
 
-def conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np.ndarray]:
-    """{context [n, C], label [n]} of a conditional model: the class `label`, or all classes in turn; contexts that are no
-    classes are those of the data."""
-    kind = config.data.context
-    if kind != "label" and label != -1:
-        raise UserError(f"--label={label} needs a model that is conditioned on labels; this run has data.context={kind!r}")
-    if kind == "none":
-        return {}
-    if kind == "array":
-        source = data.load(config.data, config.seed)
-        context = np.asarray(source.split(named_split(source)).context)
-        return {"context": np.resize(context, (n, context.shape[-1]))}
-    classes = workdir.read_json(directory / "data.json")["context"]
-    if not -1 <= label < classes:
-        raise UserError(f"--label={label} is impossible; known: 0 to {classes - 1}, or -1 for all in turn")
-    labels = np.full(n, label) if label >= 0 else np.arange(n) % classes
-    return {"context": np.eye(classes, dtype=np.float32)[labels], "label": labels}
-
-
 def encode(directory: Path, split: str = "", output: Path | None = None, overrides: Overrides = ()) -> None:
     """experiments.encode: the latents and log-probabilities of a split, one row an example."""
     if output is None:
@@ -70,7 +53,7 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
             raise UserError(f"--output={str(output)!r} must be an .npz file")
         _make_folder(output)
     with phase("loading the run and its data"):
-        model, params, config = workdir.load(directory, overrides, allowed=workdir.AFTER)
+        model, params, config = load_run(directory, overrides, allowed=workdir.AFTER)
         source = data.load(config.data, config.seed)
     split = named_split(source, split)
     if model.latent is None and model.encode is None and model.log_prob is None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.config import plain
+from vaeflow.config import Overrides, plain
 from vaeflow.errors import UserError
-from vaeflow.runs import guard, progress, workdir
+from vaeflow.runs import progress, workdir
 from vaeflow.runs.files import with_values
-
-Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and their text on the command line
 
 
 def launch(
@@ -47,6 +44,8 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
             print("\nconfig.eval is another one now; its numbers come from experiments.evaluate with the same values")
         return
     with progress.phase("importing jax"):
+        from vaeflow import data
+        from vaeflow.evaluation import evaluate
         from vaeflow.training import agreement  # jax, Orbax and the rest take seconds to import
         from vaeflow.training import devices as parallel
         from vaeflow.training import dry_run as dryrun
@@ -64,11 +63,11 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
     with workdir.lock(directory) if x.devices.primary else workdir.no_lock():
         if x.devices.primary:
             workdir.prepare(directory, config, name)
-            workdir.write_json(directory / "data.json", summary(x.source))
+            workdir.write_json(directory / "data.json", data.summary(x.source))
         agreement.check_folder(directory)
         if x.devices.primary:
             print(experiment.headline(x), flush=True)
-        finished = fit.fit(x, directory)
+        finished = fit.fit(x, directory, evaluate.validator)
         if x.devices.primary:
             print(f"{finished.reason}\n", flush=True)
             conclude(directory, x.source)
@@ -109,19 +108,10 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
         raise UserError(f"--coordinator={coordinator!r}: the host {host!r} is not found ({error.strerror})") from None
 
 
-class Measured(NamedTuple):
-    """What `measure` returns: a run, its numbers on one split, and where they are stored."""
-
-    model: Any
-    params: Any
-    config: Any
-    source: Any
-    path: Path
-    grid: Any  # the density of two-dimensional data, see vaeflow/evaluation/density_grid.py, or None
-
-
 def conclude(directory: Path, source: Any = None) -> None:
     """What is still missing after training: results.json, then the figures; and the table."""
+    from vaeflow.evaluation.measure import measure, reload
+
     config: Any = workdir.read_config(directory)
     measured = workdir.is_finished(directory, config)
     if measured:
@@ -130,18 +120,20 @@ def conclude(directory: Path, source: Any = None) -> None:
     if not measured:
         _draw(directory, measure(directory, source))
     elif not has_figures(directory):
-        _draw(directory, _load(directory, source)._replace(path=directory / "results.json"))
+        _draw(directory, reload(directory, source)._replace(path=directory / "results.json"))
     show(directory)
 
 
 def evaluate_run(directory: Path, split: str = "", overrides: Overrides = ()) -> None:
     """experiments.evaluate: the table of a split from the run's checkpoint; its results file and the figures of these parameters."""
+    from vaeflow.evaluation.measure import measure
+
     found = measure(directory, None, split, overrides)
     _draw(directory, found)
     show(directory, found.path.name)
 
 
-def _draw(directory: Path, found: Measured) -> None:
+def _draw(directory: Path, found: Any) -> None:
     """The figures of a run, whose names are then added to its results file. Other parameters than the run's own have a folder of theirs."""
     from vaeflow import figures
     from vaeflow.runs.metrics import read_metrics
@@ -159,51 +151,6 @@ def has_figures(directory: Path) -> bool:
     return bool(workdir.read_json(directory / "results.json").get("figures"))
 
 
-def measure(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> Measured:
-    """The numbers of a split, without figures.
-
-    The split that `named_split` gives for "" is the run's own: its numbers are stored in results.json, those of others in
-    results_SPLIT.json, those of other values than the run's in results+eval.k=1000.json; the log-densities of the examples beside them as
-    npz.
-    """
-    from vaeflow.evaluation import evaluate
-    from vaeflow.runs.files import write_npz
-    from vaeflow.training import devices as parallel
-
-    guard.check_links(directory, guard.EVALUATED)
-    run = _load(directory, source, overrides)
-    name, own = named_split(run.source, split), named_split(run.source)
-    results, examples, grid = evaluate.measured(
-        run.model, run.params, run.source, name, run.config, parallel.for_evaluation(run.config.devices.mapping)
-    )
-    path = directory / results_name(workdir.read_config(directory), run.config, "" if name == own else name)
-    write_npz(path.with_suffix(".npz"), examples)
-    # The numbers are stored before the figures are drawn.
-    workdir.write_json(path, results | {"eval": plain(run.config.eval)} | workdir.provenance(directory, run.config))
-    return run._replace(path=path, grid=grid if name == own else None)  # the figures are of the run's own split
-
-
-def results_name(run: ConfigDict, config: ConfigDict, split: str = "") -> str:
-    """The file of the numbers that `config` asks for, of a run with the config `run`: results.json, or results_SPLIT+eval.KEY=VALUE.json
-    with what differs."""
-    changed = [f"eval.{key}={value}" for key, value in sorted(config.eval.items()) if run.eval.get(key) != value]
-    return f"{with_values('_'.join(filter(None, ('results', split))), [text for text in changed if not _is_speed(text)])}.json"
-
-
-def _is_speed(text: str) -> bool:
-    """Values of config.eval that do not change a number."""
-    return text.startswith(("eval.batch=", "eval.chunk="))
-
-
-def _load(directory: Path, source: Any = None, overrides: Overrides = ()) -> Measured:
-    from vaeflow import data
-
-    with progress.phase("loading the parameters"):
-        loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=workdir.AFTER)
-    model, params, config = loaded
-    return Measured(model, params, config, data.load(config.data, config.seed) if source is None else source, Path(), None)
-
-
 def introduce(command: str, *directories: Path) -> None:
     """Print what a command works on, one line per run, before anything slow is imported. The command itself refuses what is no workdir."""
     for directory in directories:
@@ -211,26 +158,6 @@ def introduce(command: str, *directories: Path) -> None:
             config: Any = workdir.read_config(directory)
             data = " ".join(str(config.data[key]) for key in ("kind", "name") if config.get("data", {}).get(key))
             print(f"{command} {directory}: {workdir.name_of(directory) or 'a run'}, seed {config.get('seed')}, data {data}", flush=True)
-
-
-def named_split(source: Any, split: str = "") -> str:
-    """`split`, or "": the test split, without one the validation split, else the training split. UserError: there is none."""
-    known = source.splits()
-    if split and split not in known:
-        raise UserError(f"--split={split!r}: this run has no such split; known: {', '.join(known)}")
-    return split or next(name for name in ("test", "val", "train") if name in known)
-
-
-def summary(source: Any) -> dict[str, Any]:
-    """data.json: what a run's data were, for commands that do not read them again."""
-    context = source.train.context
-    return {
-        "examples": {name: len(split.x) for name, split in source.splits().items()},
-        "event": list(source.train.x.shape[1:]),
-        "levels": source.levels,
-        "labels": list(source.label_names or ()),
-        "context": 0 if context is None else context.shape[-1],
-    }
 
 
 def show(directory: Path, name: str = "results.json") -> None:

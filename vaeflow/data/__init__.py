@@ -14,10 +14,23 @@ import numpy as np
 from vaeflow.data import densities, digits, images, maf, omniglot, tables, tfds
 from vaeflow.data.binarize import binarize_batch, binarized
 from vaeflow.data.feed import Feed, indices, make_feed, select
-from vaeflow.data.source import DataConfig, Source, Split, parse
+from vaeflow.data.source import DataConfig, Source, Split, named_split, parse, summary
 from vaeflow.errors import UserError, unknown
 
-__all__ = ["SOURCES", "DataConfig", "Feed", "Source", "Split", "binarize_batch", "indices", "load", "make_feed", "select"]
+__all__ = [
+    "SOURCES",
+    "DataConfig",
+    "Feed",
+    "Source",
+    "Split",
+    "binarize_batch",
+    "indices",
+    "load",
+    "make_feed",
+    "named_split",
+    "select",
+    "summary",
+]
 
 SOURCES: dict[str, Callable[[DataConfig, int], Source]] = {
     "digits": digits.load,

@@ -185,3 +185,23 @@ def encode_labels(labels: Sequence[np.ndarray], key: str) -> tuple[list[np.ndarr
     names, numbers = np.unique(values, return_inverse=True)
     ends = np.cumsum([len(a) for a in labels])[:-1]
     return np.split(numbers.astype(np.int32), ends), tuple(str(n) for n in names)
+
+
+def named_split(source: Source, split: str = "") -> str:
+    """`split`, or "": the test split, without one the validation split, else the training split. UserError: there is none."""
+    known = source.splits()
+    if split and split not in known:
+        raise UserError(f"--split={split!r}: this run has no such split; known: {', '.join(known)}")
+    return split or next(name for name in ("test", "val", "train") if name in known)
+
+
+def summary(source: Source) -> dict[str, Any]:
+    """data.json: what a run's data were, for commands that do not read them again."""
+    context = source.train.context
+    return {
+        "examples": {name: len(split.x) for name, split in source.splits().items()},
+        "event": list(source.train.x.shape[1:]),
+        "levels": source.levels,
+        "labels": list(source.label_names or ()),
+        "context": 0 if context is None else context.shape[-1],
+    }

@@ -22,13 +22,16 @@ from vaeflow.evaluation.likelihood import average, log_likelihood, mean_se
 from vaeflow.evaluation.map_split import Example, gather, make_pass
 from vaeflow.evaluation.reliability import PARETO_LIMIT
 from vaeflow.model import Array, Model, Params
+from vaeflow.rng import eval_key
 from vaeflow.runs.progress import phase
 from vaeflow.training.devices import Devices
+from vaeflow.training.setup import Experiment
 
 
-def eval_key(seed: int) -> Array:
-    """The key of everything in evaluation; training's are fold_in(key(seed), 1) and (.., 2)."""
-    return jax.random.fold_in(jax.random.key(seed), 3)
+def validator(x: Experiment) -> Callable[..., dict[str, float]]:
+    """`make_validate` of a run that has a validation split."""
+    assert x.source.val is not None
+    return make_validate(x.model, x.source.val, x.source.levels, x.config.data.binarize, x.config.seed, x.eval.batch, x.devices)
 
 
 def make_validate(

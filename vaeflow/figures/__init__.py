@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaeflow import rng
 from vaeflow.data import Source, Split
 from vaeflow.evaluation import density_grid as grid
 from vaeflow.evaluation import elbo, evaluate, latent_space
@@ -42,7 +43,7 @@ def draw_all(
     """
     directory = Path(directory)
     split = next(s for s in (source.test, source.val, source.train) if s is not None)
-    key = jax.random.fold_in(evaluate.eval_key(config.seed), 2)  # apart from the pictures' and the estimators' keys
+    key = rng.figure_key(config.seed)
     drawn: list[Path | None] = []
 
     def draw(name: str, figure: Callable[[], Path | list[Path] | None]) -> None:
@@ -167,14 +168,14 @@ def _reconstructions(model: Model, params: Params, split: Split, source: Source,
         return {"x": x[0], "mean": latent.likelihood(params, z, context).mean()[0]}
 
     options = evaluate.pass_options(source, config)
-    found = gather(make_pass(fn, _head(split, _PAIRS), evaluate.eval_key(config.seed), **options)(params))
+    found = gather(make_pass(fn, _head(split, _PAIRS), rng.eval_key(config.seed), **options)(params))
     return images.reconstructions(found["x"], found["mean"], path, grey_top(config))
 
 
 def find_space(model: Model, params: Params, split: Split, source: Source, config: Any) -> Space:
     """The latent space as (at most 5,000 examples of) a split sees it: what `draw_kl` and `draw_prior` show."""
     options = evaluate.pass_options(source, config)
-    return latent_space.space(model, params, _head(split, _SCATTER), evaluate.eval_key(config.seed), **options)
+    return latent_space.space(model, params, _head(split, _SCATTER), rng.eval_key(config.seed), **options)
 
 
 def draw_scatter(model: Model, params: Params, split: Split, source: Source, config: Any, path: Path) -> Path | None:

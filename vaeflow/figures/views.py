@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vaeflow import figures, models
-from vaeflow.commands import outputs
+from vaeflow import figures, models, rng
 from vaeflow.data import Source, Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation import evaluate, latent_paths, latent_space
+from vaeflow.evaluation import evaluate, latent_paths, latent_space, sampling
 from vaeflow.figures import latents
 from vaeflow.figures.images import is_image
 from vaeflow.model import Model, Params
@@ -141,7 +140,7 @@ def _temperatures(run: Run) -> list[Path]:
     if "temperature" not in config.sample:
         raise Inapplicable("temperatures: needs config.sample.temperature, which this model does not have")
     n = _SAMPLES if is_image(event) else _POINTS
-    given, drawn = outputs.conditions(run.directory, config, n, run.label), {}
+    given, drawn = sampling.conditions(run.directory, config, n, run.label), {}
     for temperature in TEMPERATURES:
         try:
             model = models.build_model({**config.to_dict(), "sample": {**config.sample.to_dict(), "temperature": temperature}})
@@ -203,7 +202,7 @@ def _called(run: Run, i: int) -> str:
 def _encode(run: Run, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """(x as the model sees it [n, *event], z [n, D]) of examples."""
     some = jax.tree.map(lambda a: np.asarray(a[list(rows)]), run.split)
-    key, options = evaluate.eval_key(run.config.seed), evaluate.pass_options(run.source, run.config)
+    key, options = rng.eval_key(run.config.seed), evaluate.pass_options(run.source, run.config)
     return latent_paths.encode(run.model, run.params, some, key, **options)
 
 

@@ -21,8 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaeflow.errors import UserError, unknown
-from vaeflow.model import Params, merge_params
+from vaeflow.errors import UserError
 from vaeflow.runs import checksums as manifest
 
 # What Orbax and the file system raise on a full, read-only or vanished disk (TensorStore: ValueError; JAX: RuntimeError).
@@ -73,27 +72,6 @@ def load_newest(directory: str | Path, warn: Say = to_stderr) -> Stored | None:
                 what = reason(error)
         warn(f"checkpoint {path} is damaged: {what}; trying the one before")
     return None
-
-
-def load_params(workdir: str | Path, which: str = "auto", warn: Say = to_stderr) -> Params:
-    """The parameters that evaluation uses (the moving average where there is one, stats, fixed) as numpy arrays.
-
-    which: "best", "last", or "auto" for the best where there is one. UserError: there is no such checkpoint.
-    """
-    if which not in ("auto", "best", "last"):
-        raise unknown("eval.params", which, ("auto", "best", "last"))
-    root = Path(workdir).absolute() / "checkpoints"
-    for name in ("best", "last") if which == "auto" else (which,):
-        found = load_newest(root / name, warn)
-        if found is None:
-            continue
-        fixed = load_newest(root / "fixed", warn)
-        if fixed is None and all_steps(root / "fixed"):
-            raise UserError(f"the fixed leaves of this run are damaged ({root / 'fixed'}); it must be trained again")
-        state = found.state
-        return merge_params(state["ema"] or state["trained"], state["stats"], fixed.state if fixed else {})
-    have = " and ".join(name for name in ("best", "last") if committed_steps(root / name)) or "none yet: train first"
-    raise UserError(f"workdir={workdir} has no checkpoint for eval.params={which!r}; there is {have}")
 
 
 def must_fit(path: Path, like: Any) -> None:

@@ -29,9 +29,9 @@ from jax.sharding import SingleDeviceSharding
 from vaeflow.errors import RunFailed, UserError
 from vaeflow.runs import checksums as manifest
 from vaeflow.runs import unfinished
-from vaeflow.runs.checkpoint_reader import FAILURES, Say, all_steps, committed_steps, load_newest, load_params, must_fit, reason, to_stderr
+from vaeflow.runs.checkpoint_reader import FAILURES, Say, all_steps, committed_steps, load_newest, must_fit, reason, to_stderr
 
-__all__ = ["Checkpoints", "load_newest", "load_params", "restore_fixed", "save_fixed", "stored_fixed"]
+__all__ = ["Checkpoints", "load_newest", "restore_fixed", "save_fixed", "stored_fixed"]
 
 
 class Checkpoints:

@@ -17,14 +17,14 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.config import check_sections, override, plain
+from vaeflow.config import plain
 from vaeflow.errors import UserError
 from vaeflow.runs import checksums as manifest
 from vaeflow.runs import guard
@@ -106,31 +106,6 @@ def read_config(directory: str | Path) -> ConfigDict:
         if isinstance(place := config.get(section) if section else config, ConfigDict) and name not in place:
             place[name] = value
     return config.lock()
-
-
-def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
-    """(model, params, config) of a run, from its workdir alone; `config.eval.params` says which checkpoint.
-
-    overrides: ("eval.k", "5000"), in the sections and keys `allowed` only: what was trained stays as it was.
-    """
-    config: Any = read_config(directory)
-    for key, text in overrides:
-        if key not in allowed and key.partition(".")[0] not in allowed:
-            known = ", ".join(f"config.{name}" if "." in name else f"config.{name}.*" for name in allowed) or "none"
-            raise UserError(f"config.{key} cannot be changed in a run that is trained; known: {known}")
-        override(config, key, text)
-    check_sections(config, str(Path(directory) / "config.json"))
-    import jax
-
-    from vaeflow import models
-    from vaeflow.runs.checkpoint_reader import load_params
-    from vaeflow.training import setup as experiment
-
-    experiment.after_training(config)
-    model = models.build_model(config)
-    experiment.platform()
-    params = load_params(directory, config.eval.params)
-    return model, params if config.devices.mapping == "fsdp" else jax.device_put(params), config  # what is divided may not fit one
 
 
 def which_params(directory: Path, config: Any) -> str:

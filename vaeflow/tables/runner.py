@@ -134,7 +134,8 @@ def _held(held: contextlib.ExitStack, directory: Path) -> bool:
 def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
     """Train the cells of a group that is held, then evaluate each. The cells that failed: their data may be missing, a number not finite,
     the memory too small, the workdir another run's; that of others may not."""
-    from vaeflow.commands import train as launch
+    from vaeflow import data
+    from vaeflow.evaluation import evaluate
     from vaeflow.training import loop as fit
     from vaeflow.training import many_seeds as together
     from vaeflow.training import setup as experiment
@@ -157,11 +158,13 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
         same = next((m.x.source for m in made.values() if m.x.config.data == config.data and config.data.kind != "density"), None)
         x = experiment.make(config, cell.directory, same)
         workdir.prepare(cell.directory, config, f"configs/{p.name}.py:{cell.row},{p.budget}")
-        workdir.write_json(cell.directory / "data.json", launch.summary(x.source))
+        workdir.write_json(cell.directory / "data.json", data.summary(x.source))
         made[i] = together.Cell(x, cell.directory)
 
     def fitted(cells: Sequence[together.Cell]) -> list[together.Ended]:
-        return together.fit_together(cells) if len(cells) > 1 else [together.Ended(fit.fit(*cells[0]).reason, failed=False)]
+        if len(cells) > 1:
+            return together.fit_together(cells, evaluate.validator)
+        return [together.Ended(fit.fit(*cells[0], evaluate.validator).reason, failed=False)]
 
     for i, cell in enumerate(group):
         attempt(i, lambda i=i, cell=cell: prepare(i, cell))
@@ -186,8 +189,8 @@ def _say_failed(cell: Cell, reason: str) -> Cell:
 
 def _conclude(p: Plan, cell: Cell, x: Any) -> None:
     """The numbers of a trained cell. results.json comes last: with it, the cell is done."""
-    from vaeflow.commands import train as launch
     from vaeflow.evaluation import checks as diagnose
+    from vaeflow.evaluation.measure import measure
     from vaeflow.training import dry_run as dryrun
     from vaeflow.training import setup as experiment
 
@@ -197,5 +200,5 @@ def _conclude(p: Plan, cell: Cell, x: Any) -> None:
     if p.checks:
         settings = [(f"{check}.{key}", str(value)) for check, own in p.checks.items() for key, value in own.items()]
         diagnose.diagnose(cell.directory, tuple(p.checks), examples=_ALL, overrides=settings)
-    launch.measure(cell.directory, x.source)
+    measure(cell.directory, x.source)
     (cell.directory / _FAILED).unlink(missing_ok=True)

@@ -17,9 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow import data
+from vaeflow import data, rng
 from vaeflow.errors import Stopped
-from vaeflow.evaluation import evaluate
 from vaeflow.runs import progress
 from vaeflow.runs.metrics import Progress
 from vaeflow.training import step as train
@@ -37,9 +36,17 @@ class Finished(NamedTuple):
     reason: str
 
 
-def fit(x: Experiment, directory: str | Path) -> Finished:
-    """Train `x` in the workdir `directory`, which the caller holds (workdir.lock), until train.steps, early stopping or a signal."""
-    loop = _Loop(x, Path(directory).resolve())
+# What makes a run's validation: Experiment -> (params -> {name: number}), compiled once.
+Validator = Callable[[Experiment], Callable[..., dict[str, float]]]
+
+
+def fit(x: Experiment, directory: str | Path, validator: Validator | None) -> Finished:
+    """Train `x` in the workdir `directory`, which the caller holds (workdir.lock), until train.steps, early stopping or a signal.
+
+    validator: makes the function that is evaluated every train.eval_every steps (evaluation.evaluate.validator); it is not called for a run
+    that has nothing to validate. None: no validation.
+    """
+    loop = _Loop(x, Path(directory).resolve(), validator)
     try:
         return loop.run()
     finally:
@@ -49,8 +56,8 @@ def fit(x: Experiment, directory: str | Path) -> Finished:
 class _Loop:
     """One run of fit: its books, the compiled programs, the state."""
 
-    def __init__(self, x: Experiment, directory: Path):
-        self.x, self.directory = x, directory
+    def __init__(self, x: Experiment, directory: Path, validator: Validator | None = None):
+        self.x, self.directory, self.validator = x, directory, validator
         self.bar = Progress(x.train.steps, enabled=x.devices.primary)
         self.ledger = Ledger(x, directory)
         self.trace = contextlib.ExitStack()
@@ -61,7 +68,7 @@ class _Loop:
         with progress.phase("initial parameters, or the newest checkpoint"):
             state, fixed = ledger.begin(self.bar.say)
         feed, shared, dispatch = self.program(fixed)
-        validate = self._validator()
+        validate = self.validator(x) if self.validator is not None and x.validates else None
         step, rate, fresh = int(state.step), 0.0, True
         with signals() as received, feed, ledger, self.trace, self.bar as bar:
             bar.start(step)
@@ -111,16 +118,8 @@ class _Loop:
         x = self.x
         slots, most = x.devices.slots(x.batch), x.train.max_dispatch
         feed = data.make_feed(x.source.train, x.config.data, x.config.seed, slots=slots, steps=x.train.steps, capacity=most)
-        shared = train.Shared(*x.devices.replicate((fixed, feed.arrays, *train.run_keys(x.config.seed), np.int32(0))))
+        shared = train.Shared(*x.devices.replicate((fixed, feed.arrays, *rng.run_keys(x.config.seed), np.int32(0))))
         return feed, shared, train.make_dispatch(x.model, x.tx, x.optim.ema, x.devices, make_take(x), feed.capacity, x.train.accumulate)
-
-    def _validator(self) -> Any:
-        x = self.x
-        if x.source.val is None or not x.validates:
-            return None
-        return evaluate.make_validate(
-            x.model, x.source.val, x.source.levels, x.config.data.binarize, x.config.seed, x.eval.batch, x.devices
-        )
 
 
 def make_take(x: Experiment) -> Callable[..., Any]:

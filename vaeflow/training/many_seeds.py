@@ -31,7 +31,7 @@ from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.metrics import Progress
 from vaeflow.training import stacked
 from vaeflow.training import step as train
-from vaeflow.training.loop import signals, steps_to_take, stopped
+from vaeflow.training.loop import Validator, signals, steps_to_take, stopped
 from vaeflow.training.recorder import Ledger
 from vaeflow.training.setup import Experiment
 
@@ -63,7 +63,7 @@ def groups(configs: Sequence[Any], directories: Sequence[Path]) -> list[list[int
     return [group[i : i + _MOST] for group in found.values() for i in range(0, len(group), _MOST)]
 
 
-def fit_together(cells: Sequence[Cell]) -> list[Ended]:
+def fit_together(cells: Sequence[Cell], validator: Validator) -> list[Ended]:
     """Train all cells; of each, why it ended. Raises Stopped at a signal, after all are saved."""
     for cell in cells:
         if cell.x.devices.mapping != "jit":
@@ -72,7 +72,7 @@ def fit_together(cells: Sequence[Cell]) -> list[Ended]:
             raise UserError("profile=True is of a run by itself; cells that train together write no trace: set it to False")
         if any(cell.x.config.train[key] != cells[0].x.config.train[key] for key in _LOOP):
             raise UserError(f"cells train together where {', '.join(f'train.{key}' for key in _LOOP)} are the same")
-    run = _Together(cells)
+    run = _Together(cells, validator)
     try:
         return run.run()
     finally:
@@ -83,7 +83,8 @@ def fit_together(cells: Sequence[Cell]) -> list[Ended]:
 class _Together:
     """The books of the cells, in the order of their structures."""
 
-    def __init__(self, cells: Sequence[Cell]):
+    def __init__(self, cells: Sequence[Cell], validator: Validator):
+        self.validator = validator
         of = {}
         for i, cell in enumerate(cells):
             of.setdefault(stacked.structure(cell.x.config), []).append(i)
@@ -114,7 +115,7 @@ class _Together:
         states = [stacked.stack(some) for some in self.by_structure([state for state, _ in began])]
         shared = [stacked.make_stack(*some) for some in zip(xs, fixed, self.by_structure(feeds), strict=True)]
         capacity = min(feed.capacity for feed in feeds)
-        dispatch, validate = stacked.make_dispatch(xs, capacity), [stacked.make_validate(some) for some in xs]
+        dispatch, validate = stacked.make_dispatch(xs, capacity), [stacked.make_validate(some, self.validator) for some in xs]
         with contextlib.ExitStack() as files, signals() as received:
             for one in (*feeds, *self.ledgers, self.bar):
                 files.enter_context(one)

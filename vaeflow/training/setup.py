@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from vaeflow import data, models
+from vaeflow import data, models, rng
 from vaeflow.build import Count, Seed, call
 from vaeflow.config import VALUES, check_sections, plain
 from vaeflow.errors import UserError
@@ -198,7 +198,7 @@ def first_batch(experiment: Experiment) -> Batch:
     if split.context is not None:
         batch["context"] = jnp.asarray(np.asarray(split.context[:n]))
     if config.binarize == "dynamic":
-        key = jax.random.fold_in(jax.random.key(experiment.config.seed), 4)  # 1: init, 2: training, 3: evaluation
+        key = rng.first_batch_key(experiment.config.seed)
         batch["x"] = data.binarize_batch(key, batch["x"], experiment.source.levels, jnp.arange(n))
     return batch
 
@@ -209,7 +209,7 @@ def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
     Parameters of other runs are arguments of `init`, so that data-dependent layers see them.
     """
     config, init, homes = experiment.config, experiment.model.init, experiment.devices.homes
-    args = (jax.random.fold_in(jax.random.key(config.seed), 1), first_batch(experiment))
+    args = (rng.init_key(config.seed), first_batch(experiment))
     given, frozen, lines = stages.given(jax.eval_shape(init, *args), config)
     places = (None, None, homes(lambda: given))
     params = jax.jit(init, in_shardings=places, out_shardings=homes(init, *args))(*args, given)

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vaeflow import data, models
+from vaeflow import data, models, rng
 from vaeflow.config import plain
-from vaeflow.evaluation import evaluate
 from vaeflow.model import Array, Params
 from vaeflow.training import optimizer as optim
 from vaeflow.training import step as train
-from vaeflow.training.loop import make_take
+from vaeflow.training.loop import Validator, make_take
 from vaeflow.training.setup import Experiment
 
 # beta: of the families that read it as a weight and nothing else, in the ELBO.
@@ -60,7 +59,7 @@ def one_source(xs: Sequence[Experiment]) -> bool:
 
 def make_stack(xs: Sequence[Experiment], fixed: Sequence[Params], feeds: Sequence[data.Feed]) -> Stack:
     """The Stack of cells, with their fixed leaves and their feeds."""
-    keys, values = [train.run_keys(x.config.seed) for x in xs], [numbers(x.config) for x in xs]
+    keys, values = [rng.run_keys(x.config.seed) for x in xs], [numbers(x.config) for x in xs]
     arrays = feeds[0].arrays if one_source(xs) or feeds[0].arrays is None else stack([feed.arrays for feed in feeds])
     return Stack(
         stack(fixed),
@@ -125,17 +124,12 @@ def make_dispatch(stacks: Sequence[Sequence[Experiment]], capacity: int) -> Call
     return jax.jit(run, donate_argnums=0)
 
 
-def make_validate(xs: Sequence[Experiment]) -> Callable[[Params, int], dict[str, float]] | None:
+def make_validate(xs: Sequence[Experiment], validator: Validator) -> Callable[[Params, int], dict[str, float]] | None:
     """(params of cell i, i) -> its validation, compiled once for cells that read the same data; None without a validation split."""
     if not xs[0].validates:
         return None
-    some = xs[:1] if one_source(xs) else xs
-    runs = [
-        evaluate.make_validate(x.model, x.source.val, x.source.levels, x.config.data.binarize, x.config.seed, x.eval.batch, x.devices)
-        for x in some
-        if x.source.val is not None
-    ]
-    return lambda params, i: runs[i % len(runs)](params, evaluate.eval_key(xs[i].config.seed))
+    runs = [validator(x) for x in (xs[:1] if one_source(xs) else xs)]
+    return lambda params, i: runs[i % len(runs)](params, rng.eval_key(xs[i].config.seed))
 
 
 def stack(trees: Sequence[Any]) -> Any:

@@ -50,12 +50,6 @@ class Shared(NamedTuple):
     count: Array  # int32, steps in this dispatch
 
 
-def run_keys(seed: int) -> tuple[Array, Array]:
-    """(key of the model's noise, key of dynamic binarization); evaluation's is fold_in(key(seed), 3), init's (.., 1)."""
-    noise, data = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2))
-    return noise, data
-
-
 def init_state(
     params: Params,
     tx: optax.GradientTransformation,

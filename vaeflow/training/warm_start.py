@@ -14,9 +14,9 @@ from typing import Any
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from vaeflow.errors import UserError
-from vaeflow.model import Params, by_path, common
-from vaeflow.runs.checkpoint_reader import load_params
+from vaeflow.errors import UserError, unknown
+from vaeflow.model import Params, by_path, common, merge_params
+from vaeflow.runs.checkpoint_reader import Say, all_steps, committed_steps, load_newest, to_stderr
 
 
 def are_workdirs(config: ConfigDict) -> None:
@@ -122,3 +122,24 @@ def _difference(mine: Any, theirs: Any, key: str) -> str:
 def _another(config: ConfigDict, why: str) -> UserError:
     what = "teacher" if "teacher" in config.model else "frozen model"
     return UserError(f"config.fixed_from={config.fixed_from!r} is another model than the {what} of this one: {why}")
+
+
+def load_params(workdir: str | Path, which: str = "auto", warn: Say = to_stderr) -> Params:
+    """The parameters that evaluation uses (the moving average where there is one, stats, fixed) as numpy arrays.
+
+    which: "best", "last", or "auto" for the best where there is one. UserError: there is no such checkpoint.
+    """
+    if which not in ("auto", "best", "last"):
+        raise unknown("eval.params", which, ("auto", "best", "last"))
+    root = Path(workdir).absolute() / "checkpoints"
+    for name in ("best", "last") if which == "auto" else (which,):
+        found = load_newest(root / name, warn)
+        if found is None:
+            continue
+        fixed = load_newest(root / "fixed", warn)
+        if fixed is None and all_steps(root / "fixed"):
+            raise UserError(f"the fixed leaves of this run are damaged ({root / 'fixed'}); it must be trained again")
+        state = found.state
+        return merge_params(state["ema"] or state["trained"], state["stats"], fixed.state if fixed else {})
+    have = " and ".join(name for name in ("best", "last") if committed_steps(root / name)) or "none yet: train first"
+    raise UserError(f"workdir={workdir} has no checkpoint for eval.params={which!r}; there is {have}")

@@ -18,13 +18,15 @@ from ml_collections import ConfigDict
 
 from vaeflow import data
 from vaeflow.build import call, describe, signature
-from vaeflow.commands.train import Overrides, named_split
-from vaeflow.config import override, plain
+from vaeflow.config import Overrides, override, plain
+from vaeflow.data import named_split
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation.checks import ais, anomaly, hmc, iwae, probes, quality, refine
 from vaeflow.evaluation.checks.check import Check, Finding, Run
-from vaeflow.evaluation.evaluate import eval_key, pass_options
+from vaeflow.evaluation.evaluate import pass_options
 from vaeflow.evaluation.information import evenly
+from vaeflow.rng import eval_key
+from vaeflow.run import load as load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_json
 from vaeflow.runs.metrics import table
@@ -93,7 +95,7 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
 def load(directory: Path, examples: int, split: str = "", overrides: Overrides = ()) -> Run:
     """A run from its workdir, with at most `examples` evenly spaced examples of a split ("": the one that `named_split` gives)."""
     with phase("loading the run and its data"):
-        loaded: tuple[Any, Any, Any] = workdir.load(directory, overrides, allowed=workdir.AFTER)
+        loaded: tuple[Any, Any, Any] = load_run(directory, overrides, allowed=workdir.AFTER)
         model, params, config = loaded
         source = data.load(config.data, config.seed)
     name = named_split(source, split)

@@ -1,0 +1,69 @@
+"""The numbers of a run on one split, stored in its results file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from vaeflow import data
+from vaeflow.config import Overrides, plain
+from vaeflow.data import named_split
+from vaeflow.evaluation import evaluate
+from vaeflow.run import load as load_run
+from vaeflow.runs import guard, progress, workdir
+from vaeflow.runs.files import with_values, write_npz
+from vaeflow.training import devices as parallel
+
+
+class Measured(NamedTuple):
+    """What `measure` returns: a run, its numbers on one split, and where they are stored."""
+
+    model: Any
+    params: Any
+    config: Any
+    source: Any
+    path: Path
+    grid: Any  # the density of two-dimensional data, see vaeflow/evaluation/density_grid.py, or None
+
+
+def measure(directory: Path, source: Any = None, split: str = "", overrides: Overrides = ()) -> Measured:
+    """The numbers of a split, without figures.
+
+    The split that `named_split` gives for "" is the run's own: its numbers are stored in results.json, those of others in
+    results_SPLIT.json, those of other values than the run's in results+eval.k=1000.json; the log-densities of the examples beside them as
+    npz.
+    """
+
+    guard.check_links(directory, guard.EVALUATED)
+    run = reload(directory, source, overrides)
+    name, own = named_split(run.source, split), named_split(run.source)
+    results, examples, grid = evaluate.measured(
+        run.model, run.params, run.source, name, run.config, parallel.for_evaluation(run.config.devices.mapping)
+    )
+    path = directory / results_name(workdir.read_config(directory), run.config, "" if name == own else name)
+    write_npz(path.with_suffix(".npz"), examples)
+    # The numbers are stored before the figures are drawn.
+    workdir.write_json(path, results | {"eval": plain(run.config.eval)} | workdir.provenance(directory, run.config))
+    return run._replace(path=path, grid=grid if name == own else None)  # the figures are of the run's own split
+
+
+def results_name(run: ConfigDict, config: ConfigDict, split: str = "") -> str:
+    """The file of the numbers that `config` asks for, of a run with the config `run`: results.json, or results_SPLIT+eval.KEY=VALUE.json
+    with what differs."""
+    changed = [f"eval.{key}={value}" for key, value in sorted(config.eval.items()) if run.eval.get(key) != value]
+    return f"{with_values('_'.join(filter(None, ('results', split))), [text for text in changed if not _is_speed(text)])}.json"
+
+
+def _is_speed(text: str) -> bool:
+    """Values of config.eval that do not change a number."""
+    return text.startswith(("eval.batch=", "eval.chunk="))
+
+
+def reload(directory: Path, source: Any = None, overrides: Overrides = ()) -> Measured:
+    """A run as `measure` returns it, before its numbers."""
+    with progress.phase("loading the parameters"):
+        loaded: tuple[Any, Any, Any] = load_run(directory, overrides, allowed=workdir.AFTER)
+    model, params, config = loaded
+    return Measured(model, params, config, data.load(config.data, config.seed) if source is None else source, Path(), None)
