@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     flags, overrides = parse_config(p, argv, "--")
     compilation_cache()  # before jax is imported
     if flags.workdir is not None:
-        launch.introduce("diagnosing", flags.workdir)
+        launch.introduce("diagnosing", flags.workdir, overrides=overrides)
     from vaeflow.evaluation import checks as diagnose
 
     if flags.list:

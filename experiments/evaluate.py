@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--split", default="", choices=("train", "val", "test"), help="default: test, where the run has one")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
-    launch.introduce("evaluating", flags.workdir)
+    launch.introduce("evaluating", flags.workdir, overrides=overrides)
     launch.evaluate_run(flags.workdir, split=flags.split, overrides=overrides)
 
 

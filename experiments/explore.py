@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
     runs = [*([flags.workdir] if flags.workdir else []), *flags.workdirs]
-    launch.introduce("exploring", *runs)
+    launch.introduce("exploring", *runs, overrides=overrides)
     from vaeflow.commands import explore
 
     options = dict(examples=flags.examples, split=flags.split, seed=flags.seed, label=flags.label, output=flags.output)

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     workdir = flags.workdir or launch.default_workdir(flags.config, config, file)
     processes = (flags.coordinator, flags.processes, flags.process)
     joined = flags.distributed or processes != ("", 0, -1)
-    if flags.process <= 0:
+    if flags.process <= 0 and not flags.distributed:  # there each process finds its number when it joins
         print(" ".join(["train", flags.config, *(f"--config.{key}={text}" for key, text in overrides), f"--workdir={workdir}"]), flush=True)
     launch.launch(config, workdir, flags.dry_run, processes if joined else None, flags.config)
 

@@ -118,7 +118,7 @@ def test_list_shows_every_config_and_row():
 def test_help_shows_three_commands_that_run(command, monkeypatch):
     """They parse, their configs and overrides exist, and each ends in one call of the library."""
     ran = []
-    monkeypatch.setattr(launch, "introduce", lambda *_: None)
+    monkeypatch.setattr(launch, "introduce", lambda *_, **__: None)
     for module, function, result in (
         *(
             ("commands.train", "launch", None),

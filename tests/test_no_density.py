@@ -149,3 +149,12 @@ def test_the_density_of_the_plane_is_computed_once(families, monkeypatch):
     words = ("--config.train.steps=2", "--config.parts.net.hidden=8", "--config.parts.steps.n=1", "--config.data.size=64")
     call("train", "--config=configs/densities.py", *words, "--config.data.batch=32", f"--workdir={families / 'plane'}")
     assert len(calls) == 1
+
+
+def test_a_function_with_effects_reads_everything():
+    def f(a):
+        held = jax.new_ref(jnp.zeros(()))
+        held[...] = a
+        return held[...]
+
+    assert dependence.reads(f, (1.0,), 0)

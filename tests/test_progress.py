@@ -112,3 +112,15 @@ def test_the_first_line_comes_before_jax(tmp_path):
     line, imported = done.stdout.splitlines()
     assert line.startswith("train configs/digits_vae.py --config.model.latent=2 ") and line.endswith(f"--workdir={tmp_path / 'run'}")
     assert imported == "False"
+
+
+def test_a_closed_pipe_ends_the_phases_without_a_trace(monkeypatch):
+    def closed(*_, **__):
+        raise BrokenPipeError
+
+    with progress.reporting(every=0.02), progress.phase("long"):
+        monkeypatch.setattr("builtins.print", closed)
+        reporter = progress._current
+        time.sleep(0.2)
+        assert reporter is not None and not reporter._thread.is_alive()
+        monkeypatch.undo()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.commands import call, refusal
@@ -91,3 +92,27 @@ def test_results_of_an_evaluation_during_training_are_not_the_runs(run, tmp_path
     assert not workdir.is_finished(copy, config)
     call("train", *SMALL, *STEPS, f"--workdir={copy}")
     assert json.loads((copy / "results.json").read_text())["steps"] == 20
+
+
+def test_other_data_are_not_the_runs(tmp_path):
+    """Rows of the same shape: the path names the default workdir, and neither training nor an evaluation takes them for the run's own."""
+    rng = np.random.default_rng(0)
+    for name, shift in (("a", 0.0), ("b", 1.0)):
+        np.savez(tmp_path / f"{name}.npz", x=rng.normal(size=(90, 2)).astype(np.float32) + shift)
+    (tmp_path / "moved").mkdir()
+    shutil.copy(tmp_path / "a.npz", tmp_path / "moved" / "a.npz")
+    small = ("--config.model.event=2", "--config.data.batch=16", "--config.parts.steps.n=1", "--config.parts.net.hidden=4")
+    words = ("--config=configs/own_table.py:npz", *small, *STEPS, f"--workdir={tmp_path / 'run'}")
+    call("train", *words, f"--config.data.path={tmp_path / 'a.npz'}")
+    line = refusal("train", *words, f"--config.data.path={tmp_path / 'b.npz'}")
+    assert "was trained on other data" in line and "'train'" in line
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    assert "was trained on other data" in refusal("evaluate", f"--workdir={tmp_path / 'run'}", f"--config.data.path={tmp_path / 'b.npz'}")
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+    moved = f"--config.data.path={tmp_path / 'moved' / 'a.npz'}"
+    assert "finished all 20 steps" in call("train", *words, moved)
+    assert named(("data.path", "/x/b.npz"), name="configs/own_table.py:npz") == "runs/own_table_npz+data.path=b.npz"
+
+
+def test_a_wrong_value_is_said_of_a_finished_run(run):
+    assert "eval.k=0 is impossible" in refusal("train", *SMALL, *STEPS, "--config.eval.k=0", f"--workdir={run}")

@@ -14,6 +14,7 @@ Parameters are nested dictionaries. Three kinds of leaves, told apart by a key o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -139,6 +140,7 @@ def exactly(init: Callable[..., Params]) -> Callable[..., Params]:
         UserError: a given leaf has another shape, or the model has no parameters at its path.
     """
 
+    @functools.wraps(init)
     def checked(key: Array, batch: Batch, given: Params = NO_PARAMS) -> Params:
         params = overlay(init(key, batch, given), given)
         if unknown := by_path(given).keys() - by_path(params).keys():

@@ -37,15 +37,18 @@ def launch(
 def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
     """`launch`, after the processes have joined."""
     same = not workdir.differences(directory, config)
-    if not dry_run and same and workdir.is_finished(directory, config) and has_figures(directory):
+    if not dry_run and same and workdir.is_finished(directory, config) and has_figures(directory) and _same_place(directory, config):
         print(f"{directory} is finished; its results:\n")
         show(directory)
         if plain(workdir.read_config(directory).eval) != plain(config.eval):
-            print("\nconfig.eval is another one now; its numbers come from experiments.evaluate with the same values")
+            from vaeflow.training import setup
+
+            setup.after_training(config)
+            print("\nconfig.eval differs from this run's: run experiments.evaluate with the same values for its numbers")
         return
     with progress.phase("importing jax"):
         from vaeflow import data
-        from vaeflow.evaluation import evaluate
+        from vaeflow.evaluation import evaluate, measure
         from vaeflow.training import agreement  # jax, Orbax and the rest take seconds to import
         from vaeflow.training import devices as parallel
         from vaeflow.training import dry_run as dryrun
@@ -58,6 +61,7 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
         print(dryrun.report(x))
         return
     workdir.must_agree(directory, config)
+    measure.check_data(directory, x.source)
     if not x.devices.primary:
         progress.mute()
     with workdir.lock(directory) if x.devices.primary else workdir.no_lock():
@@ -77,18 +81,27 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
 def default_workdir(name: str, config: ConfigDict, file: ConfigDict) -> Path:
     """runs/NAME_ROW of a config called `name`, with +KEY=VALUE for every value that differs from its `file` and changes what is learned."""
     path, _, row = name.partition(":")
-    return Path("runs") / with_values("_".join(filter(None, (Path(path).stem, row))), workdir.changed_values(file, config))
+    changed = workdir.changed_values(file, config)
+    if config.data.get("path") != file.data.get("path"):
+        changed.append(f"data.path={Path(config.data.path).name}")
+    return Path("runs") / with_values("_".join(filter(None, (Path(path).stem, row))), changed)
 
 
 def _is_over(directory: Path, config: ConfigDict) -> bool:
     """True if the run is finished, and its processes need not join. For another run's directory: False, so that all processes join before
     `_run` raises the error and none waits for this one, unless that run is finished, where the others do not join."""
     try:
-        return workdir.is_finished(directory, config) and has_figures(directory)
+        return workdir.is_finished(directory, config) and has_figures(directory) and _same_place(directory, config)
     except UserError:
         if workdir.is_finished(directory, workdir.read_config(directory)):
             raise
         return False
+
+
+def _same_place(directory: Path, config: ConfigDict) -> bool:
+    """True if the run in the directory read its data where `config` says; elsewhere they may be other data."""
+    found: Any = workdir.read_config(directory)
+    return all(found.data.get(key) == config.data.get(key) for key in ("dir", "path"))
 
 
 def _check_processes(coordinator: str, processes: int, process: int) -> None:
@@ -151,13 +164,18 @@ def has_figures(directory: Path) -> bool:
     return bool(workdir.read_json(directory / "results.json").get("figures"))
 
 
-def introduce(command: str, *directories: Path) -> None:
-    """Print what a command works on, one line per run, before anything slow is imported. The command itself refuses what is no workdir."""
+def introduce(command: str, *directories: Path, overrides: Overrides = ()) -> None:
+    """Print what a command works on, one line per run, before anything slow is imported. The command itself raises the UserError for a
+    directory that is not a workdir."""
+    changed = "".join(f", {key}={text}" for key, text in overrides)
     for directory in directories:
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(UserError, AttributeError, KeyError, TypeError):  # a damaged config.json or env.json
             config: Any = workdir.read_config(directory)
             data = " ".join(str(config.data[key]) for key in ("kind", "name") if config.get("data", {}).get(key))
-            print(f"{command} {directory}: {workdir.name_of(directory) or 'a run'}, seed {config.get('seed')}, data {data}", flush=True)
+            print(
+                f"{command} {directory}: {workdir.name_of(directory) or 'a run'}, seed {config.get('seed')}, data {data}{changed}",
+                flush=True,
+            )
 
 
 def show(directory: Path, name: str = "results.json") -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from vaeflow.data import densities, digits, images, maf, omniglot, tables, tfds
 from vaeflow.data.binarize import binarize_batch, binarized
 from vaeflow.data.feed import Feed, indices, make_feed, select
-from vaeflow.data.source import DataConfig, Source, Split, named_split, parse, summary
+from vaeflow.data.source import DataConfig, Source, Split, differs, moments, named_split, parse, summary
 from vaeflow.errors import UserError, unknown
 
 __all__ = [
@@ -24,9 +24,11 @@ __all__ = [
     "Source",
     "Split",
     "binarize_batch",
+    "differs",
     "indices",
     "load",
     "make_feed",
+    "moments",
     "named_split",
     "select",
     "summary",

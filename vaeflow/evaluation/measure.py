@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from vaeflow import data
 from vaeflow.config import Overrides, plain
 from vaeflow.data import named_split
+from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
 from vaeflow.run import load as load_run
 from vaeflow.runs import guard, progress, workdir
@@ -38,6 +39,7 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
 
     guard.check_links(directory, guard.EVALUATED)
     run = reload(directory, source, overrides)
+    check_data(directory, run.source)
     name, own = named_split(run.source, split), named_split(run.source)
     results, examples, grid = evaluate.measured(
         run.model, run.params, run.source, name, run.config, parallel.for_evaluation(run.config.devices.mapping)
@@ -47,6 +49,17 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
     # The numbers are stored before the figures are drawn.
     workdir.write_json(path, results | {"eval": plain(run.config.eval)} | workdir.provenance(directory, run.config))
     return run._replace(path=path, grid=grid if name == own else None)  # the figures are of the run's own split
+
+
+def check_data(directory: Path, source: data.Source) -> None:
+    """UserError: `source` has other data than the run in the directory was trained on, as far as data.json has them."""
+    path = directory / "data.json"
+    kept = workdir.read_json(path).get("moments") if path.is_file() else None
+    if kept is not None and (name := data.differs(kept, source)):
+        raise UserError(
+            f"workdir={directory} was trained on other data: the mean and standard deviation of the split {name!r} were {kept.get(name)}, "
+            f"are now {data.moments(source).get(name)}; set data.path or data.dir to the run's data, or use another workdir"
+        )
 
 
 def results_name(run: ConfigDict, config: ConfigDict, split: str = "") -> str:

@@ -55,7 +55,7 @@ def draw_all(
     draw("the training curves", lambda: curves.recon_kl_plane(rows, directory / "recon_kl.png"))
     draw("samples", lambda: _samples(model, params, split, source.label_names, config, key, directory))
     if grid.applies(model, split.x):
-        draw("the density", lambda: _density(model, params, split, key, directory / "density.png", density))
+        draw("the density", lambda: _density(model, params, split, key, rng.eval_key(config.seed), directory / "density.png", density))
     if model.latent is not None:
         if images.is_image(split.x.shape[1:]):
             draw("reconstructions", lambda: _reconstructions(model, params, split, source, config, directory / "reconstructions.png"))
@@ -146,11 +146,12 @@ def _is_class(split: Split, classes: int) -> bool:
     return bool((context == (np.asarray(split.label)[:, None] == np.arange(classes))).all())
 
 
-def _density(model: Model, params: Params, split: Split, key: Array, path: Path, found: grid.Density | None) -> Path:
+def _density(model: Model, params: Params, split: Split, key: Array, eval_key: Array, path: Path, found: grid.Density | None) -> Path:
+    """key: of the samples; eval_key: of the density, as evaluation computes it, where it is not `found` yet."""
     shown = _head(split, _SCATTER)
     samples = _draw(model, params, shown, key, len(shown.x))
     what = "density" if model.density == "exact" else "density, IWAE-64"
-    found = grid.density(model, params, split, key) if found is None else found
+    found = grid.density(model, params, split, eval_key) if found is None else found
     drawn = points.density_panels(np.asarray(shown.x), samples, found, path, what)
     grid.save(path.with_suffix(".npz"), found, np.asarray(shown.x))
     return drawn

@@ -113,7 +113,10 @@ class Reporter:
     def _watch(self) -> None:
         while not self._ended.wait(min(_TICK, self._every)):
             with self._lock:
-                self._show()
+                try:
+                    self._show()
+                except (OSError, ValueError):  # standard output is closed or full: the next print of the command raises it
+                    self._ended.set()
 
     def _show(self) -> None:
         if not self._stack or self._ended.is_set():
@@ -190,7 +193,7 @@ def phase(name: str) -> Iterator[None]:
 
 
 def mute() -> None:
-    """Show no more phases of this process: another one of the run shows them."""
+    """Stop showing progress in this process: process 0 of the run shows it."""
     global _current
     if _current is not None:
         _current.stop()

@@ -67,6 +67,8 @@ def done(p: Plan, cell: Cell) -> bool:
     except UserError:
         return False
     asked, results = cell.config.eval, workdir.read_json(cell.directory / "results.json")
+    if results.get("density") == "bound" and "eval" not in results:  # of one draw, where it is now the mean of eval.k
+        return False
     if results.get("k", asked.k) != asked.k or results["params"] != workdir.which_params(cell.directory, cell.config):
         return False
     return not p.checks or all(_as_asked(found, own, results) for found, own in _checks(p, cell))
@@ -135,7 +137,7 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
     """Train the cells of a group that is held, then evaluate each. The cells that failed: their data may be missing, a number not finite,
     the memory too small, the workdir another run's; that of others may not."""
     from vaeflow import data
-    from vaeflow.evaluation import evaluate
+    from vaeflow.evaluation import evaluate, measure
     from vaeflow.training import loop as fit
     from vaeflow.training import many_seeds as together
     from vaeflow.training import setup as experiment
@@ -157,6 +159,7 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
             config.devices.mapping = "jit"  # cells train together on one device
         same = next((m.x.source for m in made.values() if m.x.config.data == config.data and config.data.kind != "density"), None)
         x = experiment.make(config, cell.directory, same)
+        measure.check_data(cell.directory, x.source)
         workdir.prepare(cell.directory, config, f"configs/{p.name}.py:{cell.row},{p.budget}")
         workdir.write_json(cell.directory / "data.json", data.summary(x.source))
         made[i] = together.Cell(x, cell.directory)

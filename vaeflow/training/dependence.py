@@ -12,7 +12,8 @@ from jax.extend.core import Literal
 def reads(fn: Callable[..., Any], args: Sequence[Any], index: int) -> bool:
     """True if an output of fn(*args) depends on args[index].
 
-    Every output of an operation counts as depending on all of its inputs, so True may be wrong for a nested function; False never is.
+    Every output of an operation counts as depending on all of its inputs, and a function with side effects as reading all of its arguments,
+    so True may be wrong; False never is.
 
     Args:
         fn: a function of trees of arrays that can be traced.
@@ -23,6 +24,8 @@ def reads(fn: Callable[..., Any], args: Sequence[Any], index: int) -> bool:
         reads(lambda a, b: 2 * a, (1.0, 1.0), 1)  # False
     """
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    if jaxpr.effects:
+        return True
     sizes = [len(jax.tree.leaves(arg)) for arg in args]
     start = sum(sizes[:index])
     reached = set(jaxpr.invars[start : start + sizes[index]])
