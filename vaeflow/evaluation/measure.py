@@ -54,7 +54,9 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
 def check_data(directory: Path, source: data.Source) -> None:
     """UserError: `source` has other data than the run in the directory was trained on, as far as data.json has them."""
     path = directory / "data.json"
-    kept = workdir.read_json(path).get("moments") if path.is_file() else None
+    guard.check_links(directory, guard.TRAINED)
+    found = workdir.read_json(path) if path.is_file() else None
+    kept = found.get("moments") if isinstance(found, dict) else None
     if kept is not None and (name := data.differs(kept, source)):
         raise UserError(
             f"workdir={directory} was trained on other data: the mean and standard deviation of the split {name!r} were {kept.get(name)}, "
