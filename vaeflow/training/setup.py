@@ -182,7 +182,11 @@ def _fits(model: Mapping[str, Any], source: data.Source, section: Mapping[str, A
         raise UserError(f"model.event={tuple(model['event'])} does not fit the data, whose examples have the shape {event}")
     levels = 2 if section["binarize"] == "dynamic" else source.levels
     if "levels" in model and model["levels"] != levels:
-        hint = f"; set model.levels={levels} (model.dequantize for a flow), or data.levels" if section["kind"] == "npz" and source.levels else ""
+        hint = (
+            f"; set model.levels={levels} (model.dequantize for a flow), or data.levels"
+            if section["kind"] == "npz" and source.levels
+            else ""
+        )
         raise UserError(f"model.levels={model['levels']} does not fit the data, which have {levels} levels (0: continuous){hint}")
     if model.get("likelihood") == "bernoulli" and levels != 2:
         raise UserError(
