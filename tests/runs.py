@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -91,3 +92,19 @@ def assert_same_run(one: Path, two: Path) -> None:
         for name in a:
             np.testing.assert_array_equal(a[name], b[name], err_msg=f"{which}: {name}")
     assert read_metrics(one, clock=False) == read_metrics(two, clock=False)
+
+
+def on_a_terminal(script: str) -> str:
+    """What a Python script shows on a terminal of 120 columns."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    subprocess.run([sys.executable, "-c", script], stdout=theirs, env=env, check=True, cwd=ROOT)
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            text += os.read(ours, 65536)
+        except OSError:
+            break
+    os.close(ours)
+    return text.decode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -11,7 +9,7 @@ import time
 
 import pytest
 
-from tests.runs import ROOT, SMALL, environment
+from tests.runs import ROOT, SMALL, environment, on_a_terminal
 from vaeflow.runs import progress
 
 
@@ -78,18 +76,7 @@ print("the end")
 
 def test_one_live_line_on_a_terminal():
     """Phases, and phases within training, share it: rich has one live display at a time."""
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    subprocess.run([sys.executable, "-c", SCRIPT], stdout=theirs, env=env, check=True, cwd=ROOT)
-    os.close(theirs)
-    text = b""
-    while True:
-        try:
-            text += os.read(ours, 65536)
-        except OSError:
-            break
-    os.close(ours)
-    shown = text.decode()
+    shown = on_a_terminal(SCRIPT)
     for held in ("evaluating: 25%", "step 50/100", "validation: 0 s", "step 100/100", "the end"):
         assert held in shown
     assert shown.index("step 50/100") < shown.index("validation") < shown.index("step 100/100")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import pty
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.runs import on_a_terminal
 from vaeflow.errors import UserError
 from vaeflow.runs.metrics import Metrics, Progress, read_metrics, table
 
@@ -144,18 +141,7 @@ with Progress(100) as bar:
     bar.say("checkpoint [10] is damaged")
     bar.update(100, 1.0, 10.0)
 """
-    ours, theirs = pty.openpty()
-    env = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    subprocess.run([sys.executable, "-c", script], stdout=theirs, env=env, check=True)
-    os.close(theirs)
-    text = b""
-    while True:
-        try:
-            text += os.read(ours, 65536)
-        except OSError:
-            break
-    os.close(ours)
-    shown = text.decode()
+    shown = on_a_terminal(script)
     assert "━" in shown and "step 100/100  loss 1  10 steps/s" in shown
     assert "\x1b[2Kcheckpoint [10] is damaged\r\n" in shown  # on a line of its own
 

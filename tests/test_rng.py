@@ -32,14 +32,16 @@ def bits(key) -> list[int]:
     return np.asarray(jax.random.key_data(key)).tolist()
 
 
+def streams(seed: int) -> dict[str, list[int]]:
+    noise, data = rng.run_keys(seed)
+    keys = {"init": rng.init_key(seed), "noise": noise, "data": data, "evaluation": rng.eval_key(seed)}
+    return {name: bits(key) for name, key in (keys | {"figures": rng.figure_key(seed), "first_batch": rng.first_batch_key(seed)}).items()}
+
+
 def test_every_stream_has_the_bits_of_before():
-    for seed, of in BITS.items():
-        noise, data = rng.run_keys(seed)
-        keys = {"init": rng.init_key(seed), "noise": noise, "data": data, "evaluation": rng.eval_key(seed)}
-        keys |= {"figures": rng.figure_key(seed), "first_batch": rng.first_batch_key(seed)}
-        assert {name: bits(key) for name, key in keys.items()} == of
+    assert {seed: streams(seed) for seed in BITS} == BITS
 
 
 def test_no_two_streams_are_the_same():
-    keys = [key for of in BITS.values() for key in of.values()]
-    assert len({tuple(key) for key in keys}) == len(keys)
+    keys = [tuple(key) for seed in range(20) for key in streams(seed).values()]
+    assert len(set(keys)) == len(keys)

@@ -6,15 +6,15 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vaeflow import data, figures
+from vaeflow import figures
 from vaeflow.build import SEEDS
 from vaeflow.commands import compare
 from vaeflow.config import Overrides
 from vaeflow.data import named_split
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation import sampling
+from vaeflow.evaluation.measure import restore
 from vaeflow.figures import views
-from vaeflow.run import load as load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.metrics import read_metrics
 from vaeflow.runs.progress import phase
@@ -62,10 +62,8 @@ def explore(
 def _load(directory: Path, output: Path, examples: tuple[int, ...], split: str, seed: int, label: int, overrides: Overrides) -> views.Run:
     if seed not in SEEDS:
         raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
-    with phase("loading the run and its data"):
-        model, params, config = load_run(directory, overrides, allowed=workdir.AFTER)
-        sampling.conditions(directory, config, 1, label)  # a label that cannot be drawn
-        source = data.load(config.data, config.seed)
+    model, params, config, source, *_ = restore(directory, overrides=overrides)
+    sampling.conditions(directory, config, 1, label)  # a label that cannot be drawn
     name = named_split(source, split)
     chosen = source.split(name)
     for i in examples:

@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from vaeflow import data, figures
+from vaeflow import figures
 from vaeflow.build import SEEDS
 from vaeflow.config import Overrides
 from vaeflow.data import named_split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate, sampling
+from vaeflow.evaluation.measure import restore
 from vaeflow.run import load as load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_npz
@@ -52,9 +53,7 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
         if output.suffix != ".npz":
             raise UserError(f"--output={str(output)!r} must be an .npz file")
         _make_folder(output)
-    with phase("loading the run and its data"):
-        model, params, config = load_run(directory, overrides, allowed=workdir.AFTER)
-        source = data.load(config.data, config.seed)
+    model, params, config, source, *_ = restore(directory, overrides=overrides)
     split = named_split(source, split)
     if model.latent is None and model.encode is None and model.log_prob is None:
         raise UserError(f"model.kind={config.model.kind!r} has no latents and no density: there is nothing to encode")

@@ -1,4 +1,4 @@
-"""What the commands do: train (or go on, or show what is there), then evaluate, draw and print."""
+"""experiments.train and experiments.evaluate: train (resume, or show a finished run), then evaluate, draw and print."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
         print(dryrun.report(x))
         return
     workdir.must_agree(directory, config)
-    measure.check_data(directory, x.source)
     if not x.devices.primary:
         progress.mute()
     with workdir.lock(directory) if x.devices.primary else workdir.no_lock():
         if x.devices.primary:
+            measure.check_data(directory, x.source)
             workdir.prepare(directory, config, name)
             workdir.write_json(directory / "data.json", data.summary(x.source))
         agreement.check_folder(directory)
@@ -123,7 +123,7 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
 
 def conclude(directory: Path, source: Any = None) -> None:
     """What is still missing after training: results.json, then the figures; and the table."""
-    from vaeflow.evaluation.measure import measure, reload
+    from vaeflow.evaluation.measure import measure, restore
 
     config: Any = workdir.read_config(directory)
     measured = workdir.is_finished(directory, config)
@@ -133,7 +133,7 @@ def conclude(directory: Path, source: Any = None) -> None:
     if not measured:
         _draw(directory, measure(directory, source))
     elif not has_figures(directory):
-        _draw(directory, reload(directory, source)._replace(path=directory / "results.json"))
+        _draw(directory, restore(directory, source)._replace(path=directory / "results.json"))
     show(directory)
 
 

@@ -145,7 +145,7 @@ def measured(
 
 
 def pass_options(source: Source, config: Any, devices: Devices | None = None) -> dict[str, Any]:
-    """The options of `passes.make_pass` that a run's config gives."""
+    """The options of `map_split.make_pass` that a run's config gives."""
     return dict[str, Any](batch=config.eval.batch, levels=source.levels if config.data.binarize == "dynamic" else 0, devices=devices)
 
 

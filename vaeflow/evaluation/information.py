@@ -54,7 +54,7 @@ def information_terms(model: Model, params: Params, split: Split, key: Array, *,
     recon_mse                          see `reconstruction_error`, over `recon_mse_examples`
     information_note                   why some of these are left out
 
-    top: what the model's x are divided by to give intensities in [0, 1]; options: those of `passes.make_pass`.
+    top: what the model's x are divided by to give intensities in [0, 1]; options: those of `map_split.make_pass`.
     """
     assert model.latent is not None
     some = evenly(split, MARGINAL_EXAMPLES)

@@ -46,7 +46,7 @@ class Space(NamedTuple):
 
 
 def space(model: Model, params: Params, split: Split, key: Array, **options: Any) -> Space:
-    """One pass over the split; options: those of `passes.make_pass`."""
+    """One pass over the split; options: those of `map_split.make_pass`."""
     assert model.latent is not None
     latent, draws = model.latent, -(-DRAWS // len(split.x))
     terms, means = elbo.elbo_terms(model), elbo.posterior_means(model)

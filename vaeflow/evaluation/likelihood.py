@@ -120,7 +120,7 @@ def average(model: Model, draws: int, chunk: int = 0) -> Example:
 def log_likelihood(
     model: Model, params: Params, split: Split, key: Array, *, k: int, chunk: int, batch: int, **options: Any
 ) -> dict[str, np.ndarray]:
-    """Per-example arrays [N] over a whole split; `options` are those of `passes.make_pass`.
+    """Per-example arrays [N] over a whole split; `options` are those of `map_split.make_pass`.
 
     density "exact": log_prob alone. "bound": log_prob, the mean of k draws, and se (of the Monte Carlo); one draw of a model that reads no
     key. "weight": log_prob (IWAE-k), elbo, ess, se (of the Monte Carlo) and pareto_k (NaN when k < 21).

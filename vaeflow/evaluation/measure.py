@@ -36,10 +36,8 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
     results_SPLIT.json, those of other values than the run's in results+eval.k=1000.json; the log-densities of the examples beside them as
     npz.
     """
-
     guard.check_links(directory, guard.EVALUATED)
-    run = reload(directory, source, overrides)
-    check_data(directory, run.source)
+    run = restore(directory, source, overrides)
     name, own = named_split(run.source, split), named_split(run.source)
     results, examples, grid = evaluate.measured(
         run.model, run.params, run.source, name, run.config, parallel.for_evaluation(run.config.devices.mapping)
@@ -54,7 +52,6 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
 def check_data(directory: Path, source: data.Source) -> None:
     """UserError: `source` has other data than the run in the directory was trained on, as far as data.json has them."""
     path = directory / "data.json"
-    guard.check_links(directory, guard.TRAINED)
     found = workdir.read_json(path) if path.is_file() else None
     kept = found.get("moments") if isinstance(found, dict) else None
     if kept is not None and (name := data.differs(kept, source)):
@@ -76,9 +73,14 @@ def _is_speed(text: str) -> bool:
     return text.startswith(("eval.batch=", "eval.chunk="))
 
 
-def reload(directory: Path, source: Any = None, overrides: Overrides = ()) -> Measured:
-    """A run as `measure` returns it, before its numbers."""
-    with progress.phase("loading the parameters"):
+def restore(directory: Path, source: Any = None, overrides: Overrides = ()) -> Measured:
+    """A run with its parameters and its data, before it is measured. UserError: the data are not the run's, see `check_data`.
+
+    source: the data, where they are loaded already.
+    """
+    with progress.phase("loading the run and its data"):
         loaded: tuple[Any, Any, Any] = load_run(directory, overrides, allowed=workdir.AFTER)
-    model, params, config = loaded
-    return Measured(model, params, config, data.load(config.data, config.seed) if source is None else source, Path(), None)
+        model, params, config = loaded
+        source = data.load(config.data, config.seed) if source is None else source
+    check_data(directory, source)
+    return Measured(model, params, config, source, Path(), None)

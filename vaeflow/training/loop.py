@@ -123,7 +123,7 @@ class _Loop:
 
 
 def make_take(x: Experiment) -> Callable[..., Any]:
-    """take(arrays, chunk, i, key): the batch of a dispatch's i-th step on this device, see train.make_dispatch."""
+    """take(arrays, chunk, i, key): the batch of a dispatch's i-th step on this device, see step.make_dispatch."""
     config, source, devices = x.config.data, x.source, x.devices
     share = config.batch // devices.shares
 

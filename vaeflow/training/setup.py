@@ -129,7 +129,7 @@ def make(config: ConfigDict, directory: Path | None = None, source: data.Source 
 
 
 def data_name(section: Mapping[str, Any]) -> str:
-    """The data of a config in a word or two: `tfds mnist`, `csv table.csv`."""
+    """The kind of a config's data and which they are: `tfds mnist`, `csv table.csv`."""
     return " ".join(filter(None, (str(section.get("kind", "")), section.get("name") or Path(section.get("path") or "").name)))
 
 

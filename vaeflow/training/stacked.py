@@ -88,7 +88,7 @@ def make_step(xs: Sequence[Experiment]) -> Callable[[train.State, Stack, Any, Ar
 
 def make_dispatch(stacks: Sequence[Sequence[Experiment]], capacity: int) -> Callable[..., tuple[list[train.State], list[dict[str, Array]]]]:
     """run(states, shared, chunks, active, count) -> (states, logs), each a list over the structures, `active` [G] booleans in it: count <=
-    capacity steps of all cells that are active, as one program. As train.make_dispatch has them, log[name] is [G, capacity], `done` and
+    capacity steps of all cells that are active, as one program. As step.make_dispatch has them, log[name] is [G, capacity], `done` and
     `finite` are [G]; a cell whose loss or gradient is not finite is held from there on, the others go on."""
     steps = [make_step(xs) for xs in stacks]
 

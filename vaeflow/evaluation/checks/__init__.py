@@ -16,7 +16,6 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vaeflow import data
 from vaeflow.build import call, describe, signature
 from vaeflow.config import Overrides, override, plain
 from vaeflow.data import named_split
@@ -25,8 +24,8 @@ from vaeflow.evaluation.checks import ais, anomaly, hmc, iwae, probes, quality, 
 from vaeflow.evaluation.checks.check import Check, Finding, Run
 from vaeflow.evaluation.evaluate import pass_options
 from vaeflow.evaluation.information import evenly
+from vaeflow.evaluation.measure import restore
 from vaeflow.rng import eval_key
-from vaeflow.run import load as load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_json
 from vaeflow.runs.metrics import table
@@ -63,7 +62,7 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
     """experiments.diagnose: run `checks` on a run's workdir, merge what they find into its diagnostics.json and print one table.
 
     examples   of the split `split`, evenly spaced; all where it has fewer
-    overrides  ("ais.chains", "16"): settings of the checks; ("config.eval.batch", "50"): as in `launch.conclude`
+    overrides  ("ais.chains", "16"): settings of the checks; ("config.eval.batch", "50"): as in experiments.evaluate
     """
     settings = _settings(checks, [(key, text) for key, text in overrides if not key.startswith("config.")])
     if examples < 2:  # a standard error over examples needs two
@@ -94,10 +93,7 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
 
 def load(directory: Path, examples: int, split: str = "", overrides: Overrides = ()) -> Run:
     """A run from its workdir, with at most `examples` evenly spaced examples of a split ("": the one that `named_split` gives)."""
-    with phase("loading the run and its data"):
-        loaded: tuple[Any, Any, Any] = load_run(directory, overrides, allowed=workdir.AFTER)
-        model, params, config = loaded
-        source = data.load(config.data, config.seed)
+    model, params, config, source, *_ = restore(directory, overrides=overrides)
     name = named_split(source, split)
     chosen = evenly(source.split(name), examples)
     options = pass_options(source, config, parallel.for_evaluation(config.devices.mapping))

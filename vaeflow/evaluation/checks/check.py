@@ -24,7 +24,7 @@ class Run(NamedTuple):
 
     split    the chosen examples (at most --examples of them, evenly spaced) of the split `name` of `source`
     key      of the run's evaluation; `over` makes the keys of a check from it
-    options  batch, levels, devices: those of `passes.make_pass`
+    options  batch, levels, devices: those of `map_split.make_pass`
     """
 
     model: Model
