@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vaeflow import config
-from vaeflow.runs.metrics import table
+from vaeflow.runs.metrics import aligned_table
 from vaeflow.runs.provenance import processor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,9 +66,9 @@ def middle(values: Sequence[float]) -> tuple[float, float, float]:
 def sheet(title: str, titles: Sequence[str], rows: Sequence[Sequence[object]], notes: str, output: Path | None, command: str) -> None:
     """Print the table with its notes; into `output` as Markdown, with the command and the machine."""
     where = machine()
-    print(f"\n{title}\n\n{table(titles, rows)}\n\n{notes}\n{where}")
+    print(f"\n{title}\n\n{aligned_table(titles, rows)}\n\n{notes}\n{where}")
     if output is not None:
-        text = f"# {title}\n\nWritten by `python -m {command}`.\n\n{table(titles, rows, markdown=True)}\n\n{notes}\n\n{where}.\n"
+        text = f"# {title}\n\nWritten by `python -m {command}`.\n\n{aligned_table(titles, rows, markdown=True)}\n\n{notes}\n\n{where}.\n"
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
         print(f"written: {output}")

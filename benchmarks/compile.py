@@ -2,7 +2,7 @@
 
     python -m benchmarks.compile --output=results/speed_compile.md
 
-The program is the one that `fit` runs (train.make_dispatch: rows of the batches, loss, gradients, clipping, Adam, moving average,
+The program is the one that `fit` runs (step.make_dispatch: rows of the batches, loss, gradients, clipping, Adam, moving average,
 log) for neural spline couplings of 6 numbers with networks 256x2, one lax.scan over a coupling and a reversal. Every measurement is
 a process of its own with the persistent compilation cache off, timed after the imports, the building of the model and the
 initialisation of its parameters: what is left is trace (to a jaxpr), lower (to StableHLO) and compile (XLA). The depths take
@@ -27,9 +27,8 @@ from benchmarks import common
 from configs.base import base, flow, mlp, repeat, spline
 from vaeflow import data, models
 from vaeflow.build import call
-from vaeflow.training import devices as parallel
-from vaeflow.training import optimizer as optim
-from vaeflow.training import step as train
+from vaeflow.training import optimizer, step
+from vaeflow.training.devices import DevicesConfig, make_devices
 
 LIMIT = 3.0
 STAGES = ("trace", "lower", "compile")
@@ -49,13 +48,13 @@ def config(layers: int) -> Any:
 def dispatch(layers: int) -> tuple[Any, tuple[Any, ...]]:
     """The program of `fit` for this flow, and its arguments."""
     c = config(layers)
-    chosen = call(optim.Optim, c.optim.to_dict(), "optim")
-    model, tx = models.build_model(c), optim.make(chosen, c.train.steps)
+    chosen = call(optimizer.OptimConfig, c.optim.to_dict(), "optim")
+    model, tx = models.build_model(c), optimizer.make_optimizer(chosen, c.train.steps)
     x = jax.random.normal(jax.random.key(0), (ROWS, *EVENT))
-    state, fixed = train.init_state(jax.jit(model.init)(jax.random.key(1), {"x": x[:BATCH]}), tx, chosen.ema)
-    devices = parallel.make(parallel.Config("jit"))
-    program = train.make_dispatch(model, tx, chosen.ema, devices, lambda arrays, chunk, i, _: data.select(arrays, chunk, i), CAPACITY)
-    shared = train.Shared(fixed, {"x": x}, jax.random.key(2), jax.random.key(3), jnp.zeros((), jnp.int32))
+    state, fixed = step.init_state(jax.jit(model.init)(jax.random.key(1), {"x": x[:BATCH]}), tx, chosen.ema)
+    devices = make_devices(DevicesConfig("jit"))
+    program = step.make_dispatch(model, tx, chosen.ema, devices, lambda arrays, chunk, i, _: data.select(arrays, chunk, i), CAPACITY)
+    shared = step.StepInputs(fixed, {"x": x}, jax.random.key(2), jax.random.key(3), jnp.zeros((), jnp.int32))
     return program, (state, shared, jnp.zeros((1, CAPACITY, BATCH), jnp.int32))
 
 

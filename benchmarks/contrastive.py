@@ -21,7 +21,7 @@ from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.evaluation.reliability import upper_bound
 from vaeflow.model import Model, Params
 from vaeflow.models.parts.reweight import langevin
-from vaeflow.run import load as load_run
+from vaeflow.run import load_run
 from vaeflow.runs import workdir
 
 FAR = 4.0  # standard deviations
@@ -41,7 +41,7 @@ def modes(x: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, float]:
     return means, float(np.sqrt(((x - means[label]) ** 2).mean()))
 
 
-def judge(x: np.ndarray, means: np.ndarray, std: float) -> tuple[tuple[float, float], int]:
+def evaluate_samples(x: np.ndarray, means: np.ndarray, std: float) -> tuple[tuple[float, float], int]:
     """((per cent of x [N, 2] between the modes, its standard error), modes that have a sample of their own)."""
     distance = np.linalg.norm(x[:, None] - means, axis=-1)
     far = distance.min(1) > FAR * std
@@ -79,13 +79,13 @@ def main() -> None:
     test = np.asarray(source.test.x, np.float64)
     means, std = modes(test, np.asarray(source.test.label))
     true_nll = mean_se(-np.asarray(source.density(test)))
-    rows: list[list[Any]] = [["test points", true_nll, *judge(test, means, std), true_nll]]
+    rows: list[list[Any]] = [["test points", true_nll, *evaluate_samples(test, means, std), true_nll]]
     for name, overrides in SAMPLERS.items():
         own: Any = load_run(flags.workdir, overrides, allowed=("sample",))[0]
         x = np.asarray(jax.jit(own.sample, static_argnums=2)(params, jax.random.key(1), flags.samples), np.float64)
         results = found[name.partition(",")[0]]
         label = f"{name} (NLL: {bound})" if (bound := upper_bound(results)) else name
-        rows.append([label, (results["nll"], results["nll_se"]), *judge(x, means, std), mean_se(-np.asarray(source.density(x)))])
+        rows.append([label, (results["nll"], results["nll_se"]), *evaluate_samples(x, means, std), mean_se(-np.asarray(source.density(x)))])
     titles = [
         "samples of",
         "NLL of test points [nats]",

@@ -23,7 +23,7 @@ from vaeflow import data
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.model import Model, Params
-from vaeflow.run import load as load_run
+from vaeflow.run import load_run
 
 
 def sampler(model: Model, params: Params, n: int, context: Any) -> Callable[[int], float]:

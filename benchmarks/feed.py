@@ -20,9 +20,8 @@ import jax
 import numpy as np
 
 from benchmarks import common
-from vaeflow.training import loop as fit
-from vaeflow.training import setup as experiment
-from vaeflow.training import step as train
+from vaeflow.training import loop, setup
+from vaeflow.training.step import init_state
 
 CONFIGS = ("configs/digits_vae.py", "configs/digits_vae.py:conv", "configs/mnist_vae.py", "configs/mnist_vae.py:conv")
 PLACES = ("device", "stream")
@@ -32,11 +31,11 @@ STEPS = 10_000_000  # of the run that the feed believes in
 
 def feeding(config: str, place: str, changes: dict[str, object], folder: str) -> Callable[[int], tuple[float, float]]:
     """A function of a number of steps that takes them: (seconds in all, seconds until the batches are on the host)."""
-    x = experiment.make(common.load(config, {**changes, "data.place": place, "train.steps": STEPS}))
-    params, frozen, _ = experiment.init_params(x)
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
+    x = setup.make_experiment(common.load(config, {**changes, "data.place": place, "train.steps": STEPS}))
+    params, frozen, _ = setup.init_params(x)
+    state, fixed = init_state(params, x.tx, x.optim.ema, frozen)
     state = x.devices.replicate(state)
-    feed, shared, dispatch = fit._Loop(x, Path(folder)).program(fixed)
+    feed, shared, dispatch = loop._Loop(x, Path(folder)).program(fixed)
     step = 0
 
     def turn(count: int) -> tuple[float, float]:

@@ -38,8 +38,7 @@ from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
 from vaeflow.model import Array, Params
 from vaeflow.runs import workdir
-from vaeflow.training import loop as fit
-from vaeflow.training import setup as experiment
+from vaeflow.training import loop, setup
 from vaeflow.training.warm_start import load_params
 
 MANY = 100  # draws of the references that need many
@@ -150,7 +149,7 @@ def train(config: ConfigDict, directory: Path, steps: int) -> Path:
     c = ConfigDict(config.to_dict())
     c.train.update(steps=steps, eval_every=steps, checkpoint_every=steps)
     workdir.prepare(directory, c.lock())
-    fit.fit(experiment.make(c, directory), directory, evaluate.validator)
+    loop.fit(setup.make_experiment(c, directory), directory, evaluate.validator)
     return directory
 
 
@@ -160,7 +159,7 @@ def tabulate(
     """The rows of one model's estimators."""
     c = ConfigDict(config.to_dict())
     c.data.batch = batch
-    data = experiment.first_batch(experiment.make(c.lock()))
+    data = setup.first_batch(setup.make_experiment(c.lock()))
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 5), sum(map(len, cases)))
     params = jax.device_put(params)
     references = {}

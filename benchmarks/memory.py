@@ -4,7 +4,7 @@
 
 Stacks of couplings on noise: RealNVP (ActNorm, two affine couplings with networks 256x2; vectors of 64, batch 512) and Glow
 (ActNorm, LU linear map of the channels, affine coupling with a ConvNet of 64 channels; images 8x8x12, batch 32). The program is
-train.make_step with Adam. Memory is what XLA plans for temporary arrays beside arguments and results: it does not depend on the
+step.make_step with Adam. Memory is what XLA plans for temporary arrays beside arguments and results: it does not depend on the
 machine's load. Times are ratios: the three programs of a row take turns, each turn is divided by that of store, and the median
 is printed. Exit status 1 when invert takes more than LIMIT of store's memory at the greatest depth.
 """
@@ -23,8 +23,8 @@ from configs.base import affine, base, flow, mlp, repeat
 from vaeflow import models
 from vaeflow.bijectors import Memory
 from vaeflow.build import call
-from vaeflow.training import optimizer as optim
-from vaeflow.training import step as train
+from vaeflow.training import optimizer
+from vaeflow.training.step import init_state, make_step
 
 LIMIT = 1 / 3
 MODES = get_args(Memory)
@@ -62,11 +62,11 @@ def program(name: str, depth: int, memory: str) -> tuple[int, Callable[[], float
     c: Any = base()
     c.model = flow(event, layer="steps", flatten=False)
     c.parts = {"steps": repeat("unit", depth, memory), **parts}
-    chosen = call(optim.Optim, c.optim.to_dict(), "optim")
-    model, tx = models.build_model(c), optim.make(chosen, c.train.steps)
+    chosen = call(optimizer.OptimConfig, c.optim.to_dict(), "optim")
+    model, tx = models.build_model(c), optimizer.make_optimizer(chosen, c.train.steps)
     data = {"x": jax.random.normal(jax.random.key(0), (batch, *event))}
-    state, fixed = train.init_state(jax.jit(model.init)(jax.random.key(1), data), tx, chosen.ema)
-    compiled = jax.jit(train.make_step(model, tx, chosen.ema)).lower(state, fixed, data, jax.random.key(2)).compile()
+    state, fixed = init_state(jax.jit(model.init)(jax.random.key(1), data), tx, chosen.ema)
+    compiled = jax.jit(make_step(model, tx, chosen.ema)).lower(state, fixed, data, jax.random.key(2)).compile()
 
     def step() -> float:
         began = time.perf_counter()

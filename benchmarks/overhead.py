@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead --output=results/speed_overhead.md
 
-bare   jitted lax.scan over the step function that `fit` itself uses (train.make_step): the data and the rows of every step are
+bare   jitted lax.scan over the step function that `fit` itself uses (step.make_step): the data and the rows of every step are
        on the device already, one fold_in a step, the losses come out; nothing is written, checked, drawn or read
 fit    whole turns of the loop of vaeflow/training/loop.py, from the choice of the dispatch's length to the look at the checkpoints: rows
        of the batches, dynamic dispatch length, log of every metric, the test for non-finite values, metrics.jsonl, TensorBoard,
@@ -30,9 +30,9 @@ import jax.numpy as jnp
 from benchmarks import common
 from vaeflow import data
 from vaeflow.errors import Stopped
-from vaeflow.training import loop as fit
-from vaeflow.training import setup as experiment
-from vaeflow.training import step as train
+from vaeflow.training import setup
+from vaeflow.training.loop import _Loop
+from vaeflow.training.step import State, init_state, make_step
 
 CONFIGS = ("configs/digits_vae.py", "configs/densities.py")
 LIMIT = 1.10
@@ -40,17 +40,17 @@ WARM = 2  # turns that compile or have no rate yet
 STEPS = 10_000_000  # never reached: the benchmark stops the run
 
 
-def bare_scan(x: experiment.Experiment, steps: int) -> Callable[[], float]:
-    """A function that runs `steps` scanned steps, going on from its last state, and returns the seconds of one."""
-    params, frozen, _ = experiment.init_params(x)
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
+def bare_scan(x: setup.Experiment, steps: int) -> Callable[[], float]:
+    """A function that runs `steps` scanned steps, continuing from its last state, and returns the seconds of one."""
+    params, frozen, _ = setup.init_params(x)
+    state, fixed = init_state(params, x.tx, x.optim.ema, frozen)
     split = x.source.train
     arrays = {"x": jnp.asarray(split.x)} | ({} if split.context is None else {"context": jnp.asarray(split.context)})
     rows = jnp.asarray(data.indices(0, 0, steps, len(split.x), x.batch))
-    step = train.make_step(x.model, x.tx, x.optim.ema)
+    step = make_step(x.model, x.tx, x.optim.ema)
 
-    def scan(state: train.State, fixed: Any, arrays: Any, rows: Any, key: Any) -> tuple[train.State, Any]:
-        def body(state: train.State, row: Any) -> tuple[train.State, Any]:
+    def scan(state: State, fixed: Any, arrays: Any, rows: Any, key: Any) -> tuple[State, Any]:
+        def body(state: State, row: Any) -> tuple[State, Any]:
             batch = {name: a[row] for name, a in arrays.items()}
             state, metrics = step(state, fixed, batch, jax.random.fold_in(key, state.step))
             return state, metrics["loss"]
@@ -69,18 +69,18 @@ def bare_scan(x: experiment.Experiment, steps: int) -> Callable[[], float]:
     return run
 
 
-class Timed(fit._Loop):
+class Timed(_Loop):
     """The loop of fit with a bare scan between its turns, stopped after `turns` of them."""
 
-    def __init__(self, x: experiment.Experiment, directory: Path, bare: Callable[[], float], turns: int):
+    def __init__(self, x: setup.Experiment, directory: Path, bare: Callable[[], float], turns: int):
         """The scan runs first after turn 0, and so before turn 1."""
         super().__init__(x, directory)
         self.bare, self.left = bare, turns + WARM
         self.scans: list[float] = []  # seconds a step, one after every turn
-        self.turns: list[tuple[float, float, float, int]] = []  # seconds a step in all, in the dispatch, in the ledger's rows; steps
+        self.turns: list[tuple[float, float, float, int]] = []  # seconds a step in all, in the dispatch, in the recorder's rows; steps
         self.steps, self.wrote = 0, 0.0
         self.began, self.before = time.perf_counter(), 0.0
-        self.add, self.ledger.add = self.ledger.add, self._add  # type: ignore[method-assign]
+        self.add, self.recorder.add = self.recorder.add, self._add  # type: ignore[method-assign]
 
     def _add(self, step: int, count: int, *args: Any) -> None:
         began = time.perf_counter()
@@ -104,7 +104,7 @@ class Timed(fit._Loop):
 
 def measure(config: str, turns: int) -> list[Any]:
     """One row of the table."""
-    x = experiment.make(common.load(config, {f"train.{name}": STEPS for name in ("steps", "eval_every", "checkpoint_every")}))
+    x = setup.make_experiment(common.load(config, {f"train.{name}": STEPS for name in ("steps", "eval_every", "checkpoint_every")}))
     length = max(1, min(1024, int(x.train.dispatch_seconds / bare_scan(x, 64)())))
     with tempfile.TemporaryDirectory() as folder:
         loop = Timed(x, Path(folder), bare_scan(x, length), turns)

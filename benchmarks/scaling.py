@@ -28,8 +28,8 @@ from benchmarks.peers.process import measure
 from benchmarks.steps import made_of, trained
 from configs.base import base, flow, made, mlp, repeat, spline
 from vaeflow.evaluation import likelihood
-from vaeflow.evaluation.map_split import make_pass
-from vaeflow.training import setup as experiment
+from vaeflow.evaluation.map_split import map_split
+from vaeflow.training import setup
 
 Point = dict[str, Any]  # series, x, what, value
 
@@ -54,10 +54,10 @@ def dimensions(values: Sequence[int]) -> list[Point]:
     out, key = [], jax.random.key(0)
     for d in values:
         x = made_of(flow_config(d, 3, "maf"))
-        params = experiment.init_params(x)[0]
+        params = setup.init_params(x)[0]
         assert x.model.log_prob is not None
         score, draw = jax.jit(x.model.log_prob), jax.jit(x.model.sample, static_argnums=2)
-        batch = experiment.first_batch(x)
+        batch = setup.first_batch(x)
         found = {
             "training step, batch 256 [ms]": trained(x).ms,
             "log_prob, batch 256 [ms]": measure(lambda run=score, p=params, b=batch: run(p, key, b).block_until_ready(), 1.0),
@@ -80,11 +80,11 @@ def depth(values: Sequence[int]) -> list[Point]:
 def draws(values: Sequence[int]) -> list[Point]:
     """IWAE-k of the digits' VAE on 300 images: seconds, and the temporary memory of one batch's program, against k."""
     x = made_of(common.load("configs/digits_vae.py", {"eval.batch": 100}))
-    params, split = experiment.init_params(x)[0], x.source.split("test")
+    params, split = setup.init_params(x)[0], x.source.split("test")
     out = []
     for k in values:
         example = likelihood.importance(x.model, k, 50)
-        run = make_pass(example, split, jax.random.key(0), batch=100, draws=k)
+        run = map_split(example, split, jax.random.key(0), batch=100, draws=k)
         ms = measure(lambda run=run: [np.asarray(part["log_prob"]) for part in run(params)], 1.0)
         one = {"x": jnp.asarray(split.x[:100, None])}
         keys = jax.random.split(jax.random.key(0), 100)

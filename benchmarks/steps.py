@@ -13,9 +13,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.peers.process import measure
 from vaeflow import data
-from vaeflow.training import loop as fit
-from vaeflow.training import setup as experiment
-from vaeflow.training import step as train
+from vaeflow.training import loop, setup, step
 from vaeflow.training.flops import flops
 
 STEPS = 8  # of one dispatch
@@ -29,26 +27,26 @@ class Took(NamedTuple):
     gflop: float
 
 
-def made_of(c: ConfigDict, examples: int = 4096) -> experiment.Experiment:
+def made_of(c: ConfigDict, examples: int = 4096) -> setup.Experiment:
     """The experiment; on noise where its data may not be at hand."""
     c.train.max_dispatch = STEPS  # a chunk has no more room than is timed: else its copy to the device is
     if c.data.kind in ("digits", "density"):
-        return experiment.make(c)
+        return setup.make_experiment(c)
     rng, shape, levels = np.random.default_rng(0), (max(examples, c.data.batch), *c.model.event), c.model.levels
     levels = 256 if c.data.binarize == "dynamic" else levels
     x: Any = rng.integers(0, levels, shape, dtype=np.uint8) if levels else rng.normal(size=shape).astype(np.float32)
     split = data.Split(x)
-    return experiment.make(c, None, data.Source(split, split, split, levels))
+    return setup.make_experiment(c, None, data.Source(split, split, split, levels))
 
 
-def trained(x: experiment.Experiment, seconds: float = 1.0) -> Took:
+def trained(x: setup.Experiment, seconds: float = 1.0) -> Took:
     """What a training step takes: the median of whole dispatches."""
-    params, frozen, _ = experiment.init_params(x)
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen, x.devices.homes)
-    batch, key = experiment.first_batch(x), jax.random.key(0)
+    params, frozen, _ = setup.init_params(x)
+    state, fixed = step.init_state(params, x.tx, x.optim.ema, frozen, x.devices.homes)
+    batch, key = setup.first_batch(x), jax.random.key(0)
     gflop = 3e-9 * flops(lambda p, b: x.model.loss(p, key, b, 0)[0], params, batch)
     with tempfile.TemporaryDirectory() as folder:
-        feed, shared, dispatch = fit._Loop(x, Path(folder)).program(fixed)
+        feed, shared, dispatch = loop._Loop(x, Path(folder)).program(fixed)
         held = [x.devices.place(state)]
         shared = shared._replace(count=x.devices.replicate(np.int32(STEPS)))
 

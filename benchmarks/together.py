@@ -28,9 +28,7 @@ import sys
 from pathlib import Path
 from benchmarks import common
 from vaeflow.evaluation import evaluate
-from vaeflow.training import setup as experiment
-from vaeflow.training import loop as fit
-from vaeflow.training import many_seeds as together
+from vaeflow.training import loop, many_seeds, setup
 from vaeflow.runs import workdir
 
 config, steps, folder, seeds, how = sys.argv[1], sys.argv[2], Path(sys.argv[3]), [int(s) for s in sys.argv[4].split(",")], sys.argv[5]
@@ -39,12 +37,12 @@ for seed in seeds:
     c = common.load(config, {"seed": seed, "train.steps": steps, "devices.mapping": "jit"})
     directory = folder / str(seed)
     workdir.prepare(directory, c)
-    cells.append(together.Cell(experiment.make(c, directory, cells[0].x.source if cells else None), directory))
+    cells.append(many_seeds.Member(setup.make_experiment(c, directory, cells[0].x.source if cells else None), directory))
 if how == "together":
-    assert not any(end.failed for end in together.fit_together(cells, evaluate.validator))
+    assert not any(end.failed for end in many_seeds.fit_together(cells, evaluate.validator))
 else:
     for cell in cells:
-        fit.fit(*cell, evaluate.validator)
+        loop.fit(*cell, evaluate.validator)
 """
 
 

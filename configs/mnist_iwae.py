@@ -16,7 +16,7 @@ Expected at the cpu budget (seed 0; NLL, and how many of 50 units have a varianc
 vae_1_1 104.56, 38, 17; vae_1_5 100.96, 16, 16; vae_1_50 99.91, 18, 16; iwae_1_5 100.80, 44, 20; iwae_1_50 99.39, 49, 24; vae_2_1 118.72,
 its upper layer not used yet. 1 to 20 minutes of training on 2 shared CPU cores. IWAE's units rise with the draws, the VAE's do not.
 
-Objective swap (the paper's Table 2): a run of vae_1_1 goes on as vae_then_iwae, one of iwae_1_50 as iwae_then_vae, 9 passes (paper: 2,187)
+Objective swap (its Table 2): a run of vae_1_1 continues as vae_then_iwae, one of iwae_1_50 as iwae_then_vae, 9 epochs (paper: 2,187)
 at 1e-4:
 
     python -m experiments.train --config=configs/mnist_iwae.py:vae_then_iwae --config.data.dir=DATA_DIR --config.init_from=runs/vae_1_1

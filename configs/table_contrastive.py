@@ -2,7 +2,7 @@
 
     python -m experiments.table --config=configs/table_contrastive.py
 
-Rows are those of configs/gaussians_ncp.py; ncp goes on from the VAE of the same seed. The paper prints -0.954 (contrastive prior) and
+Rows are those of configs/gaussians_ncp.py; ncp starts from the VAE of the same seed. The paper prints -0.954 (contrastive prior) and
 -2.753 (VAE) and calls them NLL; the larger one is the better one there, so they seem to be log-likelihoods. The positions and the width
 of its Gaussians are not known to us, so they do not stand beside ours; what a prior wins, the pair's difference, is 1.799 there.
 Expected of budget cpu (three seeds): vae 4.42, ncp 1.52, so that the prior wins 2.90 nats.

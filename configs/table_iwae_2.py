@@ -1,4 +1,4 @@
-"""The IWAE paper's Table 2: a trained VAE goes on with the IWAE objective, a trained IWAE with the VAE's (MNIST, one stochastic layer).
+"""The IWAE paper's Table 2: a trained VAE continues with the IWAE objective, a trained IWAE with the VAE's (MNIST, one stochastic layer).
 
     python -m experiments.table --config=configs/table_iwae_1.py --config.data.dir=DATA_DIR --rows=vae_1_1,iwae_1_50     # if not there yet
     python -m experiments.table --config=configs/table_iwae_2.py --config.data.dir=DATA_DIR

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
-from vaeflow.commands import train as launch
+from vaeflow.commands import train
 from vaeflow.errors import UserError
 
 EXAMPLES = """\
@@ -24,15 +24,15 @@ def main(argv: list[str]) -> None:
     flags, overrides = parse_config(p, argv, "--")
     compilation_cache()  # before jax is imported
     if flags.workdir is not None:
-        launch.introduce("diagnosing", flags.workdir, overrides=overrides)
-    from vaeflow.evaluation import checks as diagnose
+        train.introduce("diagnosing", flags.workdir, overrides=overrides)
+    from vaeflow.evaluation import checks
 
     if flags.list:
-        print(diagnose.listing())
+        print(checks.listing())
         return
     if flags.workdir is None or not flags.checks:
-        raise UserError(f"--workdir and --checks are needed; known checks: {', '.join(diagnose.CHECKS)}")
-    diagnose.diagnose(flags.workdir, flags.checks.split(","), flags.examples, flags.split, overrides)
+        raise UserError(f"--workdir and --checks are needed; known checks: {', '.join(checks.CHECKS)}")
+    checks.diagnose(flags.workdir, flags.checks.split(","), flags.examples, flags.split, overrides)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
-from vaeflow.commands import train as launch
+from vaeflow.commands import train
 
 EXAMPLES = """\
   python -m experiments.encode --workdir=runs/digits_vae
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--output", type=path, help="an npz file; default: encoded_SPLIT.npz in the workdir")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
-    launch.introduce("encoding with", flags.workdir, overrides=overrides)
+    train.introduce("encoding with", flags.workdir, overrides=overrides)
     from vaeflow.commands import outputs
 
     outputs.encode(flags.workdir, flags.split, flags.output, overrides)

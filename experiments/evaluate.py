@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
-from vaeflow.commands import train as launch
+from vaeflow.commands import train
 
 EXAMPLES = """\
   python -m experiments.evaluate --workdir=runs/digits_vae
@@ -19,8 +19,8 @@ def main(argv: list[str]) -> None:
     p.add_argument("--split", default="", choices=("train", "val", "test"), help="default: test, where the run has one")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
-    launch.introduce("evaluating", flags.workdir, overrides=overrides)
-    launch.evaluate_run(flags.workdir, split=flags.split, overrides=overrides)
+    train.introduce("evaluating", flags.workdir, overrides=overrides)
+    train.evaluate_run(flags.workdir, split=flags.split, overrides=overrides)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import argparse
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
-from vaeflow.commands import train as launch
+from vaeflow.commands import train
 
 EXAMPLES = """\
   python -m experiments.explore --workdir=runs/digits_vae
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
     runs = [*([flags.workdir] if flags.workdir else []), *flags.workdirs]
-    launch.introduce("exploring", *runs, overrides=overrides)
+    train.introduce("exploring", *runs, overrides=overrides)
     from vaeflow.commands import explore
 
     options = dict(examples=flags.examples, split=flags.split, seed=flags.seed, label=flags.label, output=flags.output)

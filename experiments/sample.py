@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
 from experiments.main import compilation_cache, run
-from vaeflow.commands import train as launch
+from vaeflow.commands import train
 
 EXAMPLES = """\
   python -m experiments.sample --workdir=runs/digits_vae
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--label", type=int, default=-1, help="conditional models: the class to draw (default: all in turn)")
     flags, overrides = parse_config(p, argv)
     compilation_cache()  # before jax is imported
-    launch.introduce("sampling from", flags.workdir, overrides=overrides)
+    train.introduce("sampling from", flags.workdir, overrides=overrides)
     from vaeflow.commands import outputs
 
     outputs.draw_samples(flags.workdir, flags.seed, flags.label, overrides)

@@ -11,7 +11,7 @@ EXAMPLES = """\
   python -m experiments.table --config=configs/table_iwae_1.py --config.data.dir=~/tensorflow_datasets
   python -m experiments.table --config=configs/table_iwae_1.py:paper --rows=iwae_1_50 --seeds=1
   python -m experiments.table --config=configs/table_vae_guide.py --show
-The same command again goes on where the table was; several processes may run one. A cell's folder, deleted, is computed again."""
+The same command resumes the table; several processes may share one. Delete a cell's folder to compute it again."""
 
 
 def main(argv: list[str]) -> None:
@@ -27,20 +27,18 @@ def main(argv: list[str]) -> None:
     compilation_cache()
     print(" ".join(["table", flags.config, *(f"--config.{key}={text}" for key, text in overrides), f"--runs={flags.runs}"]), flush=True)
     from vaeflow.errors import RunFailed
-    from vaeflow.tables import report as tabulate
-    from vaeflow.tables import runner as cells
-    from vaeflow.tables import spec as table
+    from vaeflow.tables import report, runner, spec
 
-    plan = table.plan(flags.config, overrides)
+    plan = spec.plan(flags.config, overrides)
     if flags.together:
         plan = plan._replace(table=plan.table._replace(together=True))
     runs = Path(flags.runs).resolve()
 
     def write() -> tuple[str, list[Path]]:  # of the cells that are there by now: other processes train some
-        return tabulate.write(plan, table.cells(plan, runs, flags.seeds), flags.output)
+        return report.write(plan, spec.cells(plan, runs, flags.seeds), flags.output)
 
-    todo = table.chosen(plan, table.cells(plan, runs, flags.seeds), tuple(filter(None, flags.rows.split(","))), flags.seeds)
-    failed = [] if flags.show else cells.run(plan, todo, write)
+    todo = spec.chosen(plan, spec.cells(plan, runs, flags.seeds), tuple(filter(None, flags.rows.split(","))), flags.seeds)
+    failed = [] if flags.show else runner.run(plan, todo, write)
     text, files = write()
     print(f"{text}\n\n" + "\n".join(map(str, files)))
     if failed:

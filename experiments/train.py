@@ -1,4 +1,4 @@
-"""Train an experiment, or go on with it: the same command with the same workdir resumes, or shows what it reached."""
+"""Train an experiment. The same command with the same workdir resumes it, or shows the results of a finished run."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def main(argv: list[str]) -> None:
         override(config, key, text)
     compilation_cache()
     from vaeflow.commands import (
-        train as launch,  # it imports jax where there is something to train: a mistyped flag, a finished run answer at once
+        train,  # it imports jax where there is something to train: a mistyped flag, a finished run answer at once
     )
 
-    workdir = flags.workdir or launch.default_workdir(flags.config, config, file)
+    workdir = flags.workdir or train.default_workdir(flags.config, config, file)
     processes = (flags.coordinator, flags.processes, flags.process)
     joined = flags.distributed or processes != ("", 0, -1)
     if flags.process <= 0 and not flags.distributed:  # there each process finds its number when it joins
         print(" ".join(["train", flags.config, *(f"--config.{key}={text}" for key, text in overrides), f"--workdir={workdir}"]), flush=True)
-    launch.launch(config, workdir, flags.dry_run, processes if joined else None, flags.config)
+    train.launch(config, workdir, flags.dry_run, processes if joined else None, flags.config)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 #   sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 scripts/slurm.sh --config=... --workdir=runs/b
 #
 # The workdir is on the shared file system too. Before the time limit, and when it is preempted, the run saves, exits with 143 and is
-# queued again; the same command then goes on where it stopped. A cancelled job (scancel) saves too, and stays cancelled.
+# queued again; the same command then resumes it. A cancelled job (scancel) saves too, and stays cancelled.
 #
 #SBATCH --job-name=vaeflow
 #SBATCH --output=slurm-%j.out

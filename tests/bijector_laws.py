@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow.bijectors import BIJECTORS, Entry, Layer
+from vaeflow.bijectors import BIJECTORS, BijectorEntry, Layer
 from vaeflow.bijectors.core.layer import at_rank
 from vaeflow.build import build
 from vaeflow.model import Params, merge_params, split_params
@@ -29,7 +29,7 @@ class Case(NamedTuple):
     shape: tuple[int, ...]
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> BijectorEntry:
         return BIJECTORS[self.name]
 
     def layer(self, dtype: str = "float32") -> Layer:

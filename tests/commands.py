@@ -9,7 +9,7 @@ import io
 import pytest
 
 from tests.runs import ROOT
-from vaeflow.commands import train as launch
+from vaeflow.commands import train
 from vaeflow.errors import UserError
 
 # A coupling flow of two dimensions, without noise in its loss.
@@ -30,7 +30,7 @@ def call(command: str, *words: object) -> str:
 def train_only(*words: object) -> str:
     """`call("train", ...)` without the table and the figures at the end, which have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "conclude", lambda *_, **__: None)
+        patch.setattr(train, "conclude", lambda *_, **__: None)
         return call("train", *words)
 
 

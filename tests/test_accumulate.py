@@ -12,26 +12,23 @@ from vaeflow import config
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
 from vaeflow.runs import workdir
-from vaeflow.training import dry_run as dryrun
-from vaeflow.training import loop as fit
-from vaeflow.training import recorder as ledger
-from vaeflow.training import setup as experiment
-from vaeflow.training import step as train
+from vaeflow.training import dry_run, loop, recorder, setup
+from vaeflow.training.step import init_state, make_step
 
 
-def made(name: str = "configs/densities.py", /, **changes: Any) -> experiment.Experiment:
+def made(name: str = "configs/densities.py", /, **changes: Any) -> setup.Experiment:
     loaded = config.load(name)
     small = {"data.size": 640, "data.batch": 64, "parts.net.hidden": "16", "parts.steps.n": 1} if "densities" in name else {}
     for key, value in (small | changes).items():
         config.override(loaded, key, str(value))
-    return experiment.make(loaded)
+    return setup.make_experiment(loaded)
 
 
-def first_step(x: experiment.Experiment) -> dict[str, np.ndarray]:
-    params, frozen, _ = experiment.init_params(x)
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
-    step = jax.jit(train.make_step(x.model, x.tx, x.optim.ema, accumulate=x.train.accumulate))
-    return {name: np.asarray(value) for name, value in step(state, fixed, experiment.first_batch(x), jax.random.key(1))[1].items()}
+def first_step(x: setup.Experiment) -> dict[str, np.ndarray]:
+    params, frozen, _ = setup.init_params(x)
+    state, fixed = init_state(params, x.tx, x.optim.ema, frozen)
+    step = jax.jit(make_step(x.model, x.tx, x.optim.ema, accumulate=x.train.accumulate))
+    return {name: np.asarray(value) for name, value in step(state, fixed, setup.first_batch(x), jax.random.key(1))[1].items()}
 
 
 def test_parts_of_a_batch_have_the_gradient_of_the_whole():
@@ -44,10 +41,10 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole():
 def test_parts_have_noise_of_their_own():
     """Two halves with the same noise would give a batch of one example, twice, the loss of either."""
     x = made("configs/digits_vae.py", **{"data.batch": 2, "train.accumulate": 2, "parts.encoder.hidden": "8", "parts.decoder.hidden": "8"})
-    params = experiment.init_params(x)[0]
-    one = jax.tree.map(lambda a: a[np.array([0, 0])], experiment.first_batch(x))
-    state, fixed = train.init_state(params, x.tx, x.optim.ema)
-    step = jax.jit(train.make_step(x.model, x.tx, x.optim.ema, accumulate=2))
+    params = setup.init_params(x)[0]
+    one = jax.tree.map(lambda a: a[np.array([0, 0])], setup.first_batch(x))
+    state, fixed = init_state(params, x.tx, x.optim.ema)
+    step = jax.jit(make_step(x.model, x.tx, x.optim.ema, accumulate=2))
     both = step(state, fixed, one, jax.random.key(1))[1]["recon"]
     half = jax.tree.map(lambda a: a[:1], one)
     keys = jax.random.split(jax.random.key(1), 2)
@@ -58,8 +55,8 @@ def test_parts_have_noise_of_their_own():
 def test_eight_parts_take_less_memory():
     def temporary(n: int) -> float:
         x = made(**{"data.batch": 512, "parts.net.hidden": "64,64", "train.accumulate": n})
-        params, frozen, _ = experiment.init_params(x)
-        return dryrun.cost(x, params, frozen)["temporary_mb"]
+        params, frozen, _ = setup.init_params(x)
+        return dry_run.cost(x, params, frozen)["temporary_mb"]
 
     assert temporary(8) < 0.5 * temporary(1)
 
@@ -68,7 +65,7 @@ def test_eight_parts_take_less_memory():
     "name, changes, said",
     [
         ("configs/densities.py", {"train.accumulate": 3}, "train.accumulate=3 does not divide the 64 examples"),
-        ("configs/digits_flow.py:batch_norm", {"train.accumulate": 2}, "train.accumulate=2 is impossible with batch statistics"),
+        ("configs/digits_flow.py:batch_norm", {"train.accumulate": 2}, "train.accumulate=2 is invalid with batch statistics"),
         ("configs/densities.py", {"train.accumulate": 0}, "train.accumulate=0"),
     ],
 )
@@ -81,7 +78,7 @@ def test_what_cannot_be_is_one_line(name, changes, said):
 def test_a_profile_is_a_trace_of_a_few_steps(tmp_path):
     x = made(**{"train.steps": 24, "profile": True, "train.eval_every": 24, "train.checkpoint_every": 24, "train.max_dispatch": 2})
     workdir.prepare(tmp_path, x.config)
-    fit.fit(x, tmp_path, evaluate.validator)
+    loop.fit(x, tmp_path, evaluate.validator)
     traces = list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert len(traces) == 1 and traces[0].stat().st_size > 1000  # steps 10 to 20, whatever dispatches the clock makes of them
 
@@ -90,7 +87,7 @@ def test_every_evaluation_is_saved(tmp_path, monkeypatch):
     x = made(**{"train.steps": 12, "train.eval_every": 3, "train.checkpoint_every": 12, "optim.learning_rate": 1e-20})  # never better
     workdir.prepare(tmp_path, x.config)
     saved: list[int] = []
-    save = ledger.Ledger.save
-    monkeypatch.setattr(ledger.Ledger, "save", lambda self, step, state: (saved.append(step), save(self, step, state))[1])
-    fit.fit(x, tmp_path, evaluate.validator)
+    save = recorder.Recorder.save
+    monkeypatch.setattr(recorder.Recorder, "save", lambda self, step, state: (saved.append(step), save(self, step, state))[1])
+    loop.fit(x, tmp_path, evaluate.validator)
     assert saved == [3, 6, 9, 12]

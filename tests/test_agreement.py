@@ -16,8 +16,7 @@ from tests.runs import finish, start_together
 from vaeflow import config
 from vaeflow.data.source import Source, Split
 from vaeflow.errors import RunFailed, UserError
-from vaeflow.training import agreement
-from vaeflow.training import devices as parallel
+from vaeflow.training import agreement, devices
 
 FLOW = ("--config=configs/own_table.py:npz", "--config.train.steps=40", "--config.data.batch=16")
 
@@ -93,9 +92,9 @@ def together(monkeypatch) -> Callable[..., list[BaseException | None]]:
             news.wait_for(lambda: key in posted, min(seconds, 0.02))
             return posted.get(key)
 
-    monkeypatch.setattr(parallel, "member", lambda: (who.process, 2))
-    monkeypatch.setattr(parallel, "post", post)
-    monkeypatch.setattr(parallel, "read", read)
+    monkeypatch.setattr(devices, "member", lambda: (who.process, 2))
+    monkeypatch.setattr(devices, "post", post)
+    monkeypatch.setattr(devices, "read", read)
     monkeypatch.setattr(agreement, "_exit_alone", lambda: None)
 
     def run(*calls: Callable[[], Any]) -> list[BaseException | None]:

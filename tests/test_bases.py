@@ -81,8 +81,8 @@ def test_a_mixture_of_one_and_a_gaussian_of_no_context_are_the_normal():
     "part, message",
     [
         (dict(kind="uniform", low=1.0, high=1.0), "low=1 and high=1 are no box"),
-        (dict(kind="student_t", df=0.5, learned=True), "df=0.5 is impossible with learned=True"),
-        (dict(kind="student_t", df=0.0, learned=False), "parts.b.df=0.0 is impossible"),
+        (dict(kind="student_t", df=0.5, learned=True), "df=0.5 is invalid with learned=True"),
+        (dict(kind="student_t", df=0.0, learned=False), "parts.b.df=0.0 is invalid"),
         (dict(kind="affine_coupling"), "is a layer, where a base is needed"),
     ],
 )

@@ -146,7 +146,7 @@ def test_a_spline_starts_as_the_identity_and_refuses_impossible_bins():
         y, log_slope = quick_jit(function)(jnp.zeros((spline.size, 1)), x)
         np.testing.assert_allclose(y, x, atol=1e-6)
         np.testing.assert_allclose(log_slope, 0, atol=1e-5)
-    with pytest.raises(UserError, match=r"min_height=0.3 is impossible with bins=5; it must be < 0.2"):
+    with pytest.raises(UserError, match=r"min_height=0.3 is invalid with bins=5; it must be < 0.2"):
         rational_quadratic(**{**SPLINE, "min_height": 0.3})
 
 

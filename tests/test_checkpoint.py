@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from vaeflow.errors import RunFailed, UserError
-from vaeflow.runs import checksums as manifest
+from vaeflow.runs import checksums
 from vaeflow.runs.checkpoint_reader import all_steps, committed_steps
 from vaeflow.runs.checkpoint_writer import Checkpoints, load_newest, restore_fixed, save_fixed
 from vaeflow.training.warm_start import load_params
@@ -92,7 +92,7 @@ def test_poll_says_saved_after_the_commit_only(tmp_path: Path):
     end = time.monotonic() + 20
     while (step := checkpoints.poll()) is None and time.monotonic() < end:
         time.sleep(0.005)
-    assert step == 1 and manifest.fault(tmp_path / "last" / "1") == ""
+    assert step == 1 and checksums.fault(tmp_path / "last" / "1") == ""
     assert checkpoints.poll() is None
     checkpoints.close()
 
@@ -128,19 +128,19 @@ def _remove(path: Path) -> str:
 
 
 def _flip_progress(path: Path) -> str:
-    file = path / manifest.NAME
+    file = path / checksums.NAME
     file.write_text(file.read_text().replace('"position": 210', '"position": 211'))
-    return f"{manifest.NAME} does not have its own SHA-256"
+    return f"{checksums.NAME} does not have its own SHA-256"
 
 
 def _break_list(path: Path) -> str:
-    os.truncate(path / manifest.NAME, 50)
-    return f"{manifest.NAME} is unreadable"
+    os.truncate(path / checksums.NAME, 50)
+    return f"{checksums.NAME} is unreadable"
 
 
 def _remove_list(path: Path) -> str:
-    (path / manifest.NAME).unlink()
-    return f"was not committed ({manifest.NAME} is missing)"
+    (path / checksums.NAME).unlink()
+    return f"was not committed ({checksums.NAME} is missing)"
 
 
 @pytest.mark.parametrize("damage", [_truncate, _flip, _remove, _flip_progress, _break_list, _remove_list])
@@ -188,7 +188,7 @@ def test_delete_after(last: Path):
 
 def test_a_full_disk_while_the_list_is_written(tmp_path: Path, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "last")
-    monkeypatch.setattr(manifest, "write", lambda *_: (_ for _ in ()).throw(OSError(28, os.strerror(28))))
+    monkeypatch.setattr(checksums, "write", lambda *_: (_ for _ in ()).throw(OSError(28, os.strerror(28))))
     checkpoints.save(1, state_at(1), {})
     with pytest.raises(RunFailed, match=r"step 1 in .*: No space left on device; there is none before it"):
         checkpoints.wait()
@@ -222,5 +222,5 @@ def test_fixed_leaves_and_the_parameters_of_a_run(tmp_path: Path):
 
 
 def test_the_list_is_json_with_sizes_and_hashes(last: Path):
-    content = json.loads((last / "10" / manifest.NAME).read_text())
+    content = json.loads((last / "10" / checksums.NAME).read_text())
     assert content["progress"] == {"position": 70} and all(len(digest) == 64 for _, digest in content["files"].values())

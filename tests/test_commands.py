@@ -18,8 +18,8 @@ import vaeflow
 from tests.commands import FLOW, call, refusal
 from tests.data_toys import images, save_png
 from tests.runs import ROOT, SMALL, environment
-from vaeflow import config as configs
-from vaeflow.commands import train as launch
+from vaeflow.commands import train
+from vaeflow.config import module
 from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.metrics import read_metrics
 
@@ -109,7 +109,7 @@ def test_list_shows_every_config_and_row():
     lines = call("train", "--list").splitlines()
     for path in (ROOT / "configs").glob("*.py"):
         if path.stem not in ("__init__", "base", "vaes"):
-            for row, line in configs.module(path).ROWS.items():
+            for row, line in module(path).ROWS.items():
                 name = f"configs/{path.name}{':' if row else ''}{row}"
                 assert any(shown.startswith(f"{name} ") and shown.endswith(line) for shown in lines), name
 
@@ -118,8 +118,8 @@ def test_list_shows_every_config_and_row():
 def test_help_shows_three_commands_that_run(command, monkeypatch):
     """They parse, their configs and overrides exist, and each ends in one call of the library."""
     ran = []
-    monkeypatch.setattr(launch, "introduce", lambda *_, **__: None)
-    for module, function, result in (
+    monkeypatch.setattr(train, "introduce", lambda *_, **__: None)
+    for file, function, result in (
         *(
             ("commands.train", "launch", None),
             ("commands.train", "evaluate_run", None),
@@ -129,7 +129,7 @@ def test_help_shows_three_commands_that_run(command, monkeypatch):
         *(("commands.compare", "compare", None), ("commands.explore", "explore", None), ("evaluation.checks", "diagnose", None)),
         *(("data.prepared", "prepare", (Path("data"), True)), ("data.gas", "convert", Path("data"))),
     ):
-        found = importlib.import_module(f"vaeflow.{module}")
+        found = importlib.import_module(f"vaeflow.{file}")
         monkeypatch.setattr(found, function, lambda *_, result=result, **__: (ran.append(1), result)[1])
     with pytest.raises(SystemExit, match="0"):
         call(command, "--help")

@@ -14,8 +14,8 @@ from tests.bijector_laws import quick_jit
 from vaeflow import data
 from vaeflow.config import load, plain, rows
 from vaeflow.data.source import Source, Split
-from vaeflow.training import setup as experiment
-from vaeflow.training import step as train
+from vaeflow.training import setup
+from vaeflow.training.step import all_finite, init_state, make_step
 
 ALL = [name for name, _ in rows()]
 
@@ -54,11 +54,11 @@ def fake(config) -> Source:
     return Source(split, split, split, levels)
 
 
-def built(name: str, monkeypatch) -> experiment.Experiment:
+def built(name: str, monkeypatch) -> setup.Experiment:
     config = shrunk(name)
     if config.data.kind not in ("digits", "density"):
         monkeypatch.setattr(data, "load", lambda *_: fake(config))
-    return experiment.make(config)
+    return setup.make_experiment(config)
 
 
 def full(name: str, long: bool):
@@ -112,21 +112,21 @@ def test_no_batch_of_a_tabular_row_is_larger_than_its_training_split():
 @pytest.mark.parametrize("name", [full(name, bool(SAME.search(name))) for name in DISTINCT if name not in STEPPING])
 def test_every_row_builds(name, monkeypatch):
     x = built(name, monkeypatch)  # make() evaluates the shapes of init
-    params = jax.eval_shape(x.model.init, jax.random.key(0), experiment.first_batch(x))
-    loss, metrics = jax.eval_shape(x.model.loss, params, jax.random.key(0), experiment.first_batch(x), 0)
+    params = jax.eval_shape(x.model.init, jax.random.key(0), setup.first_batch(x))
+    loss, metrics = jax.eval_shape(x.model.loss, params, jax.random.key(0), setup.first_batch(x), 0)
     assert loss.shape == () and "loss" in metrics
 
 
 @pytest.mark.parametrize("name", [full(name, bool(LONG.search(name))) for name in STEPS])
 def test_one_row_of_each_structure_takes_a_step(name, monkeypatch):
     x = built(name, monkeypatch)
-    params, frozen, _ = experiment.init_params(x)
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
+    params, frozen, _ = setup.init_params(x)
+    state, fixed = init_state(params, x.tx, x.optim.ema, frozen)
     before = jax.tree.map(np.asarray, state.trained)
-    step = quick_jit(train.make_step(x.model, x.tx, x.optim.ema))
+    step = quick_jit(make_step(x.model, x.tx, x.optim.ema))
     for _ in range(2):  # the networks below a head of zeros have no gradient in the first step
-        state, metrics = step(state, fixed, experiment.first_batch(x), jax.random.key(0))
+        state, metrics = step(state, fixed, setup.first_batch(x), jax.random.key(0))
         assert all(np.isfinite(value) for value in metrics.values())
-    assert bool(train.all_finite(state))
+    assert bool(all_finite(state))
     for path, leaf in jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda a, b: np.asarray(a) != b, state.trained, before)):
         assert leaf.any(), f"{jax.tree_util.keystr(path)} was not trained"

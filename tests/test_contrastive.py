@@ -20,7 +20,7 @@ from vaeflow.models import MODELS, build_model
 from vaeflow.models.contrastive import contrastive
 from vaeflow.models.parts.reweight import langevin, resample
 from vaeflow.nets import Net
-from vaeflow.run import load as load_run
+from vaeflow.run import load_run
 from vaeflow.training.flops import flops
 from vaeflow.training.warm_start import load_params
 

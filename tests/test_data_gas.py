@@ -17,8 +17,7 @@ import pytest
 
 from tests.commands import call, refusal, train_only
 from tests.data_toys import gas, load
-from vaeflow.data.gas import convert
-from vaeflow.data.gas import read as read_converted
+from vaeflow.data.gas import convert, read_converted
 from vaeflow.errors import UserError
 
 # A DataFrame [20, 11] of Time, Meth, Eth, R0 .. R7 as pandas 0.20 in Python 2.7 pickled it.

@@ -57,17 +57,15 @@ import sys, tempfile
 from pathlib import Path
 import jax, numpy as np
 from vaeflow import config
-from vaeflow.training import setup as experiment
-from vaeflow.training import loop as fit
-from vaeflow.training import warm_start as stages
-from vaeflow.training import step as train
+from vaeflow.training import loop, setup, warm_start
+from vaeflow.training.step import init_state
 
 c = config.load("configs/densities.py")
 for key, text in zip(sys.argv[1::2], sys.argv[2::2]):
     config.override(c, key, text)
-x = experiment.make(c)
-params, frozen, _ = experiment.init_params(x)
-state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen, x.devices.homes)
+x = setup.make_experiment(c)
+params, frozen, _ = setup.init_params(x)
+state, fixed = init_state(params, x.tx, x.optim.ema, frozen, x.devices.homes)
 whole = sum(a.nbytes for a in jax.tree.leaves(state))
 first = jax.devices()[0]
 
@@ -76,11 +74,11 @@ def share(tree):  # what the first device holds
 
 at_init = share(params) + share(state)
 given = jax.tree.map(np.asarray, params)
-stages.given = lambda *_: (given, frozenset(), [])
-again = experiment.init_params(x)[0]  # parameters of another run are divided too
+warm_start.given = lambda *_: (given, frozenset(), [])
+again = setup.init_params(x)[0]  # parameters of another run are divided too
 assert all(a.sharding == b.sharding for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(params), strict=True))
 with tempfile.TemporaryDirectory() as folder:
-    feed, shared, dispatch = fit._Loop(x, Path(folder)).program(fixed)
+    feed, shared, dispatch = loop._Loop(x, Path(folder)).program(fixed)
     state = x.devices.place(state)
     where = [a.sharding for a in jax.tree.leaves(state)]
     for step in range(0, 4, 2):
@@ -110,7 +108,7 @@ def test_fsdp_accumulates_and_goes_on(tmp_path):
         assert code == 0, err
     (tmp_path / "halted" / "checkpoints" / "last" / "40").rename(tmp_path / "40")
     code, out, err = run(*words, f"--workdir={tmp_path / 'halted'}", devices=4, module=TRAIN_ONLY)
-    assert code == 0 and "going on from step 20 of 40" in out, err
+    assert code == 0 and "resuming from step 20 of 40" in out, err
     assert_close(tmp_path / "whole", tmp_path / "halted", rtol=1e-6, atol=1e-7)
 
 
@@ -130,7 +128,7 @@ def test_eight_devices_go_on_as_one_and_back(one, tmp_path):
         (workdir / "checkpoints" / "last" / "40").rename(tmp_path / f"{name}-40")
         code, out, err = run(*FLOW, f"--workdir={workdir}", devices=second, module=TRAIN_ONLY)
         assert code == 0, err
-        assert "going on from step 20 of 40" in out
+        assert "resuming from step 20 of 40" in out
         assert_close(one, workdir)
 
 
@@ -149,7 +147,7 @@ def test_two_processes_train_save_and_restore(one, tmp_path):
     (workdir / "checkpoints" / "last" / "40").rename(tmp_path / "40")
     results = [finish(process) for process in two(workdir, module="experiments.train")]
     assert all(code == 0 for code, _, _ in results), results
-    assert "going on from step 20 of 40" in results[0][1]
+    assert "resuming from step 20 of 40" in results[0][1]
     # Only the first process speaks: nothing that it says is said twice. (Gloo's threads write to both, at times into each other's lines.)
     said = {line for line in results[0][1].splitlines() if line and "peer ranks" not in line and "Gloo" not in line}
     assert len(said) > 5 and not said & set(results[1][1].splitlines())

@@ -24,7 +24,7 @@ from vaeflow.model import Latent, Model
 from vaeflow.models import MODELS, build_model
 
 WIDTH = 1.4
-FEW = ais.Settings(chains=8, steps=30, leapfrog=4, pilot=2, k=0)
+FEW = ais.AISSettings(chains=8, steps=30, leapfrog=4, pilot=2, k=0)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_elbo_iwae_ais_and_hmc_agree_with_the_marginal_likelihood():
     r = toy()
     truth = toys.linear_gaussian_log_p(r.split.x)
     kl = 2 * (0.5 * (WIDTH**2 - 1) - np.log(WIDTH))  # KL(q || p(z|x)): q is WIDTH times as wide in two dimensions
-    weights, chains = iwae.weights(r, 500), hmc.estimates(r, hmc.Settings(chains=8, warmup=50, samples=80, leapfrog=4, k=0))
+    weights, chains = iwae.weights(r, 500), hmc.estimates(r, hmc.HMCSettings(chains=8, warmup=50, samples=80, leapfrog=4, k=0))
     errors = {
         "ELBO + KL(q||p(z|x))": weights["elbo"] + kl - truth,
         "IWAE-500": weights["log_prob"] - truth,

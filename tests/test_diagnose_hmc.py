@@ -14,7 +14,7 @@ from vaeflow.errors import UserError
 from vaeflow.evaluation.checks import hmc
 from vaeflow.evaluation.checks.chains import log_mean, move
 
-FEW = hmc.Settings(chains=8, warmup=50, samples=80, leapfrog=4, k=0)
+FEW = hmc.HMCSettings(chains=8, warmup=50, samples=80, leapfrog=4, k=0)
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +45,11 @@ def test_the_fitted_density_is_the_gaussian_of_the_samples(density, inside):
 
 def test_large_latents_are_refused_in_one_line():
     r = run(toys.linear_gaussian(), toys.split(4))
-    hmc.needs(r, hmc.Settings(limit=2))
+    hmc.needs(r, hmc.HMCSettings(limit=2))
     with pytest.raises(UserError, match=r"has 2 dimensions.*hmc\.limit=1") as error:
-        hmc.needs(r, hmc.Settings(limit=1))
+        hmc.needs(r, hmc.HMCSettings(limit=1))
     with pytest.raises(UserError, match="leave 2 points to fit a density of 2 dimensions"):
-        hmc.needs(r, hmc.Settings(samples=2, chains=2))
+        hmc.needs(r, hmc.HMCSettings(samples=2, chains=2))
     assert "\n" not in str(error.value)
 
 

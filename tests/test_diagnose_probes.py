@@ -31,7 +31,7 @@ def clusters(n: int, direction: np.ndarray, seed: int) -> Split:
 
 @pytest.mark.parametrize("direction, right", [(SEEN, True), (HIDDEN, False)])
 def test_probes_find_the_classes_that_the_encoder_keeps(direction, right):
-    n, settings = 150, probes.Settings()
+    n, settings = 150, probes.ProbesSettings()
     toy = run(toys.linear_gaussian(), clusters(n, direction, 0), clusters(300, direction, 1))
     probes.needs(toy, settings)
     found = probes.check(toy, settings)
@@ -46,7 +46,7 @@ def test_probes_find_the_classes_that_the_encoder_keeps(direction, right):
 
 def test_probes_need_labels_a_latent_and_other_examples():
     few = clusters(9, SEEN, 0)
-    model, settings = toys.linear_gaussian(), probes.Settings(neighbours=5)
+    model, settings = toys.linear_gaussian(), probes.ProbesSettings(neighbours=5)
     for toy, message in (
         (run(model, few._replace(label=None)), "has no labels"),
         (run(toys.gaussian_flow(), few), "has no latent"),
@@ -58,7 +58,7 @@ def test_probes_need_labels_a_latent_and_other_examples():
     with pytest.raises(UserError, match=r"codes .int32., which have no mean"):
         probes.needs(run(toys.model(None, "none", codes), few), settings)
     with pytest.raises(UserError, match=r"probes\.neighbours=10 is more than"):
-        probes.needs(run(model, few), probes.Settings())
+        probes.needs(run(model, few), probes.ProbesSettings())
     missing = few._replace(label=np.array([-1, 0, 1] * 3, np.int32))
     assert probes.labelled(missing).x.shape == (6, 3)
 
@@ -79,20 +79,20 @@ def test_the_standard_error_of_auroc_is_its_spread():
 
 def test_scores_of_a_density_and_of_a_vae(tmp_path):
     flow = run(toys.gaussian_flow(1.0), toys.split(200, (2,)))
-    found = anomaly.check(flow, anomaly.Settings("noise"))
+    found = anomaly.check(flow, anomaly.AnomalySettings("noise"))
     assert set(found) == {"auroc_nll", "nll", "nll_other"} and "exact" in found["auroc_nll"].what
     value, se = number(found["auroc_nll"])
     assert value > 0.5 + 4 * se and found["nll_other"].value > found["nll"].value
     np.savez(tmp_path / "same.npz", x=np.random.default_rng(1).normal(size=(300, 2)))
-    value, se = number(anomaly.check(flow, anomaly.Settings(str(tmp_path / "same.npz")))["auroc_nll"])
+    value, se = number(anomaly.check(flow, anomaly.AnomalySettings(str(tmp_path / "same.npz")))["auroc_nll"])
     assert abs(value - 0.5) < 4 * se
     vae = run(toys.linear_gaussian(), Split((toys.split(100).x[:, :1] @ toys.W[:, :1].T).astype(np.float32)))
     np.savez(tmp_path / "off.npz", 5 * np.repeat([[1], [-1]], 25, axis=0) * HIDDEN)
-    off = anomaly.check(vae, anomaly.Settings(str(tmp_path / "off.npz"), k=10))
+    off = anomaly.check(vae, anomaly.AnomalySettings(str(tmp_path / "off.npz"), k=10))
     assert off["auroc_recon_mse"].value > 0.95 and off["auroc_nll"].value > 0.95 and off["auroc_neg_elbo"].value > 0.95
     assert "50 examples" in off["auroc_nll"].what and "IWAE-10" in off["auroc_nll"].what
     with pytest.raises(UserError, match="neither a density nor reconstructions"):
-        anomaly.needs(run(toys.model(None, "none"), toys.split(5)), anomaly.Settings())
+        anomaly.needs(run(toys.model(None, "none"), toys.split(5)), anomaly.AnomalySettings())
 
 
 def test_made_sets_keep_the_shape_and_the_grey_values():

@@ -70,7 +70,7 @@ def toy(tmp_path, samples, **changes):
 
 
 def test_samples_of_the_data_are_at_the_floor_and_others_are_not(tmp_path):
-    settings = quality.Settings(features=8, classifier_steps=60)
+    settings = quality.QualitySettings(features=8, classifier_steps=60)
     good, bad = pictures(60, 2).x, pictures(60, 2).x[::2].repeat(2, axis=0)  # one class of two
     found = {name: quality.check(toy(tmp_path, x), settings) for name, x in (("good", good), ("bad", bad))}
     for name in ("mmd2", "frechet"):
@@ -110,11 +110,11 @@ def test_vectors_have_a_classifier_too(tmp_path, rng):
 
 
 def test_what_cannot_be_compared_says_so(tmp_path):
-    settings, plain = quality.Settings(features=8), toy(tmp_path, pictures(60, 2).x)
+    settings, plain = quality.QualitySettings(features=8), toy(tmp_path, pictures(60, 2).x)
     with pytest.raises(UserError, match="--split: val or test"):
         quality.needs(plain._replace(name="train"), settings)
     with pytest.raises(UserError, match="60 examples are too few for a covariance of 64 features; raise --examples"):
-        quality.needs(plain, quality.Settings())
+        quality.needs(plain, quality.QualitySettings())
     source = plain.source.map(lambda _, split: split._replace(label=None))
     found = quality.check(plain._replace(source=source), settings)
     assert found["frechet"].value == "left out" and "no labels" in found["frechet"].what and number(found["mmd2"])[1] > 0

@@ -173,7 +173,7 @@ def test_the_relaxed_models_temperature_falls_and_low_temperatures_of_sampling_c
     "values, message",
     [
         (dict(estimator="reinforced"), "model.estimator='reinforced' is unknown .did you mean 'reinforce'"),
-        (dict(categories=1), "model.categories=1 is impossible; it must be >= 2"),
+        (dict(categories=1), "model.categories=1 is invalid; it must be >= 2"),
         (dict(baseline="net"), "model.baseline and model.estimator='reinforce' do not fit"),
         (dict(estimator="reinforce_baseline"), "model.baseline and model.estimator='reinforce_baseline' do not fit"),
         (dict(wake_q=True), "model.wake_q=True, model.sleep_q=False and model.estimator='reinforce' do not fit"),
@@ -188,7 +188,7 @@ def test_the_relaxed_models_temperature_falls_and_low_temperatures_of_sampling_c
         (dict(estimator="vimco", samples=2, beta=0.5), "model.beta=0.5, model.beta_schedule='constant': model.estimator='vimco' needs 1"),
         (dict(beta_schedule="linear"), "needs model.beta_steps >= 1"),
         (dict(levels=17), "needs binary data"),
-        (dict(temperature=0.0), "sample.temperature=0.0 is impossible"),
+        (dict(temperature=0.0), "sample.temperature=0.0 is invalid"),
     ],
 )
 def test_wrong_configs_are_one_line(values, message):

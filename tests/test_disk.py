@@ -43,12 +43,12 @@ def test_full_while_training(tmp_path):
     kept = int(state(workdir)["['step']"])
     path = workdir / "metrics.jsonl"
     assert (
-        said == f"error: could not write {path}: File too large; the checkpoints are intact, and the same command goes on from the newest\n"
+        said == f"error: could not write {path}: File too large; the checkpoints are intact, and the same command resumes from the newest\n"
     )
     assert path.stat().st_size == 80_000 and 0 < kept < len(read_metrics(workdir)) < STEPS
     code, out, err = run(*words(workdir), module=TRAIN_ONLY)  # there is room again
     assert code == 0, err
-    assert f"going on from step {kept}" in out and err == ""
+    assert f"resuming from step {kept}" in out and err == ""
     assert [row["step"] for row in read_metrics(workdir) if row["split"] == "train"] == list(range(1, STEPS + 1))
 
 

@@ -221,7 +221,7 @@ def test_a_mistake_in_a_config_file(tmp_path):
 @pytest.mark.parametrize(
     ("module", "words", "held"),
     [
-        ("train", [*SMALL, "--config.model.latent=0", "--workdir=no/where"], "error: model.latent=0 is impossible; it must be >= 1"),
+        ("train", [*SMALL, "--config.model.latent=0", "--workdir=no/where"], "error: model.latent=0 is invalid; it must be >= 1"),
         ("evaluate", ["--workdir=no/where"], "error: workdir=no/where does not exist"),
         ("prepare", ["--gas="], "error: argument --gas: it is empty; known: --help, --dataset, --data_dir, --gas"),
     ],

@@ -16,8 +16,7 @@ from tests import toys
 from tests.runs import ROOT, environment
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation import density_grid as grid
-from vaeflow.evaluation import elbo, evaluate
+from vaeflow.evaluation import density_grid, elbo, evaluate
 from vaeflow.evaluation.results import format_results
 from vaeflow.model import Latent
 
@@ -103,7 +102,7 @@ def test_the_grid_integrates_to_one(density):
             return toys.gaussian_flow().log_prob(params, key, batch) + noise
 
         model = toys.model(log_prob)
-    found = grid.density(model, {}, toys.split(2000, (2,)), KEY)
+    found = density_grid.density(model, {}, toys.split(2000, (2,)), KEY)
     assert found.integral == pytest.approx(1, abs=1e-3 if density == "exact" else 1e-2)
     assert found.log_p.shape == (len(found.ys), len(found.xs))
 
@@ -116,12 +115,12 @@ def test_the_grid_mixes_contexts_by_their_frequency():
 
     split = toys.split(400, (2,), context=np.repeat([[-2.0, 0], [2.0, 0]], [100, 300], axis=0).astype(np.float32))
     split = split._replace(x=split.x + split.context)
-    found = grid.density(toys.model(log_prob, "exact"), {}, split, KEY)
+    found = density_grid.density(toys.model(log_prob, "exact"), {}, split, KEY)
     assert found.integral == pytest.approx(1, abs=2e-3)
     cell = (found.xs[1] - found.xs[0]) * (found.ys[1] - found.ys[0])
     assert np.exp(found.log_p)[:, found.xs < 0].sum() * cell == pytest.approx(0.25, abs=0.01)
     with pytest.raises(UserError, match="two-dimensional"):
-        grid.density(toys.linear_gaussian(), {}, toys.split(5), KEY)
+        density_grid.density(toys.linear_gaussian(), {}, toys.split(5), KEY)
 
 
 def test_results_of_a_vae_and_their_table():
@@ -164,8 +163,8 @@ def test_a_bound_is_called_one():
 EIGHT = """
 from tests import toys
 from vaeflow.evaluation import evaluate
-from vaeflow.training import devices as parallel
-devices = parallel.make(parallel.Config("shard_map"))
+from vaeflow.training.devices import DevicesConfig, make_devices
+devices = make_devices(DevicesConfig("shard_map"))
 split = toys.split(21)
 plain, mapped = (evaluate.make_validate(toys.linear_gaussian(), split, 0, "none", 5, 10, d)({}) for d in (None, devices))
 assert devices.count == 8 and all(abs(plain[n] - mapped[n]) < 1e-5 * abs(plain[n]) for n in plain), (plain, mapped)

@@ -22,14 +22,14 @@ from vaeflow.data import Split
 from vaeflow.evaluation import latent_space
 from vaeflow.figures import curves, latents, views
 from vaeflow.model import Latent, Model
-from vaeflow.run import load as load_run
+from vaeflow.run import load_run
 
 
-def looking_at(model: Model, split: Split, folder: Path, **changes: Any) -> views.Run:
+def looking_at(model: Model, split: Split, folder: Path, **changes: Any) -> views.Request:
     """A view's Run of a toy model."""
     source, config = toys.source(split, 17), toys.config(levels=17)
     space = cache(lambda: figures.find_space(model, {}, split, source, config))
-    run = views.Run(folder, folder, model, {}, config, source, "test", split, (), 0, -1, space)
+    run = views.Request(folder, folder, model, {}, config, source, "test", split, (), 0, -1, space)
     return run._replace(**changes)
 
 
@@ -82,7 +82,7 @@ def shows_the_first(params, z, context):
 
 
 @pytest.fixture
-def given(tmp_path) -> views.Run:
+def given(tmp_path) -> views.Request:
     """A run that is asked about its examples 4 and 9, whose contexts these numbers are, with `shows_both` as the decoder."""
     base = toys.linear_gaussian(event=(8, 8, 1))
     assert base.latent is not None

@@ -15,8 +15,8 @@ from PIL import Image
 from tests import toys
 from vaeflow import figures
 from vaeflow.errors import UserError
-from vaeflow.evaluation import density_grid as grid
-from vaeflow.evaluation.density_grid import Density
+from vaeflow.evaluation import density_grid
+from vaeflow.evaluation.density_grid import GridDensity
 from vaeflow.figures import curves, images, points, tables
 from vaeflow.figures.canvas import DPI, canvas
 
@@ -66,13 +66,13 @@ def test_everything_of_a_flow_in_the_plane(tmp_path):
     found = figures.draw_all(toys.gaussian_flow(), {}, toys.source(split), toys.config(), rows(latent=False), tmp_path)
     assert [path.name for path in found] == ["curves.png", "density.png"]
     assert near(found[0], 4.2, 3.2) and near(found[1], 3.7 * 3 + 0.4, 3.7)
-    density, shown = grid.load(tmp_path / "density.npz")
+    density, shown = density_grid.load(tmp_path / "density.npz")
     assert density.integral == pytest.approx(1, abs=1e-3) and np.array_equal(shown, split.x)
-    cells = [points.Cell(row, column, density, shown, "NLL 1", "") for row, column in (("a", "one"), ("a", "two"), ("b", "two"))]
+    cells = [points.Panel(row, column, density, shown, "NLL 1", "") for row, column in (("a", "one"), ("a", "two"), ("b", "two"))]
     assert near(figures.draw_densities(cells, tmp_path / "densities.png"), 1.55 * 3 + 0.4, 1.75 * 2 + 0.3)
     (tmp_path / "density.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match="cannot be read"):
-        grid.load(tmp_path / "density.npz")
+        density_grid.load(tmp_path / "density.npz")
 
 
 def test_vectors_and_models_without_a_manifold(tmp_path):
@@ -144,7 +144,7 @@ def test_density_lies_where_the_data_lie(tmp_path):
     xs = ys = np.linspace(-3, 3, 60, dtype=np.float32)
     log_p = distrax.MultivariateNormalDiag(jnp.array([1.5, -1.5]), 0.2 * jnp.ones(2)).log_prob(np.stack(np.meshgrid(xs, ys), -1))
     data = np.random.default_rng(0).uniform(-2, 2, size=(500, 2))
-    path = points.density_panels(data, data, Density(xs, ys, np.asarray(log_p)), tmp_path / "density.png")
+    path = points.density_panels(data, data, GridDensity(xs, ys, np.asarray(log_p)), tmp_path / "density.png")
     picture = np.asarray(Image.open(path).convert("L")).astype(int)
     panel = picture[:, int(picture.shape[1] * 0.68) : int(picture.shape[1] * 0.9)]
     h, w = panel.shape

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.peers import with_vaeflow, works
 from benchmarks.steps import made_of
-from vaeflow.training import setup as experiment
+from vaeflow.training import setup
 from vaeflow.training.flops import flops
 
 A, B = jnp.ones((3, 4)), jnp.ones((4, 5))
@@ -110,7 +110,7 @@ def test_a_step_of_an_mlp_is_near_what_xla_counts():
 @pytest.mark.parametrize("name", ["spline", "vae"])  # the MAF's masked products are cut into blocks, which the dense floor is not
 def test_the_floors_of_the_speed_comparison_are_the_products_of_its_models(name):
     x = made_of(with_vaeflow.configured(name), 512)
-    params, batch, key = experiment.init_params(x)[0], experiment.first_batch(x), jax.random.key(0)
+    params, batch, key = setup.init_params(x)[0], setup.first_batch(x), jax.random.key(0)
     trained = jax.grad(lambda p: x.model.loss(p, key, batch, 0)[0])
     for task, fn in (("train", trained), ("sample", lambda p: x.model.sample(p, key, works.POINTS))):
         triangular = task == "sample"  # the incremental direction computes no zeros

@@ -12,7 +12,7 @@ from vaeflow.bijectors import Layer
 from vaeflow.build import build
 from vaeflow.errors import UserError
 from vaeflow.models import MODELS, build_model
-from vaeflow.models.parts.dequantize import dequantizer
+from vaeflow.models.parts.dequantize import make_dequantizer
 
 GREY = FLOW | dict(event=(2,), levels=4, dequantize="variational", dequantizer="layer", layer="box", base="square")
 BOX = dict(box=dict(kind="scale", shift=0.0, factor=4.0), square=dict(kind="uniform", low=0.0, high=1.0))
@@ -37,7 +37,7 @@ def noisy(params, scale: float = 0.3):
 def test_variational_dequantisation_is_a_density_on_every_cell():
     """E_q[1 / q(u|x)] over u in a box is the box's volume. (Over the whole cell the variance is infinite: q's tails are a normal's.)"""
     layer, x = build(PARTS, "layer", Layer), jnp.array([[0, 3], [1, 2], [3, 3]])
-    q = dequantizer("variational", 4, (2,), (2,), layer)
+    q = make_dequantizer("variational", 4, (2,), (2,), layer)
 
     @quick
     def draws(keys):

@@ -135,5 +135,5 @@ def test_reflections_are_their_product_and_orthogonal(start):
 
 
 def test_pairs_need_an_even_number():
-    with pytest.raises(UserError, match=r"reflections=3 is impossible with start='pca'.*even"):
+    with pytest.raises(UserError, match=r"reflections=3 is invalid with start='pca'.*even"):
         householder(reflections=3, start="pca")

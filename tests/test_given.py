@@ -21,12 +21,12 @@ from vaeflow.bijectors.core.scalar_map import bounded
 from vaeflow.build import NonNegative, build
 from vaeflow.errors import UserError
 from vaeflow.model import Model, Params
-from vaeflow.models import MODELS, Entry, build_model
+from vaeflow.models import MODELS, ModelEntry, build_model
 from vaeflow.models.contrastive import contrastive
 from vaeflow.nets import Net
 from vaeflow.runs.checkpoint_writer import Checkpoints, save_fixed
-from vaeflow.training import setup as experiment
-from vaeflow.training import step as train
+from vaeflow.training import setup
+from vaeflow.training.step import init_state
 
 W = np.array([[3.0, 0.5], [-1.0, 0.2]], np.float32)
 # q(z|x) = N(W' x, 1e-6^2): latents whose standard deviations are far from those of an untrained encoder.
@@ -55,7 +55,7 @@ def of_moons(prior: str = "", **changes: Any) -> Any:
 
 def write_run(directory: Path, c: Any, params: Params) -> str:
     """The workdir of a run of this config that ended with these parameters."""
-    state, fixed = train.init_state(jax.tree.map(jnp.asarray, params), optax.sgd(1.0), 0.0)
+    state, fixed = init_state(jax.tree.map(jnp.asarray, params), optax.sgd(1.0), 0.0)
     checkpoints = Checkpoints(directory / "checkpoints" / "last")
     checkpoints.save(1, state, {})
     checkpoints.close()
@@ -69,9 +69,9 @@ def initial(prior: str, how: str, directory: Path) -> tuple[Params, np.ndarray]:
     c = of_moons(prior)
     if how != "given":
         c[how] = write_run(directory, of_moons(), TRAINED)
-    x = experiment.make(c.lock(), directory / "run")
-    batch = experiment.first_batch(x)
-    params = jax.jit(x.model.init)(KEY, batch, TRAINED) if how == "given" else experiment.init_params(x)[0]
+    x = setup.make_experiment(c.lock(), directory / "run")
+    batch = setup.first_batch(x)
+    params = jax.jit(x.model.init)(KEY, batch, TRAINED) if how == "given" else setup.init_params(x)[0]
     for path, leaf in flat(TRAINED).items():
         np.testing.assert_array_equal(flat(params)[path], leaf)
     return params, np.asarray(batch["x"]) @ W
@@ -162,19 +162,19 @@ def toy(*, below: Model, temperature: NonNegative) -> Model:
 
 
 def test_any_family_learns_from_a_run(tmp_path, monkeypatch):
-    monkeypatch.setitem(MODELS, "toy", Entry(toy, ()))
+    monkeypatch.setitem(MODELS, "toy", ModelEntry(toy, ()))
     c = of_moons(fixed_from=write_run(tmp_path / "vae", of_moons(), TRAINED))
     c.parts.below = vae((2,), 0, 2, encoder="net", decoder="net", likelihood="gaussian", temperature=1.0)
     c.model = ConfigDict(dict(kind="toy", below="below"))
-    x = experiment.make(c, tmp_path / "run")
-    params, frozen, lines = experiment.init_params(x)
+    x = setup.make_experiment(c, tmp_path / "run")
+    params, frozen, lines = setup.init_params(x)
     assert {path[0] for path in frozen} == {"fixed"} and lines == [f"fixed_from={c.fixed_from}: 4 arrays stay as they are"]
     for path, leaf in flat(TRAINED).items():
         np.testing.assert_array_equal(flat(params["fixed"])[path], leaf)
     for change, message in ((dict(latent=3), "has the shape"), (dict(prior="norm"), "another model than the frozen model of this one")):
         c.parts.below.update(change)
         with pytest.raises(UserError, match=message):
-            experiment.make(c, tmp_path / "run")
+            setup.make_experiment(c, tmp_path / "run")
         c.parts.below.update(of_moons().model)
 
 

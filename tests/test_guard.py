@@ -20,7 +20,7 @@ from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.checkpoint_writer import Checkpoints
 from vaeflow.runs.files import write_atomic
 from vaeflow.runs.metrics import Metrics
-from vaeflow.tables import spec as table
+from vaeflow.tables import spec
 
 WORDS = (*FLOW, "--config.train.steps=20", "--config.eval.k=2")
 MORE = ("--config.train.steps=20", "--config.eval.k=3")  # evaluated again: the run is finished with eval.k=2
@@ -139,7 +139,7 @@ def test_the_other_commands(finished, tmp_path, command, words, which):
 
 def test_every_cell_of_a_table_is_checked_before_one_is_trained(tmp_path):
     words = ("--config=configs/table_vae_guide.py", f"--runs={tmp_path / 'runs'}", f"--output={tmp_path / 'results'}")
-    todo = table.cells(table.plan("configs/table_vae_guide.py", ()), tmp_path / "runs", 0)
+    todo = spec.cells(spec.plan("configs/table_vae_guide.py", ()), tmp_path / "runs", 0)
     link = todo[-1].directory / "checkpoints"
     link.parent.mkdir(parents=True)
     link.symlink_to(foreign(tmp_path / "other"))

@@ -153,5 +153,5 @@ def test_events_that_do_not_fit_are_clear_errors():
     inner = BIJECTORS["actnorm"].make()
     with pytest.raises(UserError, match=r"split: event=\(4,\) does not fit .* the shape \(6,\)"):
         make["split"](event=(4,), inner=inner, net=None, cap=1.0).init(KEY, images(2, 6))
-    with pytest.raises(UserError, match=r"split: event=\(4, 4, 1\) is impossible"):
+    with pytest.raises(UserError, match=r"split: event=\(4, 4, 1\) is invalid"):
         make["split"](event=(4, 4, 1), inner=inner, net=None, cap=1.0)

@@ -14,7 +14,7 @@ import pytest
 from tests.model_cases import KEY, config, quick
 from vaeflow.errors import UserError
 from vaeflow.models import MODELS, build_model
-from vaeflow.nets import ladder as nets
+from vaeflow.nets import ladder
 
 IMAGE = MODELS["ladder"].examples[0] | dict(event=(5, 5, 1), levels=2, likelihood="bernoulli", free_bits=0.0)
 VECTOR = IMAGE | dict(event=(3,), strides=(1,), blocks=(2,), latents=(1,))
@@ -129,8 +129,8 @@ def test_the_way_up_runs_once_for_many_draws():
         for n in (2, 12)
     )
     fixed = few - 2 * (many - few) / 10
-    plan = nets.Plan((5, 5, 1), (2, 3), (1, 1), (1, 2), 4, 3, "gelu", "float32", jax.nn.softplus, False)
-    up = flops(lambda p: nets.Up(plan).apply({"params": p["up"]}, X.astype(jnp.float32), None))
+    plan = ladder.LadderSizes((5, 5, 1), (2, 3), (1, 1), (1, 2), 4, 3, "gelu", "float32", jax.nn.softplus, False)
+    up = flops(lambda p: ladder.Up(plan).apply({"params": p["up"]}, X.astype(jnp.float32), None))
     assert up < fixed < 3 * up  # the way up, and its share of the posteriors' branches
 
 
@@ -148,16 +148,16 @@ def test_depth_costs_no_program_and_no_start():
 
 def test_patches_are_pixels_side_by_side():
     h = jnp.arange(2 * 5 * 4 * 3.0).reshape(2, 5, 4, 3)
-    patches = nets.to_patches(h, 2)
+    patches = ladder.to_patches(h, 2)
     assert patches.shape == (2, 3, 2, 12)
     np.testing.assert_array_equal(patches[:, 1, 1].reshape(2, 2, 2, 3), h[:, 2:4, 2:4])
     assert not patches[:, 2, :, 6:].any()  # below the picture
-    np.testing.assert_array_equal(nets.to_pixels(patches, 2, (5, 4)), h)
+    np.testing.assert_array_equal(ladder.to_pixels(patches, 2, (5, 4)), h)
 
 
 def test_the_weighted_posterior_is_the_product_of_two_gaussians():
     """Bayes: a prior N(m_p, s_p^2) and an observation m of precision 1/s^2; on a grid, normalised."""
-    mean, std = nets._product((jnp.float32(1.2), jnp.float32(0.5)), (jnp.float32(-0.4), jnp.float32(0.8)))
+    mean, std = ladder._product((jnp.float32(1.2), jnp.float32(0.5)), (jnp.float32(-0.4), jnp.float32(0.8)))
     z = np.linspace(-4, 4, 4001)
     weight = np.exp(-0.5 * ((z - 1.2) / 0.5) ** 2 - 0.5 * ((z + 0.4) / 0.8) ** 2)
     weight /= weight.sum()
@@ -190,7 +190,7 @@ def test_temperature_scales_the_noise_of_every_level():
         (dict(blocks=(1,)), r"model.strides=.2, 3., blocks=.1,. and latents=.1, 2. need one number for each scale"),
         (dict(strides=(), blocks=(), latents=()), "one scale at least"),
         (dict(event=(5, 5)), r"model.event=.5, 5.: a ladder is for vectors .D. and images .H, W, C."),
-        (dict(blocks=(0, 1)), r"model.blocks\[0\]=0 is impossible"),
+        (dict(blocks=(0, 1)), r"model.blocks\[0\]=0 is invalid"),
         (dict(posterior="product"), "model.posterior='product' is unknown"),
         (dict(beta_schedule="linear"), "needs model.beta_steps >= 1"),
         (dict(levels=17), "needs binary data"),

@@ -190,7 +190,7 @@ def test_what_reads_the_data_runs_once_for_many_draws():
     [
         (dict(latents=(3,)), "model.latents=.3,. needs as many model.encoders and model.decoders, here 2 and 2"),
         (dict(latents=(), encoders=(), decoders=()), "at least 1"),
-        (dict(latents=(3, 0)), r"model.latents\[1\]=0 is impossible"),
+        (dict(latents=(3, 0)), r"model.latents\[1\]=0 is invalid"),
         (dict(encoders=("net", "nett")), r"model.encoders\[1\]='nett' is unknown .did you mean 'net'"),
         (dict(objective="iwae", samples=5, beta=0.5), "model.beta is for model.objective='elbo' alone"),
         (dict(objective="dreg"), "model.objective='dreg' needs model.samples >= 2"),

@@ -12,8 +12,8 @@ from vaeflow import config
 from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import bound, importance, log_likelihood, mean_se, pareto_k, tail_size
-from vaeflow.evaluation.map_split import gather, make_pass
-from vaeflow.training import setup as experiment
+from vaeflow.evaluation.map_split import gather, map_split
+from vaeflow.training import setup
 
 KEY = jax.random.key(7)
 
@@ -151,7 +151,7 @@ def test_a_pass_binarizes_each_example_once():
     split = Split(np.full((50, 400), 4, np.uint8))
     options = dict(levels=17)
     seen = [
-        gather(make_pass(lambda p, key, one: {"x": one["x"][0]}, split, KEY, batch=batch, draws=draws, **options)({}))["x"]
+        gather(map_split(lambda p, key, one: {"x": one["x"][0]}, split, KEY, batch=batch, draws=draws, **options)({}))["x"]
         for batch, draws in ((50, 1), (7, 100))
     ]
     np.testing.assert_array_equal(seen[0], seen[1])
@@ -161,8 +161,8 @@ def test_a_pass_binarizes_each_example_once():
 
 def test_the_digits_vae_runs_its_encoder_once_for_all_draws():
     """The program of 64 draws of the default experiment holds 64 decoders, but one encoder."""
-    x = experiment.make(config.load("configs/digits_vae.py"))
-    params = jax.eval_shape(x.model.init, KEY, experiment.first_batch(x))
+    x = setup.make_experiment(config.load("configs/digits_vae.py"))
+    params = jax.eval_shape(x.model.init, KEY, setup.first_batch(x))
     image = jax.ShapeDtypeStruct((8, 8, 8, 1), jnp.uint8)
     fn = importance(x.model, 64, 64)
     run = jax.jit(jax.vmap(lambda p, key, x: fn(p, key, {"x": x[None]}), in_axes=(None, 0, 0)))

@@ -109,7 +109,7 @@ def test_few_steps_invert_an_image(monkeypatch):
 
 @pytest.mark.parametrize(
     ("options", "shape", "message"),
-    [(dict(kernel=2), (4, 4, 1), "mintnet: kernel=2 is impossible; it must be odd"), ({}, (4,), "needs events that are images")],
+    [(dict(kernel=2), (4, 4, 1), "mintnet: kernel=2 is invalid; it must be odd"), ({}, (4,), "needs events that are images")],
 )
 def test_errors(options, shape, message):
     with pytest.raises(UserError, match=message):

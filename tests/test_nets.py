@@ -138,5 +138,5 @@ def test_what_an_architecture_cannot_do_is_a_clear_error():
     with pytest.raises(UserError, match=r"a deconv network gives images .* the shape \(4,\) is asked"):
         net("deconv").module((4,), 1, False)
     empty = {"kind": "deconv", **KINDS["deconv"], "channels": [], "activation": "relu", "dtype": "float32"}
-    with pytest.raises(UserError, match=r"channels=\(\) is impossible"):
+    with pytest.raises(UserError, match=r"channels=\(\) is invalid"):
         build({"it": empty}, "it", Net).module((8, 8, 1), 1, False)

@@ -113,11 +113,11 @@ def test_the_papers_sizes(kind, part, out, count):
 
 
 def test_what_an_architecture_cannot_do_is_a_clear_error():
-    with pytest.raises(UserError, match=r"gated_conv: strides=\(2,\) is impossible; it must have one number for each of channels=\(4, 3\)"):
+    with pytest.raises(UserError, match=r"gated_conv: strides=\(2,\) is invalid; it must have one number for each of channels=\(4, 3\)"):
         made(GATED | {"strides": [2]})
-    with pytest.raises(UserError, match=r"gated_deconv: kernels=\(3, 3, 3\) is impossible; .* each of channels=\(4, 3\)"):
+    with pytest.raises(UserError, match=r"gated_deconv: kernels=\(3, 3, 3\) is invalid; .* each of channels=\(4, 3\)"):
         made(GATED_UP | {"kernels": [3, 3, 3]})
-    with pytest.raises(UserError, match=r"res_deconv: channels=\(\) is impossible; it must name at least one"):
+    with pytest.raises(UserError, match=r"res_deconv: channels=\(\) is invalid; it must name at least one"):
         made(RESIDUAL | {"kind": "res_deconv", "channels": []})
     with pytest.raises(UserError, match=r"parts.it.*kernels.*0"):
         made(GATED | {"kernels": [0, 3]})

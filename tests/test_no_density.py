@@ -14,7 +14,7 @@ from tests.commands import call, refusal
 from vaeflow.build import Positive
 from vaeflow.evaluation.likelihood import average
 from vaeflow.model import Model
-from vaeflow.models import MODELS, Entry
+from vaeflow.models import MODELS, ModelEntry
 from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.metrics import read_metrics
 from vaeflow.training import dependence
@@ -82,7 +82,7 @@ def noisy_bound(*, size: Positive) -> Model:
 @pytest.fixture
 def families(tmp_path, monkeypatch) -> Path:
     for kind, make in (("generator", generator), ("noisy_bound", noisy_bound)):
-        monkeypatch.setitem(MODELS, kind, Entry(make, (), context=False))
+        monkeypatch.setitem(MODELS, kind, ModelEntry(make, (), context=False))
         (tmp_path / f"{kind}.py").write_text(CONFIG.replace("KIND", kind))
     return tmp_path
 
@@ -141,11 +141,11 @@ def test_what_a_function_reads():
 
 
 def test_the_density_of_the_plane_is_computed_once(families, monkeypatch):
-    from vaeflow.evaluation import density_grid as grid
+    from vaeflow.evaluation import density_grid
 
     calls = []
-    real = grid.density
-    monkeypatch.setattr(grid, "density", lambda *args, **options: (calls.append(1), real(*args, **options))[1])
+    real = density_grid.density
+    monkeypatch.setattr(density_grid, "density", lambda *args, **options: (calls.append(1), real(*args, **options))[1])
     words = ("--config.train.steps=2", "--config.parts.net.hidden=8", "--config.parts.steps.n=1", "--config.data.size=64")
     call("train", "--config=configs/densities.py", *words, "--config.data.batch=32", f"--workdir={families / 'plane'}")
     assert len(calls) == 1

@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vaeflow.tables import pairs
-from vaeflow.tables import report as tabulate
-from vaeflow.tables import spec as table
+from vaeflow.tables import pairs, report, spec
 
 N = 2000
 
 
 @pytest.fixture(scope="module")
-def plan() -> table.Plan:
-    return table.plan("configs/table_iwae_1.py")._replace(pairs=(("iwae_1_5", "vae_1_5"),))
+def plan() -> spec.Plan:
+    return spec.plan("configs/table_iwae_1.py")._replace(pairs=(("iwae_1_5", "vae_1_5"),))
 
 
-def finished(folder: Path, gaps: list[float]) -> list[table.Cell]:
+def finished(folder: Path, gaps: list[float]) -> list[spec.Cell]:
     """Cells of two rows whose NLL differs by gaps[seed], give or take the examples."""
     rng, out = np.random.default_rng(0), []
     for seed, gap in enumerate(gaps):
@@ -29,13 +27,13 @@ def finished(folder: Path, gaps: list[float]) -> list[table.Cell]:
             directory = folder / f"{row}_seed{seed}"
             directory.mkdir(parents=True)
             np.savez(directory / "results.npz", log_prob=log_prob + shift + rng.normal(0, 0.1, N))
-            out.append(table.Cell(row, seed, None, directory))
+            out.append(spec.Cell(row, seed, None, directory))
     return out
 
 
-def written(plan: table.Plan, found: list[dict]) -> str:
-    rows = tabulate.collected(plan, table.cells(plan, Path("nowhere"), 1), ())
-    return tabulate.markdown(plan, rows, found)
+def written(plan: spec.Plan, found: list[dict]) -> str:
+    rows = report.collected(plan, spec.cells(plan, Path("nowhere"), 1), ())
+    return report.markdown(plan, rows, found)
 
 
 def last_row(text: str) -> dict[str, str]:

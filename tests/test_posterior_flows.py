@@ -89,7 +89,7 @@ def test_zero_parameters_are_the_identity_and_have_gradients(name):
 
 def test_impossible_shapes():
     x = jnp.zeros((2, 3))
-    with pytest.raises(UserError, match=r"columns=4 is impossible for vectors of dimension 3; it must be <= 3"):
+    with pytest.raises(UserError, match=r"columns=4 is invalid for vectors of dimension 3; it must be <= 3"):
         jax.eval_shape(sylvester(columns=4, reflections=4).init, jax.random.key(0), x)
     with pytest.raises(UserError, match=r"a planar layer needs events that are vectors \[D\]; here they have the shape \(4, 4, 1\)"):
         jax.eval_shape(planar().init, jax.random.key(0), jnp.zeros((2, 4, 4, 1)))

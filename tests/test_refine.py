@@ -13,7 +13,7 @@ from tests.model_cases import quick
 from vaeflow.errors import UserError
 from vaeflow.evaluation.checks import refine
 
-SETTINGS = refine.Settings(steps=150, learning_rate=0.05, draws=8, k=300)
+SETTINGS = refine.RefineSettings(steps=150, learning_rate=0.05, draws=8, k=300)
 # x = W z + noise with columns that are not orthogonal: the coordinates of the posterior depend on each other.
 CORRELATED = np.array([[1.0, 0.8], [-0.5, 0.3], [1.0, 1.0]], np.float32)
 

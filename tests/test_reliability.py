@@ -16,8 +16,7 @@ from vaeflow.evaluation import evaluate, reliability
 from vaeflow.evaluation.checks import ais, iwae, refine
 from vaeflow.evaluation.results import format_results
 from vaeflow.figures import tables
-from vaeflow.tables import report as tabulate
-from vaeflow.tables import spec as table
+from vaeflow.tables import report, spec
 from vaeflow.tables.pairs import over_seeds
 
 WEAK, GOOD = (
@@ -93,37 +92,37 @@ def test_compare_marks_bounds(tmp_path, monkeypatch, capsys):
 
 
 def test_tables_mark_bounds(tmp_path, monkeypatch):
-    plan = table.plan("configs/table_iwae_1.py")
-    todo = table.cells(plan, tmp_path, 2)
+    plan = spec.plan("configs/table_iwae_1.py")
+    todo = spec.cells(plan, tmp_path, 2)
     of = {"vae_1_1": [GOOD, WEAK], "vae_1_5": [GOOD, GOOD], "vae_1_50": [{}, {}]}
     ended = [cell for cell in todo if cell.row in of]
-    monkeypatch.setattr(tabulate, "facts", lambda cell: RESULTS | {"steps": 9, "launches": []} | of[cell.row][cell.seed])
-    rows = {row["row"]: row for row in tabulate.collected(plan, todo, ended)}
+    monkeypatch.setattr(report, "facts", lambda cell: RESULTS | {"steps": 9, "launches": []} | of[cell.row][cell.seed])
+    rows = {row["row"]: row for row in report.collected(plan, todo, ended)}
     assert rows["vae_1_1"]["estimator"] == "IWAE-100, upper bound (ESS 31.0, Pareto-k > 0.7 in 20%)" and rows["vae_1_1"]["upper_bound"]
     assert rows["vae_1_1"]["ess"] == [60.0, 2.0] and rows["vae_1_1"]["pareto_k_bad_share"] == [0.0, 0.4]
     assert rows["vae_1_5"]["estimator"] == "IWAE-100" and rows["vae_1_5"]["upper_bound"] is False
     assert rows["vae_1_50"]["estimator"] == "IWAE-100" and "upper_bound" not in rows["vae_1_50"]
-    assert reliability.EXPLAINED in tabulate.markdown(plan, list(rows.values()))
-    assert reliability.EXPLAINED not in tabulate.markdown(plan, [rows["vae_1_5"], rows["vae_1_50"]])
+    assert reliability.EXPLAINED in report.markdown(plan, list(rows.values()))
+    assert reliability.EXPLAINED not in report.markdown(plan, [rows["vae_1_5"], rows["vae_1_50"]])
     drawn = []
     monkeypatch.setattr(tables, "published_and_ours", lambda rows, *_: drawn.extend(row["row"] for row in rows))
-    tabulate.written(plan, list(rows.values()), [], tmp_path)
+    report.written(plan, list(rows.values()), [], tmp_path)
     assert "vae_1_1 (upper bound)" in drawn and "vae_1_5" in drawn
     column = plan._replace(table=plan.table._replace(number="nll_se"), columns={"NLL": ("nll", 2)})  # a NLL as a further column
-    assert tabulate.collected(column, todo, ended)[0]["estimator"].startswith("nll_se; NLL: IWAE-100, upper bound")
+    assert report.collected(column, todo, ended)[0]["estimator"].startswith("nll_se; NLL: IWAE-100, upper bound")
 
 
 def test_diagnose_marks_bounds():
     for k, weak in ((4, True), (300, False)):  # no more than 4 effective draws of 4
         r = run(toys.linear_gaussian(1.1), toys.split(8))
-        few = ais.Settings(chains=2, steps=2, leapfrog=1, pilot=1, k=k)
-        found = iwae.check(r, iwae.Settings(k=k))
+        few = ais.AISSettings(chains=2, steps=2, leapfrog=1, pilot=1, k=k)
+        found = iwae.check(r, iwae.IWAESettings(k=k))
         assert ("no estimate: ESS" in found["log_p"].what) is weak and ("pareto_k_bad_share" in found) is not weak
         assert ("no estimate: ESS" in ais.ais(r, few)[f"iwae_{k}"].what) is weak
         assert "too small: ESS" in ais.ais(r, few)["mc_se"].what  # two chains
         both = ais.bdmc(r, few)
         assert ("no estimate: ESS" in both[f"iwae_{k}"].what) is weak and "too small: ESS" in both["upper_mc_se"].what
-        refined = refine.check(r, refine.Settings(steps=1, draws=1, k=k))
+        refined = refine.check(r, refine.RefineSettings(steps=1, draws=1, k=k))
         assert ("no estimate: ESS" in refined["log_p"].what) is ("too small: ESS" in refined["log_p_mc_se"].what) is weak
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.runs import on_a_terminal
 from vaeflow.errors import UserError
-from vaeflow.runs.metrics import Metrics, Progress, read_metrics, table
+from vaeflow.runs.metrics import Metrics, Progress, aligned_table, read_metrics
 
 
 def write(metrics: Metrics, steps: range, rate: float) -> None:
@@ -112,13 +112,13 @@ def test_going_on_hides_what_a_killed_run_wrote(tmp_path: Path):
 
 def test_plain_lines_when_piped(capsys):
     with Progress(1000, every=0.0) as bar:
-        bar.say("going on from step 100 [of 1000]")
+        bar.say("resuming from step 100 [of 1000]")
         bar.start(100)
         bar.update(108, 123.456, 0.0)
         bar.saved(100)
         bar.update(200, 99.5, 1234.5)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "going on from step 100 [of 1000]"
+    assert lines[0] == "resuming from step 100 [of 1000]"
     assert lines[1] == "step 108/1,000  loss 123.5"
     assert lines[2].startswith("step 200/1,000  loss 99.5  1,234 steps/s  0 s left") and lines[2].endswith("  saved 100")
     with Progress(1000, every=60.0) as bar:
@@ -148,7 +148,7 @@ with Progress(100) as bar:
 
 def test_table_lines_up():
     rows = [["vae", (92.12345, 0.05), 5000, 1.5], ["vae + flow prior", (101.5, 12.25), 7, None], ["none", None, "", float("nan")]]
-    text = table(["model", "NLL [nats]", "k", "bits/dim"], rows, digits={"NLL [nats]": 2, "bits/dim": 4})
+    text = aligned_table(["model", "NLL [nats]", "k", "bits/dim"], rows, digits={"NLL [nats]": 2, "bits/dim": 4})
     assert text.splitlines() == [
         "model                 NLL [nats]      k  bits/dim",
         "----------------  --------------  -----  --------",
@@ -159,7 +159,7 @@ def test_table_lines_up():
 
 
 def test_markdown_table():
-    text = table(["run", "NLL | nats"], [["a|b", np.float32(1.5)], ["c", 10]], digits=1, markdown=True)
+    text = aligned_table(["run", "NLL | nats"], [["a|b", np.float32(1.5)], ["c", 10]], digits=1, markdown=True)
     assert text.splitlines() == [
         "| run | NLL \\| nats |",
         "| --- | ---------: |",
@@ -169,4 +169,4 @@ def test_markdown_table():
 
 
 def test_empty_table():
-    assert table(["run", "NLL"], []).splitlines() == ["run  NLL", "---  ---"]
+    assert aligned_table(["run", "NLL"], []).splitlines() == ["run  NLL", "---  ---"]

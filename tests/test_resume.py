@@ -82,7 +82,7 @@ def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(uninterrupted,
     victim.write_bytes(data)
     code, out, err = run(*words(tmp_path / "damaged"), module=TRAIN_ONLY)
     assert code == 0, err
-    assert f"{newest} is damaged" in out + err and "going on from step" in out + err
+    assert f"{newest} is damaged" in out + err and "resuming from step" in out + err
     assert_same_run(uninterrupted, tmp_path / "damaged")
 
 

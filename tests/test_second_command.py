@@ -12,8 +12,8 @@ import pytest
 
 from tests.commands import call, refusal
 from tests.runs import ROOT, SMALL
-from vaeflow import config as configs
-from vaeflow.commands import train as launch
+from vaeflow.commands import train
+from vaeflow.config import load, override
 from vaeflow.runs import workdir
 
 STEPS = ("--config.train.steps=20", "--config.train.log_every=10", "--config.train.eval_every=20", "--config.train.checkpoint_every=20")
@@ -27,10 +27,10 @@ def run(tmp_path_factory) -> Path:
 
 
 def named(*overrides: tuple[str, str], name: str = "configs/digits_vae.py:conv") -> str:
-    config, file = configs.load(name), configs.load(name)
+    config, file = load(name), load(name)
     for key, text in overrides:
-        configs.override(config, key, text)
-    return str(launch.default_workdir(name, config, file))
+        override(config, key, text)
+    return str(train.default_workdir(name, config, file))
 
 
 def test_the_default_workdir_follows_the_overrides():
@@ -57,7 +57,7 @@ def test_another_config_proposes_a_workdir(run):
 @pytest.mark.parametrize(
     ("word", "held"),
     [
-        ("--config.model.latent=0", "model.latent=0 is impossible; it must be >= 1"),
+        ("--config.model.latent=0", "model.latent=0 is invalid; it must be >= 1"),
         ("--config.model.likelihood=bernoulli", "model.likelihood='bernoulli' needs binary data"),
         ("--config.data.batch=5000", "data.batch=5000 is larger than the training split"),
     ],
@@ -115,4 +115,4 @@ def test_other_data_are_not_the_runs(tmp_path):
 
 
 def test_a_wrong_value_is_said_of_a_finished_run(run):
-    assert "eval.k=0 is impossible" in refusal("train", *SMALL, *STEPS, "--config.eval.k=0", f"--workdir={run}")
+    assert "eval.k=0 is invalid" in refusal("train", *SMALL, *STEPS, "--config.eval.k=0", f"--workdir={run}")

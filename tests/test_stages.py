@@ -1,4 +1,4 @@
-"""Runs that begin with another run's parameters, and what a run needs to go on."""
+"""Warm starts from another run's parameters, and what a run needs to resume."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from vaeflow.errors import RunFailed
 from vaeflow.evaluation import evaluate
 from vaeflow.model import by_path
 from vaeflow.nets.mlp import mlp as mlp_net
-from vaeflow.training import setup as experiment
-from vaeflow.training import step as train
+from vaeflow.training import setup, step
 
 
 def batch_norm_flow():
@@ -31,13 +30,13 @@ def batch_norm_flow():
 
 
 def test_statistics_that_are_held_fixed_are_not_set():
-    x = experiment.make(batch_norm_flow())
-    params = x.model.init(jax.random.key(0), experiment.first_batch(x))
+    x = setup.make_experiment(batch_norm_flow())
+    params = x.model.init(jax.random.key(0), setup.first_batch(x))
     frozen = frozenset(path for path in by_path(params) if path[1] == "00")
     assert any("stats" in path for path in frozen)
     for held in (frozenset(), frozen):
-        first, fixed = train.init_state(params, x.tx, 0.9, held)
-        after, _ = jax.jit(train.make_step(x.model, x.tx, 0.9))(first, fixed, experiment.first_batch(x), jax.random.key(1))
+        first, fixed = step.init_state(params, x.tx, 0.9, held)
+        after, _ = jax.jit(step.make_step(x.model, x.tx, 0.9))(first, fixed, setup.first_batch(x), jax.random.key(1))
         assert jax.tree.structure(after) == jax.tree.structure(first)  # else no loop can carry it
         moved = [bool((a != b).any()) for a, b in zip(jax.tree.leaves(after.stats), jax.tree.leaves(first.stats), strict=True)]
         assert bool(moved) == (not held)
@@ -53,7 +52,7 @@ def test_a_run_goes_on_when_the_one_that_it_began_with_is_gone(tmp_path):
         whole = state(workdir)
         shutil.rmtree(workdir / "checkpoints" / "last" / "20")
         source.rename(tmp_path / "gone")
-        assert "going on from step 10 of 20" in train_only(*words)
+        assert "resuming from step 10 of 20" in train_only(*words)
         (tmp_path / "gone").rename(source)
         for name, leaf in state(workdir).items():
             np.testing.assert_array_equal(leaf, whole[name], err_msg=name)

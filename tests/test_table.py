@@ -16,10 +16,8 @@ from tests.commands import call, refusal
 from tests.runs import ROOT, environment
 from vaeflow.runs import workdir
 from vaeflow.runs.files import with_values
-from vaeflow.tables import report as tabulate
-from vaeflow.tables import runner as cells
-from vaeflow.tables import spec as table
-from vaeflow.training import many_seeds as together
+from vaeflow.tables import report, runner, spec
+from vaeflow.training import many_seeds
 
 TABLE = '''"""A table for the tests."""
 from configs import digits_vae
@@ -107,7 +105,7 @@ def test_a_row_that_starts_from_another_one_does(folder):
 def test_a_deleted_cell_is_computed_alone_and_the_same(folder, monkeypatch):
     before = results(folder)
     shutil.rmtree(cell(folder, "large_seed1"))
-    monkeypatch.setattr(together, "fit_together", lambda *_: pytest.fail("it is no group"))
+    monkeypatch.setattr(many_seeds, "fit_together", lambda *_: pytest.fail("it is no group"))
     assert "large (seed 1)" in (said := call("table", *words(folder))) and "small (seed" not in said
     after = results(folder)
     assert after["large"]["values"] == pytest.approx(before["large"]["values"], rel=1e-4)
@@ -115,11 +113,11 @@ def test_a_deleted_cell_is_computed_alone_and_the_same(folder, monkeypatch):
 
 
 def test_values_of_the_command_line_are_named_and_change_the_cells_alone(folder):
-    plan = table.plan(words(folder, budget=":paper")[0].removeprefix("--config="), [("train.steps", "50"), ("data.dir", "/data")])
-    assert tabulate.warning(plan).startswith("train.steps=50: not the paper's protocol")
-    row, *_ = tabulate.collected(plan, table.cells(plan, folder / "nowhere", 1), ())
+    plan = spec.plan(words(folder, budget=":paper")[0].removeprefix("--config="), [("train.steps", "50"), ("data.dir", "/data")])
+    assert report.warning(plan).startswith("train.steps=50: not the paper's protocol")
+    row, *_ = report.collected(plan, spec.cells(plan, folder / "nowhere", 1), ())
     assert row["steps"] == 50 and row["of_the_papers"] == pytest.approx(0.25)
-    assert tabulate.warning(plan._replace(overrides=[("data.dir", "/data")])) == ""
+    assert report.warning(plan._replace(overrides=[("data.dir", "/data")])) == ""
 
 
 def test_other_values_have_cells_and_files_of_their_own(folder):
@@ -131,8 +129,8 @@ def test_other_values_have_cells_and_files_of_their_own(folder):
     assert json.loads(saved)["overrides"] == ["optim.learning_rate=0.01"] and str(folder) not in saved
     own = (folder / "results" / "table_digits+optim.learning_rate=0.01.md").read_text()
     assert "optim.learning_rate=0.01: not the paper's protocol" in own
-    plan = table.plan(words(folder)[0].removeprefix("--config="), [("eval.k", "8"), ("model.beta", "0.5")])
-    assert table.directory_of(plan, folder, "small", 0) == folder / "table_digits_cpu+model.beta=0.5" / "small_seed0"
+    plan = spec.plan(words(folder)[0].removeprefix("--config="), [("eval.k", "8"), ("model.beta", "0.5")])
+    assert spec.directory_of(plan, folder, "small", 0) == folder / "table_digits_cpu+model.beta=0.5" / "small_seed0"
 
 
 def test_names_of_many_values_are_cut_and_stay_different(tmp_path):
@@ -145,18 +143,18 @@ def test_names_of_many_values_are_cut_and_stay_different(tmp_path):
 def test_results_of_other_parameters_or_checks_are_not_the_cells(folder, tmp_path):
     shutil.copytree(folder / "runs", tmp_path / "runs")
     shutil.copy(folder / "table_digits.py", tmp_path)
-    plan = table.plan(words(tmp_path)[0].removeprefix("--config="))
-    one = next(c for c in table.cells(plan, tmp_path / "runs", 0) if (c.row, c.seed) == ("swap", 0))
-    assert cells.done(plan, one)  # though it names the run that it began with by the place where that was
+    plan = spec.plan(words(tmp_path)[0].removeprefix("--config="))
+    one = next(c for c in spec.cells(plan, tmp_path / "runs", 0) if (c.row, c.seed) == ("swap", 0))
+    assert runner.done(plan, one)  # though it names the run that it began with by the place where that was
     for name, change in (("results.json", {"params": "last"}), ("results.json", {"k": 5}), ("diagnostics.json", {"iwae": {"examples": 9}})):
         found = json.loads((one.directory / name).read_text())
         changed = found | {key: found[key] | value if isinstance(value, dict) else value for key, value in change.items()}
         (one.directory / name).write_text(json.dumps(changed))
-        assert not cells.done(plan, one)
+        assert not runner.done(plan, one)
         (one.directory / name).write_text(json.dumps(found))
-    assert cells.done(plan, one)
+    assert runner.done(plan, one)
     other = plan._replace(checks={"iwae": {"k": 5}})
-    assert not cells.done(other, one)
+    assert not runner.done(other, one)
 
 
 def test_cells_that_are_missing_say_so(folder):
@@ -203,7 +201,7 @@ def test_a_killed_table_goes_on_and_two_processes_share_the_cells(tmp_path):
     first.communicate()
     assert not (cell(tmp_path, "small_seed0") / "results.json").exists() and not cell(tmp_path, "large_seed0").exists()
     said = [process.communicate(timeout=240)[0] for process in [started(), started()]]
-    assert sum("going on from step" in text for text in said) == 1  # the killed cell, by one of the two
+    assert sum("resuming from step" in text for text in said) == 1  # the killed cell, by one of the two
     assert sum(text.count("large (seed 0)\n") for text in said) == 1
     assert all(row["seeds"] == [0] for row in results(tmp_path).values())
 
@@ -236,7 +234,7 @@ def test_a_check_that_is_added_later_is_made_without_training(folder, tmp_path):
         (("--rows=smal",), "", "--rows='smal' is unknown (did you mean 'small'?)"),
         (("--config.modle.latent=3",), "", "the key='modle' is unknown"),
         (("--config.seed=3",), "", "config.seed of a cell is the table's to set"),
-        (("--seeds=-1",), "", "--seeds=-1 is impossible; it must be >= 0"),
+        (("--seeds=-1",), "", "--seeds=-1 is invalid; it must be >= 0"),
     ],
 )
 def test_wrong_commands_are_one_line(folder, more, budget, held):

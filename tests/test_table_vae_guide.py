@@ -11,7 +11,7 @@ from configs import table_vae_guide
 from vaeflow import models
 from vaeflow.build import call
 from vaeflow.config import plain
-from vaeflow.training import optimizer as optim
+from vaeflow.training import optimizer
 
 ROWS = sorted(table_vae_guide.PUBLISHED)
 
@@ -19,8 +19,8 @@ ROWS = sorted(table_vae_guide.PUBLISHED)
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_has_the_authors_protocol(row):
     c = table_vae_guide.get_config(f"{row},paper")
-    section, steps = call(optim.Optim, plain(c.optim), "optim"), c.train.steps
-    rate = optim.schedule(section, steps)
+    section, steps = call(optimizer.OptimConfig, plain(c.optim), "optim"), c.train.steps
+    rate = optimizer.schedule(section, steps)
     warm = [min(1.0, (t + 1) / 600) if "warm" in row else 1.0 for t in (0, 299, 599, 600, steps - 1)]
     np.testing.assert_allclose([rate(t) for t in (0, 299, 599, 600, steps - 1)], 1e-3 * np.array(warm), rtol=1e-6)
     assert (c.model.beta, c.model.beta_schedule) == (1.0, "constant")

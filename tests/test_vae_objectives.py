@@ -153,7 +153,7 @@ def test_pixels_one_by_one_are_a_probability_and_draw_what_they_score():
         (dict(objective="iwae", mmd=2.0, samples=5), "model.mmd is for model.objective='elbo' alone"),
         (dict(objective="dreg"), "needs model.samples >= 2, not 1"),
         (dict(alpha=0.5), "model.alpha=0.5 is not read by model.objective='elbo'"),
-        (dict(objective="renyi", alpha=1.0), "model.alpha=1.0 is impossible"),
+        (dict(objective="renyi", alpha=1.0), "model.alpha=1.0 is invalid"),
         (dict(objective="iwea"), "model.objective='iwea' is unknown .did you mean 'iwae'"),
         (dict(objective="dreg", samples=3, posterior="norm"), "needs a posterior that inverts its own draws in training"),
         (dict(pseudo_inputs=3, prior_base="gaussian_mixture"), "two bases of one prior"),

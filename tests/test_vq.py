@@ -224,8 +224,8 @@ def test_the_bound_is_below_the_log_likelihood_and_its_terms_are_the_parts():
 @pytest.mark.parametrize(
     "values, message",
     [
-        (dict(grid=()), r"model.grid=\(\) is impossible"),
-        (dict(decay=1.0), "model.decay=1.0 is impossible"),
+        (dict(grid=()), r"model.grid=\(\) is invalid"),
+        (dict(decay=1.0), "model.decay=1.0 is invalid"),
         (dict(prior="net"), "parts.net.kind='mlp' is a net, where a causal net is needed"),
         (dict(encoder="causal"), "parts.causal.kind='causal_transformer' is a causal net, where a net is needed"),
         (dict(encoder="down"), "a downsample network reads images"),

@@ -14,10 +14,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from vaeflow.errors import UserError
-from vaeflow.run import load as load_run
-from vaeflow.runs import checksums as manifest
-from vaeflow.runs import provenance as machine
-from vaeflow.runs import workdir
+from vaeflow.run import load_run
+from vaeflow.runs import checksums, provenance, workdir
 from vaeflow.runs.files import write_atomic
 
 
@@ -100,11 +98,11 @@ def test_finished(tmp_path: Path):
         newest = tmp_path / "checkpoints" / "last" / str(step)
         newest.mkdir(parents=True)
         (newest / "data").write_text("x")
-        manifest.write(newest, {"done": done})
+        checksums.write(newest, {"done": done})
         workdir.write_json(tmp_path / "results.json", {})
         assert workdir.is_finished(tmp_path, config()) == bool(done)
     (newest / "data").write_text("y")
-    assert not workdir.is_finished(tmp_path, config())  # damaged: the run goes on from the step before
+    assert not workdir.is_finished(tmp_path, config())  # damaged: the run resumes from the step before
 
 
 def test_what_is_no_workdir(tmp_path: Path):
@@ -161,21 +159,21 @@ def test_what_a_table_writes_is_no_change_of_the_code_and_a_new_file_is(tmp_path
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / "vaeflow" / "runs" / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "vaeflow" / "runs" / "provenance.py"))
     (tmp_path / "results" / "table.md").write_text("2\n")
-    machine.source_state.cache_clear()
-    assert machine.source_state()["diff"] == ""
+    provenance.source_state.cache_clear()
+    assert provenance.source_state()["diff"] == ""
     (tmp_path / "vaeflow" / "new.py").write_text("3\n")
-    machine.source_state.cache_clear()
-    assert machine.source_state()["diff"] == "vaeflow/new.py"
-    machine.source_state.cache_clear()
+    provenance.source_state.cache_clear()
+    assert provenance.source_state()["diff"] == "vaeflow/new.py"
+    provenance.source_state.cache_clear()
 
 
 def test_without_a_repository(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / "vaeflow" / "runs" / "provenance.py"))
-    machine.source_state.cache_clear()
-    assert machine.source_state() == {"commit": "", "status": "", "diff": ""}
-    machine.source_state.cache_clear()
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "vaeflow" / "runs" / "provenance.py"))
+    provenance.source_state.cache_clear()
+    assert provenance.source_state() == {"commit": "", "status": "", "diff": ""}
+    provenance.source_state.cache_clear()
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from experiments import main, train
-from vaeflow.commands import train as launch
+from vaeflow.commands import train as command
 
 if __name__ == "__main__":
-    launch.conclude = lambda *_, **__: None
+    command.conclude = lambda *_, **__: None
     main.run(train.main)

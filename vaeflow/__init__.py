@@ -29,4 +29,4 @@ def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> tu
     """
     from vaeflow import run
 
-    return run.load(Path(directory).expanduser(), overrides, allowed=("eval", "sample"))
+    return run.load_run(Path(directory).expanduser(), overrides, allowed=("eval", "sample"))

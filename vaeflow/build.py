@@ -146,7 +146,7 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
     if origin is Annotated:
         value = _value(args[0], value, key, parts, _open)
         if value not in args[1]:
-            raise UserError(f"{key}={value!r} is impossible; it must be {args[1]}")
+            raise UserError(f"{key}={value!r} is invalid; it must be {args[1]}")
         return value
     if origin is Literal:
         if value not in args or isinstance(value, bool):
@@ -168,7 +168,7 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
         return build(parts if value in parts else {value: {"kind": value}}, value, hint, _open)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
-            raise UserError(f"{key}={value!r} is impossible; it must be a finite number")
+            raise UserError(f"{key}={value!r} is invalid; it must be a finite number")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")

@@ -191,7 +191,7 @@ def check_likelihood(name: Likelihood, levels: int) -> None:
     if name == "discretized_logistic" and levels < 2:
         raise UserError(f"model.likelihood='discretized_logistic' needs grey values, model.levels >= 2, not {levels}")
     if levels == 1:
-        raise UserError("model.levels=1 is impossible; it must be 0 (data as is) or >= 2 (grey values 0..levels-1)")
+        raise UserError("model.levels=1 is invalid; it must be 0 (data as is) or >= 2 (grey values 0..levels-1)")
 
 
 def likelihood_note(name: Likelihood, levels: int) -> str:

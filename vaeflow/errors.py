@@ -19,7 +19,7 @@ def unknown(key: str, value: object, known: Iterable[object]) -> UserError:
 
 
 class RunFailed(UserError):
-    """A run that began and could not go on: a non-finite loss, a full disk."""
+    """A run that started and failed: a non-finite loss, a full disk."""
 
 
 class Stopped(UserError):

@@ -13,11 +13,11 @@ from vaeflow import models
 from vaeflow.config import check_sections, override
 from vaeflow.errors import UserError
 from vaeflow.runs import workdir
-from vaeflow.training import setup as experiment
+from vaeflow.training import setup
 from vaeflow.training.warm_start import load_params
 
 
-def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
+def load_run(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
     """(model, params, config) of a run, from its workdir alone; `config.eval.params` says which checkpoint.
 
     overrides: ("eval.k", "5000"), in the sections and keys `allowed` only: what was trained stays as it was.
@@ -30,8 +30,8 @@ def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allow
         override(config, key, text)
     check_sections(config, str(Path(directory) / "config.json"))
 
-    experiment.after_training(config)
+    setup.after_training(config)
     model = models.build_model(config)
-    experiment.platform()
+    setup.platform()
     params = load_params(directory, config.eval.params)
     return model, params if config.devices.mapping == "fsdp" else jax.device_put(params), config  # what is divided may not fit one

@@ -20,9 +20,7 @@ from vaeflow.bijectors import Layer, inverse
 from vaeflow.build import build
 from vaeflow.distributions import standard_normal
 from vaeflow.rng import run_keys
-from vaeflow.training import loop as fit
-from vaeflow.training import setup as experiment
-from vaeflow.training import step as train
+from vaeflow.training import loop, setup, step
 
 VERSIONS = {"jax": metadata.version("jax")}
 TOLERANCE = 1e-5  # of the Jacobi iteration
@@ -122,13 +120,13 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
     w, rng = works.WORKS[words[0]], np.random.default_rng(0)
     x = rng.random((works.ROWS, w["d"])) < 0.3 if words[0] == "vae" else rng.normal(size=(works.ROWS, w["d"])).astype(np.float32)
     split = data.Split(x.astype(np.uint8) if words[0] == "vae" else x)
-    made = experiment.make(configured(words[0]), None, data.Source(split, None, None, 2 if words[0] == "vae" else 0))
-    params, frozen, _ = experiment.init_params(made)
-    state, fixed = train.init_state(params, made.tx, made.optim.ema, frozen)
-    params = train.eval_params(state, fixed)
+    made = setup.make_experiment(configured(words[0]), None, data.Source(split, None, None, 2 if words[0] == "vae" else 0))
+    params, frozen, _ = setup.init_params(made)
+    state, fixed = step.init_state(params, made.tx, made.optim.ema, frozen)
+    params = step.eval_params(state, fixed)
     feed = data.make_feed(split, made.config.data, 0, slots=made.devices.slots(made.batch), steps=1 << 20, capacity=made.train.max_dispatch)
-    shared = train.Shared(fixed, feed.arrays, *run_keys(0), jnp.int32(STEPS))
-    dispatch = train.make_dispatch(made.model, made.tx, made.optim.ema, made.devices, fit.make_take(made), feed.capacity)
+    shared = step.StepInputs(fixed, feed.arrays, *run_keys(0), jnp.int32(STEPS))
+    dispatch = step.make_dispatch(made.model, made.tx, made.optim.ema, made.devices, loop.make_take(made), feed.capacity)
     model, key, batch = made.model, jax.random.key(0), {"x": jnp.asarray(split.x[: w["batch"]])}
     held = [jax.tree.map(jnp.copy, state)]
     began = time.perf_counter()

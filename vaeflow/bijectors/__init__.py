@@ -48,7 +48,7 @@ class Example(NamedTuple):
     shapes: tuple[tuple[int, ...], ...] = VECTORS
 
 
-class Entry(NamedTuple):
+class BijectorEntry(NamedTuple):
     """A registered bijector and how the laws try it.
 
     make      keyword-only arguments -> Layer
@@ -93,9 +93,9 @@ def _couplings(*masks: str, **arguments: Any) -> tuple[Example, ...]:
 _SPLINE = dict(bins=4, bound=3.0, min_width=1e-3, min_height=1e-3, min_slope=1e-3)
 _RESIDUAL = dict(hidden=(8,), lip=0.9, log_det="unbiased", terms=4, roulette=0.85)
 
-BIJECTORS: dict[str, Entry] = {
-    "chain": Entry(_chain, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
-    "repeat": Entry(
+BIJECTORS: dict[str, BijectorEntry] = {
+    "chain": BijectorEntry(_chain, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
+    "repeat": BijectorEntry(
         _repeat,
         (
             Example(dict(of="step", n=3, memory="store")),
@@ -104,15 +104,15 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
-    "inverse": Entry(_inverse, (Example(dict(of="coupling")),), context=True),
-    "additive_coupling": Entry(additive_coupling, _couplings("half", "channel"), context=True, identity=True),
-    "affine_coupling": Entry(
+    "inverse": BijectorEntry(_inverse, (Example(dict(of="coupling")),), context=True),
+    "additive_coupling": BijectorEntry(additive_coupling, _couplings("half", "channel"), context=True, identity=True),
+    "affine_coupling": BijectorEntry(
         affine_coupling, _couplings("half", "alternating", "checkerboard", "channel", cap=2.0), context=True, identity=True
     ),
-    "spline_coupling": Entry(spline_coupling, _couplings("alternating", "checkerboard", **_SPLINE), context=True, identity=True),
+    "spline_coupling": BijectorEntry(spline_coupling, _couplings("alternating", "checkerboard", **_SPLINE), context=True, identity=True),
     # No identity start: equal components would stay equal (mixture_cdf).
-    "mixture_coupling": Entry(mixture_coupling, _couplings("half", "checkerboard", "channel", components=3, cap=2.0), context=True),
-    "gaussianize": Entry(
+    "mixture_coupling": BijectorEntry(mixture_coupling, _couplings("half", "checkerboard", "channel", components=3, cap=2.0), context=True),
+    "gaussianize": BijectorEntry(
         gaussianize,
         (
             Example(dict(components=3, kernel="logistic", cap=4.0, start="normal"), ((1,), (2,), (5,))),
@@ -120,7 +120,7 @@ BIJECTORS: dict[str, Entry] = {
             Example(dict(components=4, kernel="logistic", cap=4.0, start="data"), ((1,), (3,))),
         ),
     ),
-    "householder": Entry(
+    "householder": BijectorEntry(
         householder,
         (
             Example(dict(reflections=4, start="identity")),
@@ -128,19 +128,19 @@ BIJECTORS: dict[str, Entry] = {
             Example(dict(reflections=2, start="pca")),
         ),
     ),
-    "affine_autoregressive": Entry(
+    "affine_autoregressive": BijectorEntry(
         affine_autoregressive,
         tuple(Example(dict(made=made, cap=2.0), ((1,), *VECTORS, (8,))) for made in ("made", "made_linear", "made_random")),
         context=True,
         identity=True,
     ),
-    "spline_autoregressive": Entry(
+    "spline_autoregressive": BijectorEntry(
         spline_autoregressive,
         tuple(Example(dict(made=made, **_SPLINE), FROM_ONE) for made in ("made", "made_random")),
         context=True,
         identity=True,
     ),
-    "mixture_autoregressive": Entry(
+    "mixture_autoregressive": BijectorEntry(
         mixture_autoregressive,
         (
             Example(dict(made="made", components=3, kernel="normal", cap=2.0), FROM_ONE),
@@ -148,12 +148,12 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
-    "nice_scaling": Entry(nice_scaling, (Example({}, FROM_ONE),), identity=True),
-    "actnorm": Entry(actnorm, (Example({}, (*FROM_ONE, (4, 4, 2))),)),
-    "batch_norm": Entry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*FROM_ONE, (4, 4, 2))),)),
-    "permutation": Entry(permutation, (Example(dict(order="reverse"), FROM_ONE), Example(dict(order="random"), FROM_ONE))),
-    "lu_linear": Entry(lu_linear, (Example(dict(start="identity")), Example(dict(start="rotation"), (*FROM_ONE, (4, 4, 2))))),
-    "residual": Entry(
+    "nice_scaling": BijectorEntry(nice_scaling, (Example({}, FROM_ONE),), identity=True),
+    "actnorm": BijectorEntry(actnorm, (Example({}, (*FROM_ONE, (4, 4, 2))),)),
+    "batch_norm": BijectorEntry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*FROM_ONE, (4, 4, 2))),)),
+    "permutation": BijectorEntry(permutation, (Example(dict(order="reverse"), FROM_ONE), Example(dict(order="random"), FROM_ONE))),
+    "lu_linear": BijectorEntry(lu_linear, (Example(dict(start="identity")), Example(dict(start="rotation"), (*FROM_ONE, (4, 4, 2))))),
+    "residual": BijectorEntry(
         residual,
         (
             Example(_RESIDUAL, FROM_ONE),
@@ -161,7 +161,7 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
-    "mintnet": Entry(
+    "mintnet": BijectorEntry(
         mintnet,
         (
             Example(dict(copies=3, kernel=3, flip=False, cap=2.0, tolerance=0.0), ((1, 1, 1), (1, 2, 1), (3, 2, 2))),
@@ -169,9 +169,9 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
-    "planar": Entry(planar, (Example({}, FROM_ONE),), context=True),
-    "radial": Entry(radial, (Example({}, FROM_ONE),), context=True),
-    "sylvester": Entry(
+    "planar": BijectorEntry(planar, (Example({}, FROM_ONE),), context=True),
+    "radial": BijectorEntry(radial, (Example({}, FROM_ONE),), context=True),
+    "sylvester": BijectorEntry(
         sylvester,
         (
             Example(dict(columns=1, reflections=1), ((1,), (2,))),
@@ -180,10 +180,10 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
-    "triangular": Entry(triangular, (Example({}),), context=True),
-    "squeeze": Entry(squeeze, (Example(dict(factor=2), ((2, 2, 1), (4, 6, 2))),)),
-    "flatten": Entry(flatten, (Example(dict(event=(2, 3, 2)), ((2, 3, 2),)),)),
-    "split": Entry(
+    "triangular": BijectorEntry(triangular, (Example({}),), context=True),
+    "squeeze": BijectorEntry(squeeze, (Example(dict(factor=2), ((2, 2, 1), (4, 6, 2))),)),
+    "flatten": BijectorEntry(flatten, (Example(dict(event=(2, 3, 2)), ((2, 3, 2),)),)),
+    "split": BijectorEntry(
         split,
         (
             Example(dict(event=(4, 4, 3), inner="norm", net="convnet", cap=2.0), ((4, 4, 3),)),
@@ -192,8 +192,8 @@ BIJECTORS: dict[str, Entry] = {
         ),
         context=True,
     ),
-    "logit": Entry(logit, (Example(dict(alpha=0.0), FROM_ONE), Example(dict(alpha=0.05), FROM_ONE)), domain="unit"),
-    "scale": Entry(scale, (Example(dict(shift=-1.0, factor=17.0), FROM_ONE),)),
+    "logit": BijectorEntry(logit, (Example(dict(alpha=0.0), FROM_ONE), Example(dict(alpha=0.05), FROM_ONE)), domain="unit"),
+    "scale": BijectorEntry(scale, (Example(dict(shift=-1.0, factor=17.0), FROM_ONE),)),
 }
 
 part_kind(Layer, "layer", BIJECTORS)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from vaeflow.bijectors.core.layer import Bijection, Layer
-from vaeflow.bijectors.core.scalar_map import Transformer, bounded
+from vaeflow.bijectors.core.scalar_map import ScalarMap, bounded
 from vaeflow.bijectors.coupling import Mask, coupling
 from vaeflow.nets.net import Net
 
 
-def additive() -> Transformer:
+def additive() -> ScalarMap:
     """x = z + t."""
-    return Transformer(1, lambda theta, z: (z + theta[0], jnp.zeros_like(z)), lambda theta, x: (x - theta[0], jnp.zeros_like(x)))
+    return ScalarMap(1, lambda theta, z: (z + theta[0], jnp.zeros_like(z)), lambda theta, x: (x - theta[0], jnp.zeros_like(x)))
 
 
 def additive_coupling(*, net: Net, mask: Mask, flip: bool) -> Layer:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from vaeflow.bijectors.core.layer import Layer
-from vaeflow.bijectors.core.scalar_map import Transformer, bounded
+from vaeflow.bijectors.core.scalar_map import ScalarMap, bounded
 from vaeflow.bijectors.coupling import Mask, coupling
 from vaeflow.build import Positive
 from vaeflow.nets.net import Net
 
 
-def affine(cap: float) -> Transformer:
+def affine(cap: float) -> ScalarMap:
     """x = z * exp(s) + t with s = cap * tanh(raw / cap), so |s| < cap: neither direction overflows, whatever the net says, and
     for small raw s = raw. theta = (t, raw)."""
 
@@ -26,7 +26,7 @@ def affine(cap: float) -> Transformer:
         s = log_scale(theta)
         return (x - theta[0]) * jnp.exp(-s), -s
 
-    return Transformer(2, forward, inverse)
+    return ScalarMap(2, forward, inverse)
 
 
 def affine_coupling(*, net: Net, mask: Mask, flip: bool, cap: Positive) -> Layer:

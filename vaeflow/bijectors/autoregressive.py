@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from vaeflow.bijectors.affine import affine
 from vaeflow.bijectors.core.incremental import incremental
 from vaeflow.bijectors.core.layer import Bijection, Layer, sum_event
-from vaeflow.bijectors.core.scalar_map import Transformer
+from vaeflow.bijectors.core.scalar_map import ScalarMap
 from vaeflow.bijectors.core.solve import fixed_point, solve
 from vaeflow.bijectors.mixture import Components, KernelName, in_turn, mixture_cdf
 from vaeflow.bijectors.rational_quadratic import rational_quadratic
@@ -28,7 +28,7 @@ from vaeflow.errors import UserError
 from vaeflow.nets.made import Made, MadeNet
 
 
-def autoregressive(transformer: Transformer, made: Made) -> Layer:
+def autoregressive(transformer: ScalarMap, made: Made) -> Layer:
     """The layer of a transformer; params {"net": MadeNet's, "fixed": {"order"} when it is random}. It starts as the identity."""
     net = MadeNet(made, transformer.size)
 

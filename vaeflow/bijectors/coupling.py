@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 
 from vaeflow.bijectors.core.layer import Bijection, Layer, sum_event
-from vaeflow.bijectors.core.scalar_map import Transformer
+from vaeflow.bijectors.core.scalar_map import ScalarMap
 from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets.net import Net
@@ -69,7 +69,7 @@ def _interleave(even: Array, odd: Array) -> Array:
     return both.reshape(*both.shape[:-2], -1)[..., :size]
 
 
-def coupling(transformer: Transformer, net: Net, mask: Mask, flip: bool) -> Layer:
+def coupling(transformer: ScalarMap, net: Net, mask: Mask, flip: bool) -> Layer:
     """The coupling layer of a transformer; params {"net": the linen parameters}. It starts as the identity."""
     rank = RANK[mask]
 

@@ -29,7 +29,7 @@ def householder(*, reflections: Count, start: Literal["identity", "random", "pca
             reflections (D - 1 of them, "fixed"): a matrix in float32 is orthogonal to 1e-7 only
     """
     if start != "random" and reflections % 2:
-        raise UserError(f"reflections={reflections} is impossible with start={start!r}, which pairs them; it must be even")
+        raise UserError(f"reflections={reflections} is invalid with start={start!r}, which pairs them; it must be even")
 
     def init(key, x, context=None):
         del context

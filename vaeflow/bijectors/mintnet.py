@@ -61,7 +61,7 @@ def mintnet(*, copies: Count, kernel: Count, flip: bool, cap: Positive, toleranc
     tolerance  of the inversion, on its last step relative to 1 + |x|; 0: that of the arithmetic
     """
     if kernel % 2 == 0:
-        raise UserError(f"mintnet: kernel={kernel} is impossible; it must be odd")
+        raise UserError(f"mintnet: kernel={kernel} is invalid; it must be odd")
 
     def positive(raw):
         return jnp.exp(bounded(raw, cap))

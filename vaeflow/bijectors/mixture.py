@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors.affine import affine
 from vaeflow.bijectors.core.layer import Layer
-from vaeflow.bijectors.core.scalar_map import Transformer
+from vaeflow.bijectors.core.scalar_map import ScalarMap
 from vaeflow.bijectors.core.solve import bisect, solve
 from vaeflow.bijectors.coupling import Mask, coupling
 from vaeflow.build import Positive, Range
@@ -177,7 +177,7 @@ def starting_means(components: int) -> list[float]:
     return [2 * k / (components - 1) - 1 for k in range(components)] if components > 1 else [0.0]
 
 
-def mixture_cdf(components: int, kernel: KernelName, cap: float) -> Transformer:
+def mixture_cdf(components: int, kernel: KernelName, cap: float) -> ScalarMap:
     """theta [3 K, ...]: logits, means, raw log-scales.
 
     At theta = 0 the weights are equal, the scales one and the means evenly spaced in [-1, 1]. That is near the identity and not the
@@ -192,14 +192,14 @@ def mixture_cdf(components: int, kernel: KernelName, cap: float) -> Transformer:
         start = jnp.asarray(spread, theta.dtype).reshape(k, *[1] * (theta.ndim - 1))
         return mixture_of(theta[:k], theta[k : 2 * k] + start, theta[2 * k :], cap)
 
-    return Transformer(
+    return ScalarMap(
         3 * components,
         lambda theta, z: to_data(KERNELS[kernel], mixture(theta), z),
         lambda theta, x: to_latent(KERNELS[kernel], mixture(theta), x),
     )
 
 
-def in_turn(data_end: Transformer, latent_end: Transformer) -> Transformer:
+def in_turn(data_end: ScalarMap, latent_end: ScalarMap) -> ScalarMap:
     """Two transformers, one after the other; theta has the first one's numbers first."""
     n = data_end.size
 
@@ -213,7 +213,7 @@ def in_turn(data_end: Transformer, latent_end: Transformer) -> Transformer:
         z, latent_log_det = latent_end.inverse(theta[n:], h)
         return z, log_det + latent_log_det
 
-    return Transformer(n + latent_end.size, forward, inverse)
+    return ScalarMap(n + latent_end.size, forward, inverse)
 
 
 def mixture_coupling(*, net: Net, mask: Mask, flip: bool, components: Components, cap: Positive) -> Layer:

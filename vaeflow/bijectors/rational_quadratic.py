@@ -24,19 +24,19 @@ import math
 import jax
 import jax.numpy as jnp
 
-from vaeflow.bijectors.core.scalar_map import Transformer
+from vaeflow.bijectors.core.scalar_map import ScalarMap
 from vaeflow.errors import UserError
 from vaeflow.model import Array
 
 
-def rational_quadratic(bins: int, bound: float, min_width: float, min_height: float, min_slope: float) -> Transformer:
+def rational_quadratic(bins: int, bound: float, min_width: float, min_height: float, min_slope: float) -> ScalarMap:
     """Splines on [-bound, bound]; theta [3 bins - 1, ...]: widths and heights as logits, inner slopes before a softplus.
 
     min_width, min_height are fractions of 2 * bound, so at most 1 / bins; min_slope < 1.
     """
     for name, least in (("min_width", min_width), ("min_height", min_height)):
         if least * bins >= 1:
-            raise UserError(f"{name}={least} is impossible with bins={bins}; it must be < {1 / bins:g}")
+            raise UserError(f"{name}={least} is invalid with bins={bins}; it must be < {1 / bins:g}")
 
     def forward(theta, z):
         return _tails(z, bound, lambda inner: _evaluate(inner, *_bin(inner, *_sizes(theta), by=0, bound=bound)))
@@ -56,7 +56,7 @@ def rational_quadratic(bins: int, bound: float, min_width: float, min_height: fl
     # In a scan, the backward pass computes everything again from theta and z: that is a few fused loops, where keeping the dozens of small
     # arrays in between takes three times as long. (Outside one the compiler may keep them all the same; it is no matter of memory.)
     again = functools.partial(jax.checkpoint, prevent_cse=False)
-    return Transformer(3 * bins - 1, again(forward), again(inverse))
+    return ScalarMap(3 * bins - 1, again(forward), again(inverse))
 
 
 def _tails(x: Array, bound: float, spline) -> tuple[Array, Array]:

@@ -77,9 +77,7 @@ def residual(
     terms     n of "series" and "unbiased";  roulette: q of "unbiased", the chance of going on after each further term
     """
     if log_det == "unbiased" and lip**2 >= roulette:
-        raise UserError(
-            f"roulette={roulette:g} is impossible with lip={lip:g}: the estimator's variance is finite above lip^2={lip**2:.3g}"
-        )
+        raise UserError(f"roulette={roulette:g} is invalid with lip={lip:g}: the estimator's variance is finite above lip^2={lip**2:.3g}")
     max_steps = math.ceil(40 / -math.log(lip))  # lip^max_steps < 1e-17
 
     def block(layers, x):

@@ -31,7 +31,7 @@ def split(*, event: tuple[Count, ...], inner: Layer, net: Net | None, cap: Posit
     """
     rank, transformer = len(event), affine(cap)
     if rank not in (1, 3) or event[-1] < 2:
-        raise UserError(f"split: event={tuple(event)} is impossible; it must be [H, W, C] with C >= 2 or [D] with D >= 2")
+        raise UserError(f"split: event={tuple(event)} is invalid; it must be [H, W, C] with C >= 2 or [D] with D >= 2")
     kept_event, out_event = (*event[:-1], event[-1] // 2), (*event[:-1], event[-1] - event[-1] // 2)
     kept_size, out_size = math.prod(kept_event), math.prod(out_event)
 

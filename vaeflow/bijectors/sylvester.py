@@ -56,7 +56,7 @@ def sylvester(*, columns: Count, reflections: Natural) -> Layer:
         amortised.needs_vectors("sylvester", x)
         d = x.shape[-1]
         if columns > d:
-            raise UserError(f"sylvester: columns={columns} is impossible for vectors of dimension {d}; it must be <= {d}")
+            raise UserError(f"sylvester: columns={columns} is invalid for vectors of dimension {d}; it must be <= {d}")
         keys = jax.random.split(key, 4)
         start = {
             "both": 0.01 * jax.random.normal(keys[0], (columns, columns)),

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from vaeflow.errors import UserError
 from vaeflow.evaluation.reliability import EXPLAINED, nll_is_bound, upper_bound
 from vaeflow.runs import workdir
-from vaeflow.runs.metrics import read_metrics, table
+from vaeflow.runs.metrics import aligned_table, read_metrics
 
 if TYPE_CHECKING:  # jax and the rest take seconds to import
-    from vaeflow.figures.points import Cell
+    from vaeflow.figures.points import Panel
 
 
 def compare(directories: list[Path], output: Path, markdown: bool = False) -> None:
@@ -53,7 +53,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
 
     kept = [i for i in range(len(_COLUMNS) + 1) if any(row[i] != "" for row in rows)]
     titles = ["run", *(title for _, title in _COLUMNS)]
-    print(table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], markdown=markdown))
+    print(aligned_table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], markdown=markdown))
     if any(row[titles.index("the NLL is")] for row in rows):
         print(f"\n{EXPLAINED}")
     print("\nnumbers from results.json of each run" + "".join(f"; not read, {name}: {', '.join(more)}" for name, more in others.items()))
@@ -64,12 +64,12 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         print(figures.draw_densities(cells, densities))
 
 
-def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Cell]:
+def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Panel]:
     """What the runs {name: (workdir, results)} in the plane have saved of their densities."""
-    from vaeflow.evaluation import density_grid as grid
-    from vaeflow.figures.points import Cell
+    from vaeflow.evaluation import density_grid
+    from vaeflow.figures.points import Panel
 
-    cells: dict[tuple[str, str], Cell] = {}
+    cells: dict[tuple[str, str], Panel] = {}
     for name, (directory, results) in planes.items():
         path = directory / "figures" / "density.npz"
         if not path.is_file():
@@ -80,10 +80,10 @@ def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Cell]:
         # Of configs/densities.py:rings_maf on the density rings, maf.
         column = results.get("config", "").partition(":")[2].removeprefix(row).strip("_")
         column = name if not column or (row, column) in cells else column
-        density, points = grid.load(path)
+        density, points = density_grid.load(path)
         truth = f"true NLL {results['true_nll']:.3f}" if "true_nll" in results else ""
         called = "NLL, upper bound" if nll_is_bound(results) else "NLL"
-        cells[row, column] = Cell(row, column, density, points, f"{called} {results['nll']:.3f}", truth)
+        cells[row, column] = Panel(row, column, density, points, f"{called} {results['nll']:.3f}", truth)
     return list(cells.values())
 
 

@@ -59,18 +59,20 @@ def explore(
             print(error)
 
 
-def _load(directory: Path, output: Path, examples: tuple[int, ...], split: str, seed: int, label: int, overrides: Overrides) -> views.Run:
+def _load(
+    directory: Path, output: Path, examples: tuple[int, ...], split: str, seed: int, label: int, overrides: Overrides
+) -> views.Request:
     if seed not in SEEDS:
-        raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
+        raise UserError(f"--seed={seed} is invalid; it must be {SEEDS}")
     model, params, config, source, *_ = restore(directory, overrides=overrides)
     sampling.conditions(directory, config, 1, label)  # a label that cannot be drawn
     name = named_split(source, split)
     chosen = source.split(name)
     for i in examples:
         if not 0 <= i < len(chosen.x):
-            raise UserError(f"--examples={i} is impossible; the {name} split has the examples 0 to {len(chosen.x) - 1}")
+            raise UserError(f"--examples={i} is invalid; the {name} split has the examples 0 to {len(chosen.x) - 1}")
     space = functools.cache(lambda: figures.find_space(model, params, chosen, source, config))
-    return views.Run(directory, output, model, params, config, source, name, chosen, examples, seed, label, space)
+    return views.Request(directory, output, model, params, config, source, name, chosen, examples, seed, label, space)
 
 
 def _plane(directories: Sequence[Path], output: Path) -> list[Path]:

@@ -15,17 +15,17 @@ from vaeflow.data import named_split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate, sampling
 from vaeflow.evaluation.measure import restore
-from vaeflow.run import load as load_run
+from vaeflow.run import load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_npz
 from vaeflow.runs.progress import phase
-from vaeflow.training import devices as parallel
+from vaeflow.training import devices
 
 
 def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Overrides = ()) -> None:
     """experiments.sample: samples.npz and samples_drawn.png of c.sample.n draws, and what they are conditioned on."""
     if seed not in SEEDS:
-        raise UserError(f"--seed={seed} is impossible; it must be {SEEDS}")
+        raise UserError(f"--seed={seed} is invalid; it must be {SEEDS}")
     guard.check_links(directory, ("samples.npz", "figures"))
     model, params, config = load_run(directory, overrides, allowed=("sample",))
     n = config.sample.n
@@ -58,7 +58,7 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
     if model.latent is None and model.encode is None and model.log_prob is None:
         raise UserError(f"model.kind={config.model.kind!r} has no latents and no density: there is nothing to encode")
     with phase(f"encoding the {split} split"):
-        arrays = evaluate.encode(model, params, source.split(split), source, config, parallel.for_evaluation(config.devices.mapping))
+        arrays = evaluate.encode(model, params, source.split(split), source, config, devices.for_evaluation(config.devices.mapping))
     path = output or directory / f"encoded_{split}.npz"
     _write_npz(path, arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())

@@ -25,10 +25,9 @@ def launch(
     _check_processes(*processes or ("", 0, -1))
     if processes is None or (not dry_run and _is_over(directory, config)):
         return _run(config, directory, dry_run, name)
-    from vaeflow.training import agreement
-    from vaeflow.training import devices as parallel
+    from vaeflow.training import agreement, devices
 
-    parallel.distributed(*processes)
+    devices.distributed(*processes)
     with agreement.failures_shared():
         agreement.check_start(config, directory, name)
         _run(config, directory, dry_run, name)
@@ -49,16 +48,18 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
     with progress.phase("importing jax"):
         from vaeflow import data
         from vaeflow.evaluation import evaluate, measure
-        from vaeflow.training import agreement  # jax, Orbax and the rest take seconds to import
-        from vaeflow.training import devices as parallel
-        from vaeflow.training import dry_run as dryrun
-        from vaeflow.training import loop as fit
-        from vaeflow.training import setup as experiment
+        from vaeflow.training import (
+            agreement,  # jax, Orbax and the rest take seconds to import
+            devices,
+            loop,
+        )
+        from vaeflow.training.dry_run import report
+        from vaeflow.training.setup import headline, make_experiment
 
-    x = experiment.make(config, directory if same else None)
+    x = make_experiment(config, directory if same else None)
     agreement.check_data(x.source)
     if dry_run:
-        print(dryrun.report(x))
+        print(report(x))
         return
     workdir.must_agree(directory, config)
     if not x.devices.primary:
@@ -70,12 +71,12 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
             workdir.write_json(directory / "data.json", data.summary(x.source))
         agreement.check_folder(directory)
         if x.devices.primary:
-            print(experiment.headline(x), flush=True)
-        finished = fit.fit(x, directory, evaluate.validator)
+            print(headline(x), flush=True)
+        finished = loop.fit(x, directory, evaluate.validator)
         if x.devices.primary:
             print(f"{finished.reason}\n", flush=True)
             conclude(directory, x.source)
-    parallel.barrier("concluded")
+    devices.barrier("concluded")
 
 
 def default_workdir(name: str, config: ConfigDict, file: ConfigDict) -> Path:
@@ -114,7 +115,7 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise UserError(f"--coordinator={coordinator!r} has the wrong form; it must be HOST:PORT of process 0")
     if not 0 <= process < processes:
-        raise UserError(f"--processes={processes} --process={process} is impossible; it must be 0 <= process < processes")
+        raise UserError(f"--processes={processes} --process={process} is invalid; it must be 0 <= process < processes")
     try:
         socket.getaddrinfo(host.strip("[]"), int(port))
     except OSError as error:

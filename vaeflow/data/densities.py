@@ -34,7 +34,7 @@ _LEAST = 1000
 _ROWS = 2048
 
 
-class Density(NamedTuple):
+class TrueDensity(NamedTuple):
     """sample: (generator, component [N]) -> x [N, 2]; log_prob: x [N, 2] -> [N] in nats; components: how many."""
 
     sample: Callable[[np.random.Generator, np.ndarray], np.ndarray]
@@ -42,17 +42,17 @@ class Density(NamedTuple):
     components: int
 
 
-def _gaussians(means: np.ndarray, std: float) -> Density:
+def _gaussians(means: np.ndarray, std: float) -> TrueDensity:
     """p(x) = mean_k N(x; m_k, s^2 I)."""
 
     def log_prob(x):
         squares = ((x[:, None] - means) ** 2).sum(-1)
         return logsumexp(-squares / (2 * std**2), axis=1) - np.log(2 * np.pi * std**2 * len(means))
 
-    return Density(lambda rng, k: means[k] + std * rng.standard_normal((len(k), 2)), log_prob, len(means))
+    return TrueDensity(lambda rng, k: means[k] + std * rng.standard_normal((len(k), 2)), log_prob, len(means))
 
 
-def _rings(radii: np.ndarray, std: float) -> Density:
+def _rings(radii: np.ndarray, std: float) -> TrueDensity:
     """x = r_k (cos t, sin t) + s n. Integrating the angle t out of the Gaussian gives, with rho = |x|,
     p(x) = mean_k exp(-(rho^2 + r_k^2) / (2 s^2)) I_0(rho r_k / s^2) / (2 pi s^2); I_0(v) = ive(0, v) e^v keeps it finite."""
 
@@ -65,10 +65,10 @@ def _rings(radii: np.ndarray, std: float) -> Density:
         terms = np.log(ive(0, rho * radii / std**2)) - (rho - radii) ** 2 / (2 * std**2)
         return logsumexp(terms, axis=1) - np.log(2 * np.pi * std**2 * len(radii))
 
-    return Density(sample, log_prob, len(radii))
+    return TrueDensity(sample, log_prob, len(radii))
 
 
-def _curves(curves: tuple[Callable[[np.ndarray], np.ndarray], ...], end: float, inverse_cdf, pdf, std: float, panels: int) -> Density:
+def _curves(curves: tuple[Callable[[np.ndarray], np.ndarray], ...], end: float, inverse_cdf, pdf, std: float, panels: int) -> TrueDensity:
     """Noisy curves c_k(t), 0 <= t <= end with density pdf(t): p(x) = mean_k int pdf(t) N(x; c_k(t), s^2 I) dt.
 
     The integral is a Gauss-Legendre sum with 12 nodes in each panel; panels of about two noise widths make it exact to rounding
@@ -90,10 +90,10 @@ def _curves(curves: tuple[Callable[[np.ndarray], np.ndarray], ...], end: float, 
         squares = (x**2).sum(1)[:, None] - 2 * x @ mixture.T + (mixture**2).sum(1)
         return logsumexp(log_weight - squares / (2 * std**2), axis=1) - np.log(2 * np.pi * std**2)
 
-    return Density(sample, log_prob, len(curves))
+    return TrueDensity(sample, log_prob, len(curves))
 
 
-def _moons() -> Density:
+def _moons() -> TrueDensity:
     def upper(t):
         return 2 * np.stack([np.cos(t) - 0.5, np.sin(t) - 0.25], -1)
 
@@ -103,7 +103,7 @@ def _moons() -> Density:
     return _curves((upper, lower), np.pi, lambda u: np.pi * u, lambda t: np.full_like(t, 1 / np.pi), 0.2, panels=20)
 
 
-def _two_spirals() -> Density:
+def _two_spirals() -> TrueDensity:
     def arm(a):
         return a[:, None] / 3 * np.stack([np.cos(a), np.sin(a)], -1)
 
@@ -116,7 +116,7 @@ def _rotate(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return np.stack([cos * x[..., 0] - sin * x[..., 1], sin * x[..., 0] + cos * x[..., 1]], -1)
 
 
-def _pinwheel(arms: int = 5) -> Density:
+def _pinwheel(arms: int = 5) -> TrueDensity:
     """A rotation by an angle that depends on |u| alone keeps areas, so p(x) = mean_k N(u_k(x)) / 2^2."""
     mean, std, turn = np.array([1.0, 0.0]), np.array([0.3, 0.1]), 2 * np.pi * np.arange(arms) / arms
 
@@ -129,10 +129,10 @@ def _pinwheel(arms: int = 5) -> Density:
         u = _rotate(x[:, None] / 2, -(turn + np.exp(radius) / 4))
         return logsumexp(-(((u - mean) / std) ** 2).sum(-1) / 2, axis=1) - np.log(2 * np.pi * std.prod() * arms * 4)
 
-    return Density(sample, log_prob, arms)
+    return TrueDensity(sample, log_prob, arms)
 
 
-def _checkerboard() -> Density:
+def _checkerboard() -> TrueDensity:
     """p(x) = 1/32 on 8 cells of area 4, else 0."""
     cells = np.array([(i, j) for i in range(-2, 2) for j in range(-2, 2) if (i + j) % 2 == 0])
 
@@ -141,7 +141,7 @@ def _checkerboard() -> Density:
         inside = (np.abs(cell + 0.5) < 2).all(1) & (cell.sum(1) % 2 == 0)
         return np.where(inside, -np.log(4.0 * len(cells)), -np.inf)
 
-    return Density(lambda rng, k: 2 * (cells[k] + rng.random((len(k), 2))), log_prob, len(cells))
+    return TrueDensity(lambda rng, k: 2 * (cells[k] + rng.random((len(k), 2))), log_prob, len(cells))
 
 
 def _compass(n: int) -> np.ndarray:
@@ -149,7 +149,7 @@ def _compass(n: int) -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)], -1)
 
 
-DENSITIES: dict[str, Callable[[], Density]] = {
+DENSITIES: dict[str, Callable[[], TrueDensity]] = {
     "moons": _moons,
     "circles": lambda: _rings(np.array([1.5, 3.0]), 0.2),
     "rings": lambda: _rings(np.arange(1.0, 5.0), 0.15),
@@ -161,13 +161,13 @@ DENSITIES: dict[str, Callable[[], Density]] = {
 }
 
 
-def log_prob(density: Density, x: np.ndarray) -> np.ndarray:
+def log_prob(density: TrueDensity, x: np.ndarray) -> np.ndarray:
     """log p(x), x [N, 2] -> [N] float64, with memory bounded in N."""
     x = np.asarray(x, np.float64)
     return np.concatenate([density.log_prob(x[i : i + _ROWS]) for i in range(0, len(x), _ROWS)] or [np.zeros(0)])
 
 
-def draw(density: Density, n: int, seed: tuple[int, ...]) -> Split:
+def draw(density: TrueDensity, n: int, seed: tuple[int, ...]) -> Split:
     """n points x [n, 2] float32 with their component as label."""
     rng = np.random.default_rng(seed)
     component = rng.integers(density.components, size=n)

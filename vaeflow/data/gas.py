@@ -99,7 +99,7 @@ def convert(path: Path) -> Path:
     return written
 
 
-def read(path: Path) -> tuple[list[str], np.ndarray]:
+def read_converted(path: Path) -> tuple[list[str], np.ndarray]:
     """(column names [C], data [N, C] float64) of a converted file."""
     try:
         found = np.load(path, allow_pickle=False)

@@ -44,7 +44,7 @@ ARCHIVE = "the folder `data` of the archive of the MAF paper's data (Zenodo reco
 _SEED = 42  # of power's order and noise
 
 
-class Table(NamedTuple):
+class TabularSet(NamedTuple):
     """columns   after the preparation
     read      the folder -> its splits
     """
@@ -88,7 +88,7 @@ def _gas(root: Path) -> Splits:
     if not path.is_file():
         command = f"python -m experiments.prepare --gas={shlex.quote(str(_file(root, gas.PICKLED)))}"
         raise UserError(f"data.path={str(root)!r} has no {gas.CONVERTED}; write it from the pickle, once: {command}")
-    columns, x = gas.read(path)
+    columns, x = gas.read_converted(path)
     left_out = ["Meth", "Eth", "Time"]
     if missing := [name for name in left_out if name not in columns]:
         raise UserError(f"{str(path)!r} is no table with the columns {', '.join(left_out)}: {', '.join(missing)} not there")
@@ -146,11 +146,11 @@ def _bsds300(root: Path) -> Splits:
 
 
 TABLES = {
-    "power": Table(6, _power),
-    "gas": Table(8, _gas),
-    "hepmass": Table(21, _hepmass),
-    "miniboone": Table(43, _miniboone),
-    "bsds300": Table(63, _bsds300),
+    "power": TabularSet(6, _power),
+    "gas": TabularSet(8, _gas),
+    "hepmass": TabularSet(21, _hepmass),
+    "miniboone": TabularSet(43, _miniboone),
+    "bsds300": TabularSet(63, _bsds300),
 }
 
 

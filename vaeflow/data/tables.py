@@ -128,7 +128,7 @@ def _grey(arrays: Mapping[str, np.ndarray], wanted: int, where: str) -> tuple[di
         if a.ndim < 2 or a.dtype.kind not in "fiub":
             raise UserError(f"{where}: the examples of {name!r} must be numbers [N, ...]; they are {a.dtype} of shape {a.shape}")
     if wanted and not 2 <= wanted <= MAX_LEVELS:
-        raise UserError(f"data.levels={wanted} is impossible; it must be 0 (inferred) or in 2..{MAX_LEVELS}")
+        raise UserError(f"data.levels={wanted} is invalid; it must be 0 (inferred) or in 2..{MAX_LEVELS}")
     if kinds == {"f"}:
         if wanted:
             raise UserError(f"{where}: data.levels={wanted} is for integers, but these data are floats; set it to 0, or save integers")

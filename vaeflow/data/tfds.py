@@ -22,7 +22,7 @@ from vaeflow.data.source import SPLITS, DataConfig, Piece, Source, Split, disjoi
 from vaeflow.errors import UserError, unknown
 
 
-class Stored(NamedTuple):
+class StoredSplit(NamedTuple):
     """A whole stored split: x [N, H, W, C] uint8, label [N] int32 or None, levels 2 or 256."""
 
     x: np.ndarray
@@ -115,7 +115,7 @@ def _fingerprint(folder: Path) -> str:
     return hashlib.sha256("\n".join([(folder / "dataset_info.json").read_text(), *records]).encode()).hexdigest()[:16]
 
 
-def _stored(builder: Any, name: str, label: str, binarize: str, cache: Cache) -> Stored:
+def _stored(builder: Any, name: str, label: str, binarize: str, cache: Cache) -> StoredSplit:
     """The stored split `name`, decoded unless the cache has it; black and white where `binarize` fixes that."""
     info = builder.info.splits[name]
     missing = [path for path in info.filepaths if not Path(path).exists()]
@@ -147,16 +147,16 @@ def _stored(builder: Any, name: str, label: str, binarize: str, cache: Cache) ->
     label_array = cache.array(f"{name}-{label}", (n,), np.int32, seen_labels) if label else None
     top = cache.array(f"{name}-max", (1,), np.uint8, lambda: [max(x[i : i + ROWS].max() for i in range(0, n, ROWS)).reshape(1)])
     if int(top[0]) <= 1 or binarize not in ("threshold", "static"):
-        return Stored(x, label_array, 2 if int(top[0]) <= 1 else 256)
+        return StoredSplit(x, label_array, 2 if int(top[0]) <= 1 else 256)
 
     def fixed() -> Iterator[np.ndarray]:
         for start in range(0, n, ROWS):
             yield binarized(x[start : start + ROWS], 256, binarize, name, start)
 
-    return Stored(cache.array(f"{name}-{binarize}", x.shape, np.uint8, fixed), label_array, 2)
+    return StoredSplit(cache.array(f"{name}-{binarize}", x.shape, np.uint8, fixed), label_array, 2)
 
 
-def _join(pieces: Sequence[Piece], stored: Mapping[str, Stored], binarize: str, cache: Cache) -> Split:
+def _join(pieces: Sequence[Piece], stored: Mapping[str, StoredSplit], binarize: str, cache: Cache) -> Split:
     """A view of one stored split, or several pieces one after another in a cache file of their own."""
     xs = [stored[p.name].x[p.start : p.end] for p in pieces]
     labels = [a[p.start : p.end] for p in pieces if (a := stored[p.name].label) is not None]

@@ -23,7 +23,7 @@ _DRAWS = 64
 _MOST_CONTEXTS = 16
 
 
-class Density(NamedTuple):
+class GridDensity(NamedTuple):
     """log p on a grid: `xs`, `ys` [n] are the cells' centres, `log_p` [n, n] has y as its first axis."""
 
     xs: np.ndarray
@@ -41,7 +41,9 @@ def applies(model: Model, x: np.ndarray) -> bool:
     return x.shape[1:] == (2,) and model.density in _SIDE
 
 
-def density(model: Model, params: Params, split: Split, key: jax.Array, *, margin: float = 0.5, devices: Devices | None = None) -> Density:
+def density(
+    model: Model, params: Params, split: Split, key: jax.Array, *, margin: float = 0.5, devices: Devices | None = None
+) -> GridDensity:
     """The model's density over the bounding box of split.x, widened by `margin` of its sides on each side.
 
     With context: the mixture sum_c freq(c) p(x | c) over the split's distinct contexts. An estimated density ("weight") is
@@ -59,19 +61,19 @@ def density(model: Model, params: Params, split: Split, key: jax.Array, *, margi
         grid = Split(points, None if context is None else np.broadcast_to(context, (len(points), *context.shape)))
         found = log_likelihood(model, params, grid, key, k=_DRAWS, chunk=16, batch=4096, devices=devices)["log_prob"]
         total = np.logaddexp(total, np.asarray(found, np.float64) + np.log(share))
-    return Density(xs, ys, total.reshape(side, side))
+    return GridDensity(xs, ys, total.reshape(side, side))
 
 
-def save(path: Path, density: Density, points: np.ndarray) -> None:
+def save(path: Path, density: GridDensity, points: np.ndarray) -> None:
     """A density and points [N, 2] of the data that it models, for figures of several runs. OSError, with the name: the disk refuses."""
     write_npz(path, {"xs": density.xs, "ys": density.ys, "log_p": density.log_p.astype(np.float32), "points": points})
 
 
-def load(path: Path) -> tuple[Density, np.ndarray]:
+def load(path: Path) -> tuple[GridDensity, np.ndarray]:
     """What `save` wrote. UserError: it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return Density(file["xs"], file["ys"], file["log_p"]), file["points"]
+            return GridDensity(file["xs"], file["ys"], file["log_p"]), file["points"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 

@@ -15,7 +15,7 @@ import numpy as np
 from vaeflow.data import Split
 from vaeflow.distributions import Joint
 from vaeflow.evaluation.likelihood import mean_se
-from vaeflow.evaluation.map_split import Example, gather, make_pass
+from vaeflow.evaluation.map_split import Example, gather, map_split
 from vaeflow.model import Array, Model, Params
 
 # Burda, Grosse, Salakhutdinov (2015): a latent unit is active when the variance over x of its posterior mean exceeds this.
@@ -104,7 +104,7 @@ def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batc
     """
     assert model.latent is not None
     totals, vectors = [], {}
-    for part in make_pass(elbo_terms(model), split, key, batch=batch, **options)(params):
+    for part in map_split(elbo_terms(model), split, key, batch=batch, **options)(params):
         for name in ("kl_per_dim", "kl_per_level"):
             if name in part:
                 vectors[name] = vectors.get(name, 0.0) + part.pop(name).sum(0, dtype=np.float64)
@@ -143,7 +143,7 @@ def level_sizes(model: Model, params: Params, one: dict[str, Any]) -> tuple[int,
 def posterior_mean_variance(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> np.ndarray:
     """Var over the split's x of E_q[z|x], [D]: streamed sums in float64."""
     count, a, b, ab = 0, 0.0, 0.0, 0.0
-    for part in make_pass(posterior_means(model), split, key, batch=batch, draws=2 * _MEAN_DRAWS, **options)(params):
+    for part in map_split(posterior_means(model), split, key, batch=batch, draws=2 * _MEAN_DRAWS, **options)(params):
         one, two = np.asarray(part["a"], np.float64), np.asarray(part["b"], np.float64)
         count += len(one)
         a, b, ab = a + one.sum(0), b + two.sum(0), ab + (one * two).sum(0)

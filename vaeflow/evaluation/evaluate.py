@@ -15,11 +15,11 @@ import jax
 import numpy as np
 
 from vaeflow.data import Source, Split
-from vaeflow.evaluation import density_grid as grid
+from vaeflow.evaluation import density_grid
 from vaeflow.evaluation.elbo import elbo_terms, gaussian, latent_terms, own_terms
 from vaeflow.evaluation.information import collapse_warnings, information_terms
 from vaeflow.evaluation.likelihood import average, log_likelihood, mean_se
-from vaeflow.evaluation.map_split import Example, gather, make_pass
+from vaeflow.evaluation.map_split import Example, gather, map_split
 from vaeflow.evaluation.reliability import PARETO_LIMIT
 from vaeflow.model import Array, Model, Params
 from vaeflow.rng import eval_key
@@ -62,7 +62,7 @@ def make_validate(
         return out
 
     levels = levels if binarize == "dynamic" else 0
-    run = make_pass(fn, split, eval_key(seed), batch=batch, levels=levels, devices=devices, resident=True)
+    run = map_split(fn, split, eval_key(seed), batch=batch, levels=levels, devices=devices, resident=True)
 
     def validate(params: Params, key: Array | None = None) -> dict[str, float]:
         return {name: float(values.mean(dtype=np.float64)) for name, values in gather(run(params, key)).items()}
@@ -89,7 +89,7 @@ def encode(
             out["z"] = model.encode(params, second, one)[0]
         return out
 
-    return gather(make_pass(fn, split, eval_key(config.seed), **pass_options(source, config, devices))(params))
+    return gather(map_split(fn, split, eval_key(config.seed), **map_options(source, config, devices))(params))
 
 
 def results(model: Model, params: Params, source: Source, name: str, config: Any, devices: Devices | None = None) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def results(model: Model, params: Params, source: Source, name: str, config: Any
 
 def measured(
     model: Model, params: Params, source: Source, name: str, config: Any, devices: Devices | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray], grid.Density | None]:
+) -> tuple[dict[str, Any], dict[str, np.ndarray], density_grid.GridDensity | None]:
     """(everything that results.json says about the split `name`: plain numbers, strings and lists; {log_prob: [N]} of its examples, where
     there is one: two runs compare by the differences on the same examples; the density on a grid, of two-dimensional data).
 
@@ -107,7 +107,7 @@ def measured(
     """
     started = time.perf_counter()
     split, key, k = source.split(name), eval_key(config.seed), config.eval.k
-    options = pass_options(source, config, devices)
+    options = map_options(source, config, devices)
     own: dict[str, np.ndarray] = {}
     out: dict[str, Any] = {"split": name, "examples": len(split.x), "units": "nats per example", "binarize": config.data.binarize}
     out |= {"density": model.density, "note": model.note}
@@ -131,21 +131,21 @@ def measured(
             out["kl_to_truth"], out["kl_to_truth_se"] = mean_se(truth - found["log_prob"])
     if model.terms is not None:
         with phase("terms of the model"):
-            terms = gather(make_pass(own_terms(model), split, key, **options)(params))
+            terms = gather(map_split(own_terms(model), split, key, **options)(params))
         for term, values in terms.items():
             out[term], out[f"{term}_se"] = mean_se(values)
     plane = None
-    if grid.applies(model, split.x):
+    if density_grid.applies(model, split.x):
         with phase("density on a grid"):
-            plane = grid.density(model, params, split, key, devices=devices)
+            plane = density_grid.density(model, params, split, key, devices=devices)
         out["integral"] = plane.integral
     device = jax.devices()[0]
     out |= {"device": device.device_kind, "platform": device.platform, "device_count": 1 if devices is None else devices.count}
     return out | {"seconds": time.perf_counter() - started}, own, plane
 
 
-def pass_options(source: Source, config: Any, devices: Devices | None = None) -> dict[str, Any]:
-    """The options of `map_split.make_pass` that a run's config gives."""
+def map_options(source: Source, config: Any, devices: Devices | None = None) -> dict[str, Any]:
+    """The options of `map_split.map_split` that a run's config gives."""
     return dict[str, Any](batch=config.eval.batch, levels=source.levels if config.data.binarize == "dynamic" else 0, devices=devices)
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from vaeflow.data import Split
 from vaeflow.evaluation.elbo import gaussian, gaussian_kl
 from vaeflow.evaluation.likelihood import mean_se
-from vaeflow.evaluation.map_split import Example, gather, make_pass
+from vaeflow.evaluation.map_split import Example, gather, map_split
 from vaeflow.model import Array, Model, Params
 from vaeflow.training.flops import flops
 
@@ -54,11 +54,11 @@ def information_terms(model: Model, params: Params, split: Split, key: Array, *,
     recon_mse                          see `reconstruction_error`, over `recon_mse_examples`
     information_note                   why some of these are left out
 
-    top: what the model's x are divided by to give intensities in [0, 1]; options: those of `map_split.make_pass`.
+    top: what the model's x are divided by to give intensities in [0, 1]; options: those of `map_split.map_split`.
     """
     assert model.latent is not None
     some = evenly(split, MARGINAL_EXAMPLES)
-    error = gather(make_pass(reconstruction_error(model, top), some, key, **options)(params))["mse"]
+    error = gather(map_split(reconstruction_error(model, top), some, key, **options)(params))["mse"]
     out: dict[str, Any] = {"recon_mse_examples": len(error)}
     out["recon_mse"], out["recon_mse_se"] = mean_se(error)
     shapes = jax.eval_shape(drawn_latents(model), params, key, _batch(split, slice(1)))
@@ -69,7 +69,7 @@ def information_terms(model: Model, params: Params, split: Split, key: Array, *,
             "information_note": f"I and KL(q(z) || p(z)) are left out: {FEWEST}^2 densities of q(z|x) take more than {PAIR_FLOPS:g} FLOPs"
         }
     some = evenly(split, size)
-    drawn = gather(make_pass(drawn_latents(model), some, key, **options)(params))
+    drawn = gather(map_split(drawn_latents(model), some, key, **options)(params))
     log_q = aggregate(**_only(drawn, "z", "mean", "std", "log_q")) if known else aggregate_of(model, params, drawn)
     information = drawn["log_q"] - log_q
     share = float(np.exp(information).mean(dtype=np.float64) / len(log_q))

@@ -9,7 +9,7 @@ import numpy as np
 
 from vaeflow.data import Split
 from vaeflow.evaluation import elbo, latent_space
-from vaeflow.evaluation.map_split import gather, make_pass
+from vaeflow.evaluation.map_split import gather, map_split
 from vaeflow.model import Array, Model, Params
 
 
@@ -90,7 +90,7 @@ def encode(model: Model, params: Params, split: Split, key: Array, **options: An
         known = elbo.gaussian(q)
         return {"x": batch["x"][0], "z": (q.sample(seed=key) if known is None else known[0]).ravel()}
 
-    found = gather(make_pass(fn, split, key, **options)(params))
+    found = gather(map_split(fn, split, key, **options)(params))
     return found["x"], found["z"]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from vaeflow.data import Split
 from vaeflow.evaluation import elbo
-from vaeflow.evaluation.map_split import gather, make_pass
+from vaeflow.evaluation.map_split import gather, map_split
 from vaeflow.model import Array, Batch, Model, Params
 
 # Draws of the aggregate posterior and of the prior, at the least.
@@ -46,7 +46,7 @@ class Space(NamedTuple):
 
 
 def space(model: Model, params: Params, split: Split, key: Array, **options: Any) -> Space:
-    """One pass over the split; options: those of `map_split.make_pass`."""
+    """One pass over the split; options: those of `map_split.map_split`."""
     assert model.latent is not None
     latent, draws = model.latent, -(-DRAWS // len(split.x))
     terms, means = elbo.elbo_terms(model), elbo.posterior_means(model)
@@ -68,7 +68,7 @@ def space(model: Model, params: Params, split: Split, key: Array, **options: Any
             out |= {"mean": known[0].ravel(), "std": known[1].ravel()}
         return out
 
-    found = gather(make_pass(fn, split, key, draws=2 * draws, **options)(params))
+    found = gather(map_split(fn, split, key, draws=2 * draws, **options)(params))
     z, prior = (found[name].reshape(-1, found[name].shape[-1]) for name in ("z", "prior"))
     average = {name: found[name].mean(0, dtype=np.float64) for name in ("kl", "kl_per_dim", "kl_per_level") if name in found}
     normal = None

@@ -23,7 +23,7 @@ import numpy as np
 
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation.map_split import Example, gather, make_pass
+from vaeflow.evaluation.map_split import Example, gather, map_split
 from vaeflow.model import Array, Model, Params
 from vaeflow.training.dependence import reads
 
@@ -120,7 +120,7 @@ def average(model: Model, draws: int, chunk: int = 0) -> Example:
 def log_likelihood(
     model: Model, params: Params, split: Split, key: Array, *, k: int, chunk: int, batch: int, **options: Any
 ) -> dict[str, np.ndarray]:
-    """Per-example arrays [N] over a whole split; `options` are those of `map_split.make_pass`.
+    """Per-example arrays [N] over a whole split; `options` are those of `map_split.map_split`.
 
     density "exact": log_prob alone. "bound": log_prob, the mean of k draws, and se (of the Monte Carlo); one draw of a model that reads no
     key. "weight": log_prob (IWAE-k), elbo, ess, se (of the Monte Carlo) and pareto_k (NaN when k < 21).
@@ -129,9 +129,9 @@ def log_likelihood(
         raise UserError("this model has no density: log_prob is not available")
     if model.density != "weight":
         draws = k if model.density == "bound" and draws_noise(model, params, split) else 1
-        return gather(make_pass(average(model, draws, chunk), split, key, batch=batch, draws=draws, **options)(params))
+        return gather(map_split(average(model, draws, chunk), split, key, batch=batch, draws=draws, **options)(params))
     parts = []
-    for part in make_pass(importance(model, k, chunk), split, key, batch=batch, draws=k, **options)(params):
+    for part in map_split(importance(model, k, chunk), split, key, batch=batch, draws=k, **options)(params):
         parts.append(part | {"pareto_k": pareto_k(part.pop("tail"))})
     return gather(iter(parts))
 
@@ -148,7 +148,7 @@ def draws_noise(model: Model, params: Params, split: Split) -> bool:
 
 def bound(model: Model, params: Params, split: Split, key: Array, *, draws: int = 1, batch: int, **options: Any) -> tuple[float, float]:
     """(mean over the split of the mean of `draws` draws of log_prob, its standard error over examples)."""
-    return mean_se(gather(make_pass(average(model, draws), split, key, batch=batch, draws=draws, **options)(params))["log_prob"])
+    return mean_se(gather(map_split(average(model, draws), split, key, batch=batch, draws=draws, **options)(params))["log_prob"])
 
 
 def mean_se(values: np.ndarray) -> tuple[float, float]:

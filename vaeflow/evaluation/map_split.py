@@ -35,7 +35,7 @@ _NARROWEST = 32  # examples at once, however many draws each needs
 _PICTURE, _DRAW = 0, 1
 
 
-def make_pass(
+def map_split(
     fn: Example,
     split: Split,
     key: Array,

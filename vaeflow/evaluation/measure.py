@@ -12,10 +12,10 @@ from vaeflow.config import Overrides, plain
 from vaeflow.data import named_split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
-from vaeflow.run import load as load_run
+from vaeflow.run import load_run
 from vaeflow.runs import guard, progress, workdir
 from vaeflow.runs.files import with_values, write_npz
-from vaeflow.training import devices as parallel
+from vaeflow.training import devices
 
 
 class Measured(NamedTuple):
@@ -40,7 +40,7 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
     run = restore(directory, source, overrides)
     name, own = named_split(run.source, split), named_split(run.source)
     results, examples, grid = evaluate.measured(
-        run.model, run.params, run.source, name, run.config, parallel.for_evaluation(run.config.devices.mapping)
+        run.model, run.params, run.source, name, run.config, devices.for_evaluation(run.config.devices.mapping)
     )
     path = directory / results_name(workdir.read_config(directory), run.config, "" if name == own else name)
     write_npz(path.with_suffix(".npz"), examples)
@@ -79,7 +79,7 @@ def restore(directory: Path, source: Any = None, overrides: Overrides = ()) -> M
     source: the data, where they are loaded already.
     """
     with progress.phase("loading the run and its data"):
-        loaded: tuple[Any, Any, Any] = load_run(directory, overrides, allowed=workdir.AFTER)
+        loaded: tuple[Any, Any, Any] = load_run(directory, overrides, allowed=workdir.EVAL_OVERRIDABLE)
         model, params, config = loaded
         source = data.load(config.data, config.seed) if source is None else source
     check_data(directory, source)

@@ -27,6 +27,6 @@ def conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np
         return {"context": np.resize(context, (n, context.shape[-1]))}
     classes = workdir.read_json(directory / "data.json")["context"]
     if not -1 <= label < classes:
-        raise UserError(f"--label={label} is impossible; known: 0 to {classes - 1}, or -1 for all in turn")
+        raise UserError(f"--label={label} is invalid; known: 0 to {classes - 1}, or -1 for all in turn")
     labels = np.full(n, label) if label >= 0 else np.arange(n) % classes
     return {"context": np.eye(classes, dtype=np.float32)[labels], "label": labels}

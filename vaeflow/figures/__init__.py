@@ -18,10 +18,9 @@ import numpy as np
 
 from vaeflow import rng
 from vaeflow.data import Source, Split
-from vaeflow.evaluation import density_grid as grid
-from vaeflow.evaluation import elbo, evaluate, latent_space
+from vaeflow.evaluation import density_grid, elbo, evaluate, latent_space
 from vaeflow.evaluation.latent_space import Space
-from vaeflow.evaluation.map_split import gather, make_pass
+from vaeflow.evaluation.map_split import gather, map_split
 from vaeflow.figures import curves, images, latents, points, priors
 from vaeflow.figures.curves import Rows
 from vaeflow.model import Array, Model, Params
@@ -34,7 +33,13 @@ _MARGINALS = 11  # dimensions whose aggregate posterior is drawn beside the prio
 
 
 def draw_all(
-    model: Model, params: Params, source: Source, config: Any, rows: Rows, directory: str | Path, density: grid.Density | None = None
+    model: Model,
+    params: Params,
+    source: Source,
+    config: Any,
+    rows: Rows,
+    directory: str | Path,
+    density: density_grid.GridDensity | None = None,
 ) -> list[Path]:
     """Write every figure that applies to a trained run into `directory` and return their paths.
 
@@ -54,7 +59,7 @@ def draw_all(
     draw("the training curves", lambda: curves.training_curves(rows, directory / "curves.png"))
     draw("the training curves", lambda: curves.recon_kl_plane(rows, directory / "recon_kl.png"))
     draw("samples", lambda: _samples(model, params, split, source.label_names, config, key, directory))
-    if grid.applies(model, split.x):
+    if density_grid.applies(model, split.x):
         draw("the density", lambda: _density(model, params, split, key, rng.eval_key(config.seed), directory / "density.png", density))
     if model.latent is not None:
         if images.is_image(split.x.shape[1:]):
@@ -94,7 +99,7 @@ def draw_planes(runs: Mapping[str, Rows], path: str | Path) -> Path | None:
     return curves.recon_kl_runs(runs, Path(path)) if one is None else curves.recon_kl_plane(one, Path(path))
 
 
-def draw_densities(cells: Sequence[points.Cell], path: str | Path) -> Path:
+def draw_densities(cells: Sequence[points.Panel], path: str | Path) -> Path:
     """The densities of several two-dimensional models in one table of pictures."""
     return points.density_table(cells, Path(path))
 
@@ -130,7 +135,7 @@ def _samples(
         x = _draw(model, params, _head(split, config.sample.n), key, config.sample.n)
         return images.image_grid(x, directory / "samples.png", f"{len(x)} samples of the model", grey_top(config))
     if event == (2,):
-        if grid.applies(model, split.x):
+        if density_grid.applies(model, split.x):
             return None  # the density's figure shows them
         shown = _head(split, _SCATTER)
         return points.density_panels(shown.x, _draw(model, params, shown, key, len(shown.x)), None, directory / "samples.png")
@@ -146,14 +151,16 @@ def _is_class(split: Split, classes: int) -> bool:
     return bool((context == (np.asarray(split.label)[:, None] == np.arange(classes))).all())
 
 
-def _density(model: Model, params: Params, split: Split, key: Array, eval_key: Array, path: Path, found: grid.Density | None) -> Path:
+def _density(
+    model: Model, params: Params, split: Split, key: Array, eval_key: Array, path: Path, found: density_grid.GridDensity | None
+) -> Path:
     """key: of the samples; eval_key: of the density, as evaluation computes it, where it is not `found` yet."""
     shown = _head(split, _SCATTER)
     samples = _draw(model, params, shown, key, len(shown.x))
     what = "density" if model.density == "exact" else "density, IWAE-64"
-    found = grid.density(model, params, split, eval_key) if found is None else found
+    found = density_grid.density(model, params, split, eval_key) if found is None else found
     drawn = points.density_panels(np.asarray(shown.x), samples, found, path, what)
-    grid.save(path.with_suffix(".npz"), found, np.asarray(shown.x))
+    density_grid.save(path.with_suffix(".npz"), found, np.asarray(shown.x))
     return drawn
 
 
@@ -168,14 +175,14 @@ def _reconstructions(model: Model, params: Params, split: Split, source: Source,
         z = q.sample(seed=key) if known is None else known[0]
         return {"x": x[0], "mean": latent.likelihood(params, z, context).mean()[0]}
 
-    options = evaluate.pass_options(source, config)
-    found = gather(make_pass(fn, _head(split, _PAIRS), rng.eval_key(config.seed), **options)(params))
+    options = evaluate.map_options(source, config)
+    found = gather(map_split(fn, _head(split, _PAIRS), rng.eval_key(config.seed), **options)(params))
     return images.reconstructions(found["x"], found["mean"], path, grey_top(config))
 
 
 def find_space(model: Model, params: Params, split: Split, source: Source, config: Any) -> Space:
     """The latent space as (at most 5,000 examples of) a split sees it: what `draw_kl` and `draw_prior` show."""
-    options = evaluate.pass_options(source, config)
+    options = evaluate.map_options(source, config)
     return latent_space.space(model, params, _head(split, _SCATTER), rng.eval_key(config.seed), **options)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaeflow.evaluation.density_grid import Density
+from vaeflow.evaluation.density_grid import GridDensity
 from vaeflow.figures.canvas import COLOURS, canvas
 
 
@@ -58,7 +58,7 @@ def _by_label(figure: Any, ax: Any, z: np.ndarray, label: np.ndarray, names: Seq
     ax.legend(title="label", loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=max(20 / size, 1) ** 0.5)
 
 
-def density_panels(data: np.ndarray, samples: np.ndarray, density: Density | None, path: Path, what: str = "density") -> Path:
+def density_panels(data: np.ndarray, samples: np.ndarray, density: GridDensity | None, path: Path, what: str = "density") -> Path:
     """Data, samples and (where there is one) the density of a two-dimensional model, on the same axes."""
     low, high = data.min(0).astype(float), data.max(0).astype(float)
     if density is not None:
@@ -85,26 +85,26 @@ def density_panels(data: np.ndarray, samples: np.ndarray, density: Density | Non
     return path
 
 
-def _box(density: Density) -> tuple[float, float, float, float]:
+def _box(density: GridDensity) -> tuple[float, float, float, float]:
     """Left, right, bottom and top of the grid's cells."""
     xs, ys = density.xs, density.ys
     half = (xs[1] - xs[0]) / 2, (ys[1] - ys[0]) / 2
     return (xs[0] - half[0], xs[-1] + half[0], ys[0] - half[1], ys[-1] + half[1])
 
 
-class Cell(NamedTuple):
+class Panel(NamedTuple):
     """One model in a table of densities: `row` names its data, of which `points` [N, 2] are some; `column` the model. Captions
     stand below the model's density and below the row's data."""
 
     row: str
     column: str
-    density: Density
+    density: GridDensity
     points: np.ndarray
     caption: str
     data_caption: str
 
 
-def density_table(cells: Sequence[Cell], path: Path) -> Path:
+def density_table(cells: Sequence[Panel], path: Path) -> Path:
     """Rows: data, which stand first; columns: models. A row has one box and one colour scale, so that its colours compare."""
     names = list(dict.fromkeys(cell.row for cell in cells))
     columns = list(dict.fromkeys(cell.column for cell in cells))

@@ -33,7 +33,7 @@ class Inapplicable(UserError):
     """A view that makes no sense of this model: said in passing, an error where it was asked for."""
 
 
-class Run(NamedTuple):
+class Request(NamedTuple):
     """A run and what was asked about it: `examples` (rows of `split`, () for none named), `label` of conditional samples or -1."""
 
     directory: Path
@@ -50,7 +50,7 @@ class Run(NamedTuple):
     space: Callable[[], latent_space.Space]
 
 
-def _traversals(run: Run) -> list[Path]:
+def _traversals(run: Request) -> list[Path]:
     """One variable after the other through the prior's range, the others as an example has them."""
     _needs_latent(run, "traversals")
     _needs_pictures(run, "traversals")
@@ -78,7 +78,7 @@ def _traversals(run: Run) -> list[Path]:
     return drawn
 
 
-def _interpolation(run: Run) -> list[Path]:
+def _interpolation(run: Request) -> list[Path]:
     """From one example's latents to another's, in a straight line and along a great circle; the examples stand at both ends."""
     _needs_latent(run, "interpolation")
     _needs_pictures(run, "interpolation")
@@ -104,13 +104,13 @@ def _interpolation(run: Run) -> list[Path]:
     return [latents.picture_blocks(blocks, path, figures.grey_top(run.config), xlabel=xlabel, **options)]
 
 
-def _manifold(run: Run) -> list[Path]:
+def _manifold(run: Request) -> list[Path]:
     if why := figures.lacks_manifold(run.model, run.params, run.split):
         raise Inapplicable(f"manifold: {why}")
     return [figures.draw_manifold(run.model, run.params, run.config, run.output / "manifold.png")]
 
 
-def _scatter(run: Run) -> list[Path]:
+def _scatter(run: Request) -> list[Path]:
     if run.model.encode is None:
         _needs_latent(run, "scatter")
     drawn = figures.draw_scatter(run.model, run.params, run.split, run.source, run.config, run.output / "scatter.png")
@@ -119,7 +119,7 @@ def _scatter(run: Run) -> list[Path]:
     return [drawn]
 
 
-def _kl(run: Run) -> list[Path]:
+def _kl(run: Request) -> list[Path]:
     _needs_latent(run, "kl")
     drawn = figures.draw_kl(run.space(), run.output)
     if not drawn:
@@ -127,12 +127,12 @@ def _kl(run: Run) -> list[Path]:
     return drawn
 
 
-def _prior(run: Run) -> list[Path]:
+def _prior(run: Request) -> list[Path]:
     _needs_latent(run, "prior")
     return figures.draw_prior(run.space(), run.output)
 
 
-def _temperatures(run: Run) -> list[Path]:
+def _temperatures(run: Request) -> list[Path]:
     """Samples with the same key at each temperature, of a model built anew with it."""
     event, config, path = run.split.x.shape[1:], run.config, run.output / "temperatures.png"
     if not is_image(event) and event != (2,):
@@ -159,7 +159,7 @@ def _temperatures(run: Run) -> list[Path]:
     return [latents.picture_table(x, path, figures.grey_top(config), xlabel=xlabel, ylabel="temperature", **options)]
 
 
-VIEWS: dict[str, Callable[[Run], list[Path]]] = {
+VIEWS: dict[str, Callable[[Request], list[Path]]] = {
     "traversals": _traversals,
     "interpolation": _interpolation,
     "manifold": _manifold,
@@ -170,17 +170,17 @@ VIEWS: dict[str, Callable[[Run], list[Path]]] = {
 }
 
 
-def _needs_latent(run: Run, view: str) -> None:
+def _needs_latent(run: Request, view: str) -> None:
     if run.model.latent is None:
         raise Inapplicable(f"{view}: needs a latent variable with a decoder, and this model has none")
 
 
-def _needs_pictures(run: Run, view: str) -> None:
+def _needs_pictures(run: Request, view: str) -> None:
     if not is_image(run.split.x.shape[1:]):
         raise Inapplicable(f"{view}: needs pictures, and these examples have the shape {run.split.x.shape[1:]}")
 
 
-def _pairs(run: Run) -> list[tuple[int, int]]:
+def _pairs(run: Request) -> list[tuple[int, int]]:
     """Examples by chance, two by two, of different classes where there are labels."""
     rest = np.random.default_rng(run.seed).permutation(len(run.split.x))
     label = np.arange(len(rest)) if run.split.label is None else np.asarray(run.split.label)
@@ -193,25 +193,25 @@ def _pairs(run: Run) -> list[tuple[int, int]]:
     return pairs
 
 
-def _called(run: Run, i: int) -> str:
+def _called(run: Request, i: int) -> str:
     label = run.split.label
     names = run.source.label_names
     return f"{run.name} example {i}" + (f" ({names[label[i]]})" if label is not None and names else "")
 
 
-def _encode(run: Run, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _encode(run: Request, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """(x as the model sees it [n, *event], z [n, D]) of examples."""
     some = jax.tree.map(lambda a: np.asarray(a[list(rows)]), run.split)
-    key, options = rng.eval_key(run.config.seed), evaluate.pass_options(run.source, run.config)
+    key, options = rng.eval_key(run.config.seed), evaluate.map_options(run.source, run.config)
     return latent_paths.encode(run.model, run.params, some, key, **options)
 
 
-def _context(run: Run, rows: Sequence[int]) -> np.ndarray | None:
+def _context(run: Request, rows: Sequence[int]) -> np.ndarray | None:
     """[n, C] of examples."""
     return None if run.split.context is None else np.asarray(run.split.context[list(rows)])
 
 
-def _decode(run: Run, z: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+def _decode(run: Request, z: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     """Means of p(x|z): z [*rows, D], context that broadcasts to [*rows, C]."""
     given = None if context is None else np.broadcast_to(context, (*z.shape[:-1], context.shape[-1]))
     return latent_paths.decode(run.model, run.params, run.space(), z, given)

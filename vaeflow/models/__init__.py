@@ -16,7 +16,7 @@ from vaeflow.model import Model, exactly
 from vaeflow.models import contrastive, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
 
 
-class Entry(NamedTuple):
+class ModelEntry(NamedTuple):
     """A registered model family and how the laws try it.
 
     make      keyword-only arguments -> Model
@@ -32,16 +32,16 @@ class Entry(NamedTuple):
     context: bool = True
 
 
-MODELS: dict[str, Entry] = {
-    "vae": Entry(vae.vae, vae.EXAMPLES),
-    "vq": Entry(vq.vq, vq.EXAMPLES),
-    "layered": Entry(layered.layered, layered.EXAMPLES),
-    "ladder": Entry(ladder.ladder, ladder.EXAMPLES),
-    "flow": Entry(flow.flow, flow.EXAMPLES),
-    "flow_mixture": Entry(flow_mixture.flow_mixture, flow_mixture.EXAMPLES),
-    "distill": Entry(distill.distill, distill.EXAMPLES),
-    "contrastive": Entry(contrastive.contrastive, contrastive.EXAMPLES),
-    "discrete_vae": Entry(discrete.discrete_vae, discrete.EXAMPLES),
+MODELS: dict[str, ModelEntry] = {
+    "vae": ModelEntry(vae.vae, vae.EXAMPLES),
+    "vq": ModelEntry(vq.vq, vq.EXAMPLES),
+    "layered": ModelEntry(layered.layered, layered.EXAMPLES),
+    "ladder": ModelEntry(ladder.ladder, ladder.EXAMPLES),
+    "flow": ModelEntry(flow.flow, flow.EXAMPLES),
+    "flow_mixture": ModelEntry(flow_mixture.flow_mixture, flow_mixture.EXAMPLES),
+    "distill": ModelEntry(distill.distill, distill.EXAMPLES),
+    "contrastive": ModelEntry(contrastive.contrastive, contrastive.EXAMPLES),
+    "discrete_vae": ModelEntry(discrete.discrete_vae, discrete.EXAMPLES),
 }
 
 # A model as a part of another one (a VAE below a second stage): all of its maker's keys stand there, those of sampling too.

@@ -28,7 +28,7 @@ from vaeflow.distributions import Distribution, Likelihood
 from vaeflow.model import NO_PARAMS, Latent, Model, overlay
 from vaeflow.models.parts.discrete_estimators import MULTI_SAMPLE, RELAXED, Estimation, Estimator, check, surrogate
 from vaeflow.models.parts.discrete_latent import Bits, OneHots, kl
-from vaeflow.models.parts.observation import observed
+from vaeflow.models.parts.observation import observation_model
 from vaeflow.models.parts.vae_loss import bound_terms, log_weight
 from vaeflow.nets import Net
 
@@ -74,12 +74,12 @@ def discrete_vae(
     """
     how = Estimation(estimator, samples, baseline is not None, wake_q, sleep_q, relaxation, relaxation_start, relaxation_steps)
     check(how, beta, beta_schedule, beta_steps)
-    data = observed(event, levels, likelihood, likelihood_std)
+    data = observation_model(event, levels, likelihood, likelihood_std)
     family, shape = (Bits, (variables,)) if categories == 2 else (OneHots, (variables, categories))
     encode, decode = encoder.module(shape, len(event), False), decoder.module(data.out, 1, False)
-    judge = None if baseline is None else baseline.module((), len(event), False)
+    baseline_net = None if baseline is None else baseline.module((), len(event), False)
     beta_of = objectives.beta_schedule(beta_schedule, start=beta_start, end=beta, steps=beta_steps, ramp=beta_ramp)
-    heat = objectives.annealing(start=relaxation_start, end=relaxation, steps=relaxation_steps)
+    temperature_at = objectives.annealing(start=relaxation_start, end=relaxation, steps=relaxation_steps)
 
     def posterior_of(params, x, context=None) -> Any:
         logits: Any = encode.apply({"params": params["encoder"]}, data.scaled(x), context)
@@ -97,8 +97,8 @@ def discrete_vae(
     log_prob = log_weight(latent)
 
     def baseline_of(params, x, context):
-        assert judge is not None
-        out: Any = judge.apply({"params": params["baseline"]["net"]}, data.scaled(x), context)
+        assert baseline_net is not None
+        out: Any = baseline_net.apply({"params": params["baseline"]["net"]}, data.scaled(x), context)
         return params["baseline"]["constant"] + out
 
     def init(key, batch, given=NO_PARAMS):
@@ -111,8 +111,8 @@ def discrete_vae(
         if prior == "learned":
             params["prior"] = {"logits": jnp.zeros(shape)}
         params = overlay(params, given)
-        if judge is not None:
-            net = judge.init(keys[3], data.scaled(x), context).get("params", {})
+        if baseline_net is not None:
+            net = baseline_net.init(keys[3], data.scaled(x), context).get("params", {})
             params["baseline"] = {"net": net, "constant": jnp.mean(log_prob(params, keys[4], batch))}
         return overlay(params, given)
 
@@ -129,7 +129,7 @@ def discrete_vae(
         q, p, weight = posterior_of(params, x, context), prior_of(params), beta_of(step)
         rate, metrics = jnp.mean(kl(q, p)), {"beta": weight}
         if estimator in RELAXED:
-            metrics["temperature"] = heat(step)
+            metrics["temperature"] = temperature_at(step)
             soft = q.relaxed(key_z, samples, metrics["temperature"])  # [k, B, D]
             z = q.hardened(soft) if estimator == "straight_through" else soft
             log_x = likelihood_of(params, z, context).log_prob(x)
@@ -137,7 +137,7 @@ def discrete_vae(
         else:
             z, log_q = q.sample_and_log_prob(seed=key_z, sample_shape=(samples,))
             log_x = likelihood_of(params, z, context).log_prob(x)  # [k, B]
-            b = None if judge is None else baseline_of(params, x, context)
+            b = None if baseline_net is None else baseline_of(params, x, context)
             total = -jnp.mean(surrogate(how, log_x, p.log_prob(z), log_q, weight, b))
             if sleep_q:
                 total -= jnp.mean(dream(params, key_dream, context, len(x)))

@@ -27,7 +27,7 @@ from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Model, overlay
 from vaeflow.models.parts.bases import Base
 from vaeflow.models.parts.density import model_of, pushforward
-from vaeflow.models.parts.dequantize import dequantizer
+from vaeflow.models.parts.dequantize import make_dequantizer
 
 # Fresh samples of the student per example of a split, in evaluation.
 _DRAWS = 8
@@ -49,19 +49,19 @@ def distill(
     if layer.update is not None:
         raise UserError("model.layer of a distilled flow keeps statistics (batch_norm), which samples of its own would not set")
     shape = (math.prod(event),) if flatten else event
-    grey = dequantizer(dequantize, levels, event, shape)
-    student, master = pushforward(layer, base, shape), pushforward(teacher, teacher_base, shape)
+    grey = make_dequantizer(dequantize, levels, event, shape)
+    student, teacher_density = pushforward(layer, base, shape), pushforward(teacher, teacher_base, shape)
     model = model_of(student, grey, event, levels, temperature)
 
     def both(params, key, n, context, train=False):
         """(log q, log p) [n] of n samples of the student."""
         y, log_q = student.sample(params, key, n, context, train=train)
-        return log_q, master.log_prob(params.get("fixed", {}), y, context)
+        return log_q, teacher_density.log_prob(params.get("fixed", {}), y, context)
 
     def init(key, batch, given=NO_PARAMS):
         params = model.init(key, batch, given)
         y, _ = grey.draw({}, jax.random.fold_in(key, 1), batch["x"])
-        fixed = master.init(jax.random.fold_in(key, 2), y, batch.get("context"))
+        fixed = teacher_density.init(jax.random.fold_in(key, 2), y, batch.get("context"))
         return overlay(params | {"fixed": fixed}, given) if fixed else params
 
     def loss(params, key, batch, step):

@@ -15,8 +15,7 @@ from vaeflow.build import Count, Natural, NonNegative
 from vaeflow.model import Model
 from vaeflow.models.parts.bases import Base
 from vaeflow.models.parts.density import mixture, model_of, pushforward
-from vaeflow.models.parts.dequantize import Dequantize
-from vaeflow.models.parts.dequantize import dequantizer as make_dequantizer
+from vaeflow.models.parts.dequantize import Dequantize, make_dequantizer
 
 
 def flow_mixture(

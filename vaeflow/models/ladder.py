@@ -27,9 +27,9 @@ from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Joint, Likelihood, Std, std_of
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
-from vaeflow.models.parts.observation import observed
+from vaeflow.models.parts.observation import observation_model
 from vaeflow.models.parts.vae_loss import check_schedule
-from vaeflow.nets.ladder import Down, Moments, Pass, Plan, Up
+from vaeflow.nets.ladder import Down, LadderSizes, Moments, Pass, Up
 from vaeflow.nets.net import Activation, Dtype
 
 
@@ -76,10 +76,10 @@ def ladder(
     if len(event) not in (1, 3):
         raise UserError(f"model.event={event}: a ladder is for vectors [D] and images [H, W, C]")
     check_schedule(beta_schedule, beta_steps)
-    data = observed(event, levels, likelihood, likelihood_std)
+    data = observation_model(event, levels, likelihood, likelihood_std)
     image: Any = event if len(event) == 3 else (1, 1, *event)
     deviation = functools.partial(std_of, std, bound=std_bound)
-    plan = Plan(image, strides, blocks, latents, width, kernel, activation, dtype, deviation, posterior == "weighted")
+    plan = LadderSizes(image, strides, blocks, latents, width, kernel, activation, dtype, deviation, posterior == "weighted")
     up, down = Up(plan), Down(plan, data.out[: len(data.out) - len(event)])
     sizes, dimensions = plan.sizes(), sum(plan.sizes())
     beta_of = objectives.beta_schedule(beta_schedule, start=beta_start, end=beta, steps=beta_steps, ramp=beta_ramp)

@@ -25,7 +25,7 @@ from vaeflow.build import Count, Natural, NonNegative, Positive, Range
 from vaeflow.distributions import Distribution, Joint, Likelihood, Std, normal, std_of
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
-from vaeflow.models.parts.observation import observed
+from vaeflow.models.parts.observation import observation_model
 from vaeflow.models.parts.vae_loss import OF_MANY, Penalties, bound_terms, check_objective, check_schedule, log_weight
 from vaeflow.nets import Net
 
@@ -65,7 +65,7 @@ def layered(
         raise UserError(f"model.latents={latents} needs as many model.encoders and model.decoders, {counts}")
     check_schedule(beta_schedule, beta_steps)
     check_objective(objective, alpha, samples, "auto", beta, beta_schedule, Penalties(0, 0, 0, 0, 0, 0))
-    data = observed(event, levels, likelihood, likelihood_std)
+    data = observation_model(event, levels, likelihood, likelihood_std)
     encode = [
         net.module((2 * size,), len(event) if i == 0 else 1, False) for i, (net, size) in enumerate(zip(encoders, latents, strict=True))
     ]

@@ -33,7 +33,7 @@ from vaeflow.distributions import Distribution, Likelihood, Std, normal, std_of
 from vaeflow.model import NO_PARAMS, Latent, Model, overlay
 from vaeflow.models.parts import vae_loss
 from vaeflow.models.parts.bases import Base
-from vaeflow.models.parts.observation import observed
+from vaeflow.models.parts.observation import observation_model
 from vaeflow.models.parts.pixels import pixels
 from vaeflow.models.parts.vae_loss import Draws, Penalties
 from vaeflow.models.parts.vae_prior import make_prior
@@ -102,11 +102,11 @@ def vae(
     vae_loss.check(weights, posterior is None, prior is None and prior_base is None and not pseudo_inputs, critic)
     vae_loss.check_objective(objective, alpha, samples, kl, beta, beta_schedule, weights)
     vae_loss.check_path(objective, posterior)
-    data = observed(event, levels, likelihood, likelihood_std)
+    data = observation_model(event, levels, likelihood, likelihood_std)
     encode = encoder.module((2 * latent + posterior_context,), len(event), False)
     decode = decoder.module(data.out, 1, False)
     init_pixels, given_pixels = (None, None) if autoregressive is None else pixels(autoregressive, data, event)
-    judge = None if critic is None else critic.module((1,), 1, False)
+    critic_net = None if critic is None else critic.module((1,), 1, False)
     beta_of = objectives.beta_schedule(beta_schedule, start=beta_start, end=beta, steps=beta_steps, ramp=beta_ramp)
 
     def moments(params, x, context=None):
@@ -149,8 +149,8 @@ def vae(
         params["decoder"] = decode.init(keys[4], z, context)["params"]
         if init_pixels is not None:
             params["autoregressive"] = init_pixels(jax.random.fold_in(keys[4], 1), x, z)
-        if judge is not None:
-            params["critic"] = judge.init(jax.random.fold_in(keys[5], 1), z)["params"]
+        if critic_net is not None:
+            params["critic"] = critic_net.init(jax.random.fold_in(keys[5], 1), z)["params"]
         return overlay(params | first.init(keys[5], z, data.scaled(x), context), given)
 
     def loss(params, key, batch, step):
@@ -180,7 +180,7 @@ def vae(
         else:
             groups = jnp.mean(objectives.elbo(log_q - log_z(z)))[None]
         weight = beta_of(step)
-        draws = Draws(z[0], q, prior_of(params, context, key_p, train=True), vae_loss.critic_of(judge, params))
+        draws = Draws(z[0], q, prior_of(params, context, key_p, train=True), vae_loss.critic_of(critic_net, params))
         extra, more = vae_loss.regularisers(weights, draws, jax.random.fold_in(key_p, 2))
         total = recon + weight * vae_loss.kl_term(weights, groups, latent, step) + extra
         return total, {"loss": total, "recon": recon, "kl": jnp.sum(groups), "beta": weight, **more}

@@ -30,7 +30,7 @@ from vaeflow.model import NO_PARAMS, Latent, Model, overlay
 from vaeflow.models.parts import codebook
 from vaeflow.models.parts.code_prior import code_prior, draw
 from vaeflow.models.parts.density import broadcast
-from vaeflow.models.parts.observation import observed
+from vaeflow.models.parts.observation import observation_model
 from vaeflow.nets import Causal, Net
 
 
@@ -61,9 +61,9 @@ def vq(
     restart      codes used less often than this fraction of 1/K are moved to encodings; 0: never
     temperature  of `sample`: factor on the Gumbel noise of the prior's draws
     """
-    n, data = math.prod(grid), observed(event, levels, likelihood, likelihood_std)
+    n, data = math.prod(grid), observation_model(event, levels, likelihood, likelihood_std)
     if not grid:
-        raise UserError("model.grid=() is impossible; it must be (n,) or (height, width)")
+        raise UserError("model.grid=() is invalid; it must be (n,) or (height, width)")
     encode = encoder.module((*grid, width), len(event), False)
     decode = decoder.module(data.out, len(grid) + 1, False)
     causal = prior.module(n, codes, codes)

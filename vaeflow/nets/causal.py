@@ -19,7 +19,7 @@ from vaeflow.build import Count
 from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets.net import Activation, Dtype, compute_dtype, inits
-from vaeflow.nets.transformer import Block
+from vaeflow.nets.transformer import TransformerBlock
 
 
 class Causal(NamedTuple):
@@ -65,7 +65,7 @@ class CausalTransformer(nn.Module):
         if context is not None:
             term = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="context", **inits())(context)
             h = h + term[..., None, :].astype(h.dtype)
-        stack = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.depth)
+        stack = nn.scan(TransformerBlock, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.depth)
         h, _ = stack((self.width,), 1, self.activation, (), False, self.dtype, self.heads, True, name="blocks")(h, None)
         h = nn.LayerNorm(dtype=self.dtype, name="norm")(h)
         h = nn.Dense(self.outputs, dtype=self.dtype, name="head", **inits(zero=True))(h)

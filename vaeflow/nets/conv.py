@@ -41,7 +41,7 @@ def deconv(
     def module(out: tuple[int, ...], event_ndims: int = 1, zero_head: bool = False) -> nn.Module:
         image_out("deconv", out)
         if not channels:
-            raise UserError("deconv: channels=() is impossible; it must name at least one number of channels")
+            raise UserError("deconv: channels=() is invalid; it must name at least one number of channels")
         common = (tuple(channels), kernel, activation, tuple(out), zero_head, compute_dtype(dtype))
         return Deconv(*common, stride, tuple(hidden), event_ndims)
 

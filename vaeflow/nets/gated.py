@@ -55,7 +55,7 @@ def gated_deconv(*, hidden: Counts, width: Count, channels: Counts, kernels: Cou
 def _check(kind: str, channels: Counts, kernels: Counts, strides: Counts) -> None:
     for name, values in (("kernels", kernels), ("strides", strides)):
         if len(values) != len(channels):
-            raise UserError(f"{kind}: {name}={tuple(values)} is impossible; it must have one number for each of channels={tuple(channels)}")
+            raise UserError(f"{kind}: {name}={tuple(values)} is invalid; it must have one number for each of channels={tuple(channels)}")
 
 
 class Gated(Convolutional):

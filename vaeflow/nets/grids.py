@@ -13,7 +13,7 @@ from vaeflow.model import Array
 from vaeflow.nets.conv import Convolutional, UpConv, image_out, needs_image
 from vaeflow.nets.convolve import Convolution
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype
-from vaeflow.nets.resnet import Block
+from vaeflow.nets.resnet import ResNetBlock
 
 
 def downsample(*, channels: tuple[Count, ...], kernel: Count, stride: Count, blocks: Natural, activation: Activation, dtype: Dtype) -> Net:
@@ -42,7 +42,7 @@ def _check(kind: str, channels: tuple[int, ...], out: tuple[int, ...], event_ndi
     needs_image(kind, event_ndims)
     image_out(kind, out)
     if not channels:
-        raise UserError(f"{kind}: channels=() is impossible; it must name at least one number of channels")
+        raise UserError(f"{kind}: channels=() is invalid; it must name at least one number of channels")
 
 
 class _Strided(Convolutional):
@@ -54,7 +54,7 @@ class _Strided(Convolutional):
     def residual(self, h: Array, width: int) -> Array:
         """The residual blocks, one scan over stacked parameters [blocks, ...]; their last activation."""
         if self.blocks:
-            stack = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.blocks)
+            stack = nn.scan(ResNetBlock, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.blocks)
             h, _ = stack((width,), self.kernel, self.activation, self.out, self.zero_head, self.dtype, name="blocks")(h, None)
         return getattr(nn, self.activation)(h)
 

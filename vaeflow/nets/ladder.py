@@ -37,7 +37,7 @@ from vaeflow.nets.net import compute_dtype, inits
 Moments = tuple[Array, Array]  # mean, standard deviation
 
 
-class Plan(NamedTuple):
+class LadderSizes(NamedTuple):
     """Sizes and kinds of both paths.
 
     image                     (H, W, C) of the data; a vector is (1, 1, C)
@@ -99,7 +99,7 @@ def to_pixels(h: Array, stride: int, grid: tuple[int, int]) -> Array:
 class _Path(nn.Module):
     """What both paths and their blocks are made of."""
 
-    plan: Plan
+    plan: LadderSizes
 
     def dense(self, n: int, name: str, scale: float = 1.0, bias: bool = True) -> nn.Module:
         options: dict[str, Any] = inits() | dict(kernel_init=nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal"))

@@ -49,7 +49,7 @@ def res_deconv(*, channels: tuple[Count, ...], kernel: Count, stride: Count, act
 
 def _check(kind: str, channels: tuple[int, ...]) -> None:
     if not channels:
-        raise UserError(f"{kind}: channels=() is impossible; it must name at least one number of channels")
+        raise UserError(f"{kind}: channels=() is invalid; it must name at least one number of channels")
 
 
 class Residual(Convolutional):

@@ -29,7 +29,7 @@ def resnet(*, width: Count, blocks: Count, kernel: Count, activation: Activation
     return Net(module)
 
 
-class Block(Convolutional):
+class ResNetBlock(Convolutional):
     """h -> h + conv(f(conv(f(h)))), with the signature of a scan's body."""
 
     @nn.compact
@@ -49,7 +49,7 @@ class ResNet(Convolutional):
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         h = Convolution(self.channels[0], self.kernel, 1, name="conv", **self.options())(x)
         h = self.context(h, context, pixels=True)
-        stack = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.blocks)
+        stack = nn.scan(ResNetBlock, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.blocks)
         h, _ = stack(self.channels, self.kernel, self.activation, self.out, self.zero_head, self.dtype, name="blocks")(h, None)
         h = Convolution(self.map_channels(), 1, 1, name="head", **self.options(head=True))(getattr(nn, self.activation)(h))
         return self.maps(h).astype(jnp.result_type(x))

@@ -32,7 +32,7 @@ def transformer(*, width: Count, depth: Count, heads: Count, activation: Activat
     return Net(module)
 
 
-class Block(Convolutional):
+class TransformerBlock(Convolutional):
     """h [..., tokens, width] -> (the next h, None), with the signature of a scan's body; `causal`: tokens attend to no later ones."""
 
     heads: int
@@ -63,7 +63,7 @@ class Transformer(Convolutional):
         position = self.param("position", nn.initializers.normal(0.02), (*x.shape[-3:-1], width))
         h = h + position.astype(h.dtype)
         pixels = h.shape[:-1]
-        stack = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.depth)
+        stack = nn.scan(TransformerBlock, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.depth)
         blocks = stack(self.channels, 1, self.activation, self.out, self.zero_head, self.dtype, self.heads, name="blocks")
         h, _ = blocks(h.reshape(*h.shape[:-3], -1, width), None)
         h = nn.LayerNorm(dtype=self.dtype, name="norm")(h).reshape(*pixels, width)

@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from vaeflow.errors import UserError
-from vaeflow.runs import checksums as manifest
+from vaeflow.runs import checksums
 
 # What Orbax and the file system raise on a full, read-only or vanished disk (TensorStore: ValueError; JAX: RuntimeError).
 FAILURES = (OSError, ValueError, RuntimeError)
@@ -45,10 +45,10 @@ def all_steps(directory: Path) -> list[int]:
 
 def committed_steps(directory: Path) -> list[int]:
     """The steps whose list of hashes was written, the newest first."""
-    return [step for step in all_steps(directory) if manifest.exists(directory / str(step))]
+    return [step for step in all_steps(directory) if checksums.exists(directory / str(step))]
 
 
-class Stored(NamedTuple):
+class StoredCheckpoint(NamedTuple):
     """A checkpoint as it lies on disk: `state` is a nested dict of numpy arrays with the State's fields as keys."""
 
     step: int
@@ -57,17 +57,17 @@ class Stored(NamedTuple):
     path: Path
 
 
-def load_newest(directory: str | Path, warn: Say = to_stderr) -> Stored | None:
+def load_newest(directory: str | Path, warn: Say = to_stderr) -> StoredCheckpoint | None:
     """The newest step below `directory` that verifies, on the host whatever devices wrote it; None where there is none."""
     directory = Path(directory).absolute()
     for step in committed_steps(directory):
         path = directory / str(step)
-        what = manifest.fault(path)
+        what = checksums.fault(path)
         if not what:
             try:
-                progress, orbax = manifest.progress(path), _reader()
+                progress, orbax = checksums.progress(path), _reader()
                 on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(path))
-                return Stored(step, orbax.restore(path, ocp.args.PyTreeRestore(restore_args=on_host)), progress, path)
+                return StoredCheckpoint(step, orbax.restore(path, ocp.args.PyTreeRestore(restore_args=on_host)), progress, path)
             except FAILURES as error:  # a run that trains deletes old steps while we read
                 what = reason(error)
         warn(f"checkpoint {path} is damaged: {what}; trying the one before")

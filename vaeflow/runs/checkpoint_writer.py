@@ -27,8 +27,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
 from vaeflow.errors import RunFailed, UserError
-from vaeflow.runs import checksums as manifest
-from vaeflow.runs import unfinished
+from vaeflow.runs import checksums, unfinished
 from vaeflow.runs.checkpoint_reader import FAILURES, Say, all_steps, committed_steps, load_newest, must_fit, reason, to_stderr
 
 __all__ = ["Checkpoints", "load_newest", "restore_fixed", "save_fixed", "stored_fixed"]
@@ -122,7 +121,7 @@ class Checkpoints:
 
         target = jax.tree.map(abstract, like)
         args = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
-        return step, self._orbax.restore(path, args), manifest.progress(path)
+        return step, self._orbax.restore(path, args), checksums.progress(path)
 
     def delete_after(self, step: int) -> None:
         """Delete the committed steps above `step`, and what a killed run has left unfinished: they will be computed again."""
@@ -155,7 +154,7 @@ class Checkpoints:
         self._orbax.wait_until_finished()
         try:
             if _primary():
-                manifest.write(path, progress)
+                checksums.write(path, progress)
                 self._delete(old)
         finally:  # no process says "saved", or reads, before the list is there
             self._barrier(key=f"{self.directory.name}_committed.{path.name}", timeout_ms=600_000)
@@ -163,10 +162,10 @@ class Checkpoints:
     def _delete(self, steps: list[int]) -> None:
         """Delete steps that are recorded by unfinished.claim; one whose list is damaged may be anything, and is renamed."""
         for path in (self.directory / str(step) for step in steps):
-            if manifest.is_ours(path):  # renamed first: a kill in the middle leaves no half-deleted step behind
+            if checksums.is_ours(path):  # renamed first: a kill in the middle leaves no half-deleted step behind
                 path.rename(self.directory / f"{path.name}.deleting")
-            elif manifest.exists(path):
-                to_stderr(f"checkpoint {path} is damaged: {manifest.fault(path)}; renamed to {unfinished.set_aside(path, 'damaged').name}")
+            elif checksums.exists(path):
+                to_stderr(f"checkpoint {path} is damaged: {checksums.fault(path)}; renamed to {unfinished.set_aside(path, 'damaged').name}")
         unfinished.clear(self.directory)
 
     def _failed(self, step: int, error: BaseException) -> RunFailed:
@@ -186,9 +185,9 @@ class Checkpoints:
         damaged, chosen = [], -1
         for step in all_steps(self.directory):
             path = self.directory / str(step)
-            if not manifest.exists(path):
-                warn(f"checkpoint {path} was not committed ({manifest.NAME} is missing): left as it is; trying the one before")
-            elif what := manifest.fault(path):
+            if not checksums.exists(path):
+                warn(f"checkpoint {path} was not committed ({checksums.NAME} is missing): left as it is; trying the one before")
+            elif what := checksums.fault(path):
                 warn(f"checkpoint {path} is damaged: {what}; trying the one before")
                 damaged.append(path)
             else:

@@ -21,7 +21,7 @@ from vaeflow.runs.files import append, naming
 class Events:
     """A new event file in `folder` for a run whose first row is at `step`.
 
-    Where others lie there already, the run goes on: TensorBoard is told to forget what they have from `step` on, as it was
+    Where events exist already, the run was resumed: TensorBoard is told to forget what they have from `step` on, as it was
     written by a run that was killed. OSError, with the file's name: the disk refuses.
     """
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from vaeflow.errors import UserError
-from vaeflow.runs import checksums as manifest
+from vaeflow.runs import checksums
 
 EVALUATED = ("results*.json", "results*.npz", "figures", "figures+*")  # names that evaluation writes
 TRAINED = (  # names that training writes, to the evaluation at its end
@@ -78,4 +78,4 @@ def _has_content(path: Path) -> bool:
 
 def _has_commit(checkpoints: Path) -> bool:
     """True if a step below `checkpoints` was committed by this program."""
-    return any(manifest.is_ours(path.parent) for path in checkpoints.glob(f"*/*/{manifest.NAME}"))
+    return any(checksums.is_ours(path.parent) for path in checkpoints.glob(f"*/*/{checksums.NAME}"))

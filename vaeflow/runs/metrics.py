@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: metrics.jsonl, TensorBoard events, the progress bar; and the plain tables.
+"""What a run reports while it trains: metrics.jsonl, TensorBoard events, the progress bar; and the plain tables.
 
 metrics.jsonl has one JSON object a line: `step`, `split` ("train", "val"), the values, and the keys in WALL_CLOCK, the
 only ones that differ between two runs of one config and seed. Non-finite values are written as null. Imports no jax.
@@ -29,7 +29,7 @@ WALL_CLOCK = ("seconds", "steps_per_second")
 class Metrics:
     """Appends rows to metrics.jsonl and to TensorBoard. A context manager.
 
-    position: length in bytes of metrics.jsonl at the checkpoint that the run goes on from (`position()` of then, kept in its
+    position: length in bytes of metrics.jsonl at the checkpoint that the run resumes from (`position()` of then, kept in its
     `progress`): what was written later is cut off and written again, so there is neither gap nor duplicate.
     """
 
@@ -87,7 +87,7 @@ class Metrics:
         try:
             yield
         except OSError as error:
-            kept = "the checkpoints are intact, and the same command goes on from the newest"
+            kept = "the checkpoints are intact, and the same command resumes from the newest"
             raise RunFailed(f"could not write {error.filename}: {error.strerror}; {kept}") from error
 
 
@@ -144,7 +144,7 @@ class Progress:
         self._line = ""
 
     def start(self, step: int) -> None:
-        """The run begins, or goes on, at `step`."""
+        """The run starts or resumes at `step`."""
         self._times.clear()
         if self._bar is not None:
             self._bar.update(self._task, completed=step, refresh=True)
@@ -191,7 +191,7 @@ class Progress:
         print(line, flush=True)
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[Any]], digits: int | Mapping[str, int] = 3, markdown: bool = False) -> str:
+def aligned_table(titles: Sequence[str], rows: Sequence[Sequence[Any]], digits: int | Mapping[str, int] = 3, markdown: bool = False) -> str:
     """An aligned table in plain text or Markdown. Titles carry the units: "NLL [nats]".
 
     Cells: text, integers, floats with `digits` decimals (of all columns, or by title; 3 where it is not named), pairs

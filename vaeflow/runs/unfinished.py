@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vaeflow.runs import checksums as manifest
+from vaeflow.runs import checksums
 from vaeflow.runs.files import naming, no_follow
 
 RECORD = ".vaeflow-unfinished"
@@ -73,7 +73,7 @@ def set_aside(path: Path, prefix: str) -> Path:
 def _uncommitted(folder: Path, step: int) -> list[Path]:
     """The entries with a name that saving or deleting this step uses, without the committed step."""
     found = [folder / str(step), folder / f"{step}.deleting", *folder.glob(f"{step}.orbax-checkpoint-tmp*")]
-    return [path for path in found if os.path.lexists(path) and not (path == found[0] and manifest.exists(path))]
+    return [path for path in found if os.path.lexists(path) and not (path == found[0] and checksums.exists(path))]
 
 
 def _read(record: Path) -> list[int]:

@@ -26,10 +26,9 @@ from ml_collections import ConfigDict
 
 from vaeflow.config import plain
 from vaeflow.errors import UserError
-from vaeflow.runs import checksums as manifest
-from vaeflow.runs import guard
-from vaeflow.runs import provenance as machine
+from vaeflow.runs import checksums, guard
 from vaeflow.runs.files import no_follow, with_values, write_json
+from vaeflow.runs.provenance import processor, source_state
 
 # What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
 _FREE = (
@@ -38,7 +37,12 @@ _FREE = (
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
 _NEW = {"profile": False, "train.accumulate": 1, "data.levels": 0}  # came later than some runs, which had them so
-AFTER = ("eval", "data.dir", "data.path", "data.cache_dir")  # what evaluation may override: its own values, and where the data lie
+EVAL_OVERRIDABLE = (
+    "eval",
+    "data.dir",
+    "data.path",
+    "data.cache_dir",
+)  # what evaluation may override: its own values, and where the data lie
 PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
     *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),
@@ -63,7 +67,7 @@ def is_finished(directory: str | Path, config: ConfigDict) -> bool:
         return False
     must_agree(directory, config)
     step, newest = _newest(directory)
-    if not step or manifest.fault(newest) or not manifest.progress(newest).get("done"):
+    if not step or checksums.fault(newest) or not checksums.progress(newest).get("done"):
         return False
     # An evaluation before the end of training leaves results of an earlier step.
     return (directory / "results.json").is_file() and read_json(directory / "results.json").get("steps", step) == step
@@ -72,7 +76,7 @@ def is_finished(directory: str | Path, config: ConfigDict) -> bool:
 def _newest(directory: Path) -> tuple[int, Path]:
     """(step, folder) of the newest checkpoint that is whole; step 0: there is none."""
     last = directory / "checkpoints" / "last"
-    steps = [int(p.name) for p in last.glob("*") if p.name.isdecimal() and manifest.exists(p)]
+    steps = [int(p.name) for p in last.glob("*") if p.name.isdecimal() and checksums.exists(p)]
     return max(steps, default=0), last / str(max(steps, default=0))
 
 
@@ -122,7 +126,7 @@ def provenance(directory: Path, config: Any) -> dict[str, Any]:
     from vaeflow.runs.metrics import read_metrics
 
     params = which_params(directory, config)
-    trained, state, rows = [{}, *trained_by(directory)][-1], machine.source_state(), read_metrics(directory)
+    trained, state, rows = [{}, *trained_by(directory)][-1], source_state(), read_metrics(directory)
     return {
         **{"config": trained.get("config", ""), "seed": config.seed, "steps": rows[-1]["step"], "seconds_trained": rows[-1]["seconds"]},
         **{"params": params, "params_step": committed_steps(directory / "checkpoints" / params)[0], "ema": config.optim.ema},
@@ -175,13 +179,13 @@ def environment() -> dict[str, Any]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        **machine.source_state(),
+        **source_state(),
         "python": platform.python_version(),
         "versions": versions,
         "platform": jax.default_backend(),
         "devices": [d.device_kind for d in jax.devices()],
         "processes": jax.process_count(),
-        "processor": machine.processor(),
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "matmul_precision": settings.jax_default_matmul_precision or "",
         "x64": bool(settings.jax_enable_x64),

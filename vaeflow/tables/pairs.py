@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from vaeflow.evaluation.likelihood import mean_se
-from vaeflow.runs.metrics import table as aligned
+from vaeflow.runs.metrics import aligned_table
 from vaeflow.tables.spec import Cell, Plan
 
 _LEVEL = 0.95
@@ -85,7 +85,7 @@ def pair_text(pairs: Sequence[Mapping[str, Any]], markdown: bool = False) -> str
         tested = (pair["t_over_seeds"], pair["degrees_of_freedom"], pair["p_over_seeds"], between)
         rows.append((" - ".join(pair["rows"]), (value, se), ratio, *tested, ", ".join(map(str, pair["seeds"]))))
     digits = {titles[1]: 3, "in s.e. over examples": 1, "t over seeds": 1, "p over seeds": 4}
-    return aligned(titles, rows, digits, markdown=markdown)
+    return aligned_table(titles, rows, digits, markdown=markdown)
 
 
 def explained(pairs: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]] = ()) -> str:

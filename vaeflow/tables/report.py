@@ -10,7 +10,7 @@ from typing import Any
 from vaeflow.evaluation.reliability import EXPLAINED, evidence, only_bound
 from vaeflow.runs import workdir
 from vaeflow.runs.files import with_values, write_atomic
-from vaeflow.runs.metrics import table as aligned
+from vaeflow.runs.metrics import aligned_table
 from vaeflow.tables.pairs import explained, pair_text, paired
 from vaeflow.tables.runner import done, facts, failure
 from vaeflow.tables.spec import Cell, Plan, told
@@ -199,7 +199,7 @@ def text(p: Plan, rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> 
     digits = dict.fromkeys(("published", "ours", "difference"), p.table.digits) | {
         title: places for title, (_, places) in p.columns.items()
     }
-    return aligned(titles, out, digits, markdown=markdown)
+    return aligned_table(titles, out, digits, markdown=markdown)
 
 
 def _range(steps: Sequence[int]) -> int | str:

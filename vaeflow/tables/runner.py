@@ -1,8 +1,8 @@
 """The cells of a table: trained (or gone on with), checked and evaluated, each a run in a workdir of its own.
 
-So a table that was killed goes on where it was, several processes may run one (a cell is locked by who trains it), and a deleted cell is
+So a table that was killed resumes, several processes may run one (a cell is locked by who trains it), and a deleted cell is
 the only one to be computed again. With `together`, cells of one loop train in one program (many_seeds.py). A cell whose data are missing,
-or that ends at a number that is not finite, says why, and the others go on.
+or that ends at a number that is not finite, reports why, and the others continue.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ALL = 1 << 31  # examples, for a check
 
 def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
     """Train and evaluate what is missing; `write()` after every group. The cells that could not be: `failure` says why."""
-    from vaeflow.training import many_seeds as together
+    from vaeflow.training import many_seeds
 
     for cell in todo:
         if not done(p, cell):
@@ -37,7 +37,7 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
     while ready := [c for c in todo if c not in failed and not done(p, c) and _may_begin(p, c, todo)]:
         indices = [[i] for i in range(len(ready))]
         if p.table.together:
-            indices = together.groups([c.config for c in ready], [c.directory for c in ready])
+            indices = many_seeds.groups([c.config for c in ready], [c.directory for c in ready])
         progress = False
         for group in indices:
             with contextlib.ExitStack() as held:
@@ -94,7 +94,7 @@ def failure(cell: Cell) -> str:
 
 
 def facts(cell: Cell) -> dict[str, Any]:
-    """{name: value} of a cell that is done: results.json's; CHECK.NUMBER of its checks; `cost.` and the numbers of dryrun.cost, where the
+    """{name: value} of a cell that is done: results.json's; CHECK.NUMBER of its checks; `cost.` and the numbers of dry_run.cost, where the
     table asks for one; epoch_seconds, of training at the median rate of its dispatches (compilation and evaluation left out); launches,
     the environments of those that trained it."""
     out = workdir.read_json(cell.directory / "results.json") | {"launches": workdir.trained_by(cell.directory)}
@@ -138,11 +138,9 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
     the memory too small, the workdir another run's; that of others may not."""
     from vaeflow import data
     from vaeflow.evaluation import evaluate, measure
-    from vaeflow.training import loop as fit
-    from vaeflow.training import many_seeds as together
-    from vaeflow.training import setup as experiment
+    from vaeflow.training import loop, many_seeds, setup
 
-    made: dict[int, together.Cell] = {}
+    made: dict[int, many_seeds.Member] = {}
     failed: dict[int, str] = {}
 
     def attempt(i: int, what: Callable[[], Any]) -> Any:
@@ -158,23 +156,23 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
         if len(group) > 1 and config.devices.mapping == "auto":
             config.devices.mapping = "jit"  # cells train together on one device
         same = next((m.x.source for m in made.values() if m.x.config.data == config.data and config.data.kind != "density"), None)
-        x = experiment.make(config, cell.directory, same)
+        x = setup.make_experiment(config, cell.directory, same)
         measure.check_data(cell.directory, x.source)
         workdir.prepare(cell.directory, config, f"configs/{p.name}.py:{cell.row},{p.budget}")
         workdir.write_json(cell.directory / "data.json", data.summary(x.source))
-        made[i] = together.Cell(x, cell.directory)
+        made[i] = many_seeds.Member(x, cell.directory)
 
-    def fitted(cells: Sequence[together.Cell]) -> list[together.Ended]:
+    def fitted(cells: Sequence[many_seeds.Member]) -> list[many_seeds.Ended]:
         if len(cells) > 1:
-            return together.fit_together(cells, evaluate.validator)
-        return [together.Ended(fit.fit(*cells[0], evaluate.validator).reason, failed=False)]
+            return many_seeds.fit_together(cells, evaluate.validator)
+        return [many_seeds.Ended(loop.fit(*cells[0], evaluate.validator).reason, failed=False)]
 
     for i, cell in enumerate(group):
         attempt(i, lambda i=i, cell=cell: prepare(i, cell))
     if made:
         print(f"\n{', '.join(f'{group[i].row} (seed {group[i].seed})' for i in made)}")
         ended = attempt(next(iter(made)), lambda: fitted(list(made.values())))
-        for i, end in zip(made, ended or [together.Ended(failed[next(iter(made))], failed=True)] * len(made), strict=True):
+        for i, end in zip(made, ended or [many_seeds.Ended(failed[next(iter(made))], failed=True)] * len(made), strict=True):
             if end.failed:
                 failed[i] = end.reason
             else:
@@ -192,16 +190,15 @@ def _say_failed(cell: Cell, reason: str) -> Cell:
 
 def _conclude(p: Plan, cell: Cell, x: Any) -> None:
     """The numbers of a trained cell. results.json comes last: with it, the cell is done."""
-    from vaeflow.evaluation import checks as diagnose
+    from vaeflow.evaluation import checks
     from vaeflow.evaluation.measure import measure
-    from vaeflow.training import dry_run as dryrun
-    from vaeflow.training import setup as experiment
+    from vaeflow.training import dry_run, setup
 
     if any(name.startswith("cost.") for name, _ in p.columns.values()):
-        params, frozen, _ = experiment.init_params(x)
-        workdir.write_json(cell.directory / _COST, dryrun.cost(x, params, frozen))
+        params, frozen, _ = setup.init_params(x)
+        workdir.write_json(cell.directory / _COST, dry_run.cost(x, params, frozen))
     if p.checks:
         settings = [(f"{check}.{key}", str(value)) for check, own in p.checks.items() for key, value in own.items()]
-        diagnose.diagnose(cell.directory, tuple(p.checks), examples=_ALL, overrides=settings)
+        checks.diagnose(cell.directory, tuple(p.checks), examples=_ALL, overrides=settings)
     measure(cell.directory, x.source)
     (cell.directory / _FAILED).unlink(missing_ok=True)

@@ -115,7 +115,7 @@ def _is(key: str, some: Sequence[str]) -> bool:
 def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str], seeds: int) -> list[Cell]:
     """The cells of some rows at some seeds; of all rows for (), of as many seeds as the table says for 0."""
     if seeds < 0:
-        raise UserError(f"--seeds={seeds} is impossible; it must be >= 0")
+        raise UserError(f"--seeds={seeds} is invalid; it must be >= 0")
     for row in rows:
         if row not in p.published:
             raise unknown("--rows", row, p.published)

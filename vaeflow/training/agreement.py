@@ -28,8 +28,7 @@ from vaeflow.config import plain
 from vaeflow.errors import RunFailed, Stopped, UserError
 from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.workdir import PACKAGES
-from vaeflow.training import devices as parallel
-from vaeflow.training import setup as experiment
+from vaeflow.training import devices, setup
 
 # Each host may have its own.
 HOST_KEYS = ("data.dir", "data.path", "data.cache_dir")
@@ -58,16 +57,16 @@ def failures_shared() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if parallel.member()[1] > 1:
+        if devices.member()[1] > 1:
             line = " ".join(f"{'' if isinstance(error, UserError) else f'{type(error).__name__}: '}{error}".split())
             with contextlib.suppress(RuntimeError):  # the service has ended
-                parallel.post(_FAILURE, json.dumps([parallel.member()[0], _exit_code(error), line]))
+                devices.post(_FAILURE, json.dumps([devices.member()[0], _exit_code(error), line]))
         raise
 
 
 def check_start(config: ConfigDict, directory: Path, name: str) -> None:
     """UserError: the processes have different configs (of which `name` is the file and row), code, packages or checkpoints."""
-    if parallel.member()[1] == 1:
+    if devices.member()[1] == 1:
         return
     newest = committed_steps(directory / "checkpoints" / "last")[:1]
     command = {"--config": Path(name).name, **config_values(config), "the last part of --workdir": directory.resolve().name}
@@ -76,18 +75,18 @@ def check_start(config: ConfigDict, directory: Path, name: str) -> None:
     _compare([values["command"] for values in found], "start all with the same command")
     _compare([values["code"] for values in found], "all need the same code and packages")
     _compare([values["folder"] for values in found], "all need the same folder, on a file system that all of them see")
-    experiment.platform()  # jax waits for all processes here, so it comes before whatever may fail in one of them
+    setup.platform()  # jax waits for all processes here, so it comes before whatever may fail in one of them
 
 
 def check_data(source: data.Source) -> None:
     """UserError: the processes have loaded different data."""
-    if parallel.member()[1] > 1:
+    if devices.member()[1] > 1:
         _compare(_exchange("data", data_values(source), DATA_SECONDS), "all need the same data; look at data.dir and data.path")
 
 
 def check_folder(directory: Path) -> None:
     """UserError: the workdir, in which process 0 has just recorded this launch, is another folder in other processes."""
-    process, processes = parallel.member()
+    process, processes = devices.member()
     if processes == 1:
         return
     mine = _stamp(directory)
@@ -161,8 +160,8 @@ def _compare(found: Sequence[Values], advice: str) -> None:
 
 def _exchange(name: str, value: Any, seconds: float) -> list[Any]:
     """Every process's `value` (JSON), in the order of the processes."""
-    process, processes = parallel.member()
-    parallel.post(f"{name}/{process}", json.dumps(value))
+    process, processes = devices.member()
+    devices.post(f"{name}/{process}", json.dumps(value))
     until = time.monotonic() + seconds
     return [_await(name, other, until - time.monotonic()) for other in range(processes)]
 
@@ -170,8 +169,8 @@ def _exchange(name: str, value: Any, seconds: float) -> list[Any]:
 def _await(name: str, process: int, seconds: float) -> Any:
     """What `process` has posted under `name`. UserError: any process has failed, or this one posts nothing in that time."""
     began, announced = time.monotonic(), False
-    while (found := parallel.read(f"{name}/{process}", 1.0)) is None:
-        if failure := parallel.read(_FAILURE, 0.001):
+    while (found := devices.read(f"{name}/{process}", 1.0)) is None:
+        if failure := devices.read(_FAILURE, 0.001):
             failed, code, line = json.loads(failure)
             raise (RunFailed if code == 1 else UserError)(f"process {failed} could not start: {line}")
         waited = time.monotonic() - began
@@ -179,7 +178,7 @@ def _await(name: str, process: int, seconds: float) -> Any:
             _exit_alone()
             raise UserError(f"process {process} has joined, but did not report within {seconds:.0f} s ({name}); see its output")
         if waited > SILENT_SECONDS and not announced:
-            print(f"process {parallel.member()[0]}: waiting for process {process} ({name})", file=sys.stderr, flush=True)
+            print(f"process {devices.member()[0]}: waiting for process {process} ({name})", file=sys.stderr, flush=True)
             announced = True
     return json.loads(found)
 
@@ -191,7 +190,7 @@ def _exit_alone() -> None:
     def leave() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        time.sleep(0 if parallel.member()[0] else 3)
+        time.sleep(0 if devices.member()[0] else 3)
         os._exit(2)
 
     atexit.register(leave)  # runs before jax's own, which was registered earlier

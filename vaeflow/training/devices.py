@@ -28,7 +28,7 @@ from vaeflow.errors import UserError
 AXIS = "devices"
 
 
-class Config(NamedTuple):
+class DevicesConfig(NamedTuple):
     """The section `config.devices`. auto: jit on one device, pmap on several."""
 
     mapping: Literal["auto", "jit", "pmap", "shard_map", "fsdp"]
@@ -161,7 +161,7 @@ class Devices(NamedTuple):
         return bool(all_[:, 0].any()), int(all_[:, 1].min())
 
 
-def make(config: Config) -> Devices:
+def make_devices(config: DevicesConfig) -> Devices:
     """All devices of all processes. The process set-up (`distributed`) must have run before."""
     found = np.array(jax.devices())
     mapping = config.mapping

@@ -8,10 +8,10 @@ from flax import traverse_util
 
 from vaeflow.config import plain
 from vaeflow.model import Params, by_path, split_params
-from vaeflow.runs.metrics import table
-from vaeflow.training import step as train
+from vaeflow.runs.metrics import aligned_table
 from vaeflow.training.flops import flops
 from vaeflow.training.setup import Experiment, first_batch, init_params
+from vaeflow.training.step import init_state, make_step
 
 
 def report(x: Experiment) -> str:
@@ -29,7 +29,7 @@ def report(x: Experiment) -> str:
         for path, leaf in by_path(tree).items():
             rows.append(["/".join(path), str(tuple(leaf.shape)), str(leaf.dtype), leaf.size, kind])
             totals[kind] += leaf.size
-    lines += ["", table(["parameter", "shape", "dtype", "number", "kind"], rows)]
+    lines += ["", aligned_table(["parameter", "shape", "dtype", "number", "kind"], rows)]
     lines += ["", "parameters: " + ", ".join(f"{n:,} {kind}" for kind, n in totals.items()), *notes]
 
     split = sum(np.asarray(a).nbytes for a in (x.source.train.x, x.source.train.context) if a is not None)
@@ -47,8 +47,8 @@ def report(x: Experiment) -> str:
 def cost(x: Experiment, params: Params, frozen: frozenset = frozenset()) -> dict[str, float]:
     """trained_parameters; of one training step on one device step_mflop; where the compiler tells, step_mb, its arguments (state and batch)
     and what it needs between (temporary_mb), in 10^6 bytes. No step is taken."""
-    state, fixed = train.init_state(params, x.tx, x.optim.ema, frozen)
-    step = jax.jit(train.make_step(x.model, x.tx, x.optim.ema, accumulate=x.train.accumulate), donate_argnums=0)
+    state, fixed = init_state(params, x.tx, x.optim.ema, frozen)
+    step = jax.jit(make_step(x.model, x.tx, x.optim.ema, accumulate=x.train.accumulate), donate_argnums=0)
     args = (state, fixed, first_batch(x), jax.random.key(0))
     memory, out = step.lower(*args).compile().memory_analysis(), {"step_mflop": flops(step, *args) / 1e6}
     out["trained_parameters"] = sum(leaf.size for leaf in jax.tree.leaves(state.trained))

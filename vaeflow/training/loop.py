@@ -1,4 +1,4 @@
-"""fit: the training loop. Start it again with the same workdir and it goes on where the newest good checkpoint is.
+"""fit: the training loop. Started again with the same workdir, it resumes from the newest good checkpoint.
 
 Every number of a run is a function of (config, seed, step): the rows of a batch, the noise, the log. How many steps share a
 dispatch is only a matter of time, so a run that was killed ends bit-equal to one that was not. What is kept of it: recorder.py.
@@ -21,9 +21,9 @@ from vaeflow import data, rng
 from vaeflow.errors import Stopped
 from vaeflow.runs import progress
 from vaeflow.runs.metrics import Progress
-from vaeflow.training import step as train
-from vaeflow.training.recorder import Ledger
+from vaeflow.training.recorder import Recorder
 from vaeflow.training.setup import Experiment
+from vaeflow.training.step import StepInputs, TrainConfig, eval_params, make_dispatch
 
 PROFILED = (10, 20)  # the steps of config.profile: after compilation, few enough to look at
 
@@ -50,7 +50,7 @@ def fit(x: Experiment, directory: str | Path, validator: Validator | None) -> Fi
     try:
         return loop.run()
     finally:
-        loop.ledger.close()
+        loop.recorder.close()
 
 
 class _Loop:
@@ -59,25 +59,25 @@ class _Loop:
     def __init__(self, x: Experiment, directory: Path, validator: Validator | None = None):
         self.x, self.directory, self.validator = x, directory, validator
         self.bar = Progress(x.train.steps, enabled=x.devices.primary)
-        self.ledger = Ledger(x, directory)
+        self.recorder = Recorder(x, directory)
         self.trace = contextlib.ExitStack()
         self.seconds = dict(steps=0.0, compile=0.0, eval=0.0, save=0.0)
 
     def run(self) -> Finished:
-        x, ledger = self.x, self.ledger
+        x, recorder = self.x, self.recorder
         with progress.phase("initial parameters, or the newest checkpoint"):
-            state, fixed = ledger.begin(self.bar.say)
+            state, fixed = recorder.restore_or_init(self.bar.say)
         feed, shared, dispatch = self.program(fixed)
         validate = self.validator(x) if self.validator is not None and x.validates else None
         step, rate, fresh = int(state.step), 0.0, True
-        with signals() as received, feed, ledger, self.trace, self.bar as bar:
+        with signals() as received, feed, recorder, self.trace, self.bar as bar:
             bar.start(step)
-            while not ledger.book.done:
+            while not recorder.counts.done:
                 count = steps_to_take(x.train, step, rate, feed.capacity, PROFILED if x.config.profile else ())
                 stop, count = x.devices.agree(bool(received), count)
                 if stop:
-                    ledger.save(step, state)
-                    ledger.commit(wait=True)
+                    recorder.save(step, state)
+                    recorder.commit(wait=True)
                     raise stopped(received, step, self.directory)
                 self.profile(step)
                 began = time.perf_counter()
@@ -87,18 +87,18 @@ class _Loop:
                 took = time.perf_counter() - began
                 self.seconds["compile" if fresh else "steps"] += took
                 rate, fresh = (0.0 if fresh else count / took), False
-                ledger.add(step, count, log, took, rate)
+                recorder.add(step, count, log, took, rate)
                 step += count
                 bar.update(step, float(log["loss"][count - 1]), rate)
                 result = None
-                if validate is not None and ledger.evaluates(step):
+                if validate is not None and recorder.evaluates(step):
                     began = time.perf_counter()
                     with progress.phase(f"validation at step {step:,}"):
-                        result = validate(train.eval_params(state, shared.fixed))
+                        result = validate(eval_params(state, shared.fixed))
                     self.seconds["eval"] += time.perf_counter() - began
-                ledger.boundary(step, state, result)
-                self._committed(wait=bool(ledger.book.done))
-        return Finished(step, self.seconds | {"save": ledger.saving}, ledger.book.done)
+                recorder.boundary(step, state, result)
+                self._committed(wait=bool(recorder.counts.done))
+        return Finished(step, self.seconds | {"save": recorder.saving}, recorder.counts.done)
 
     def profile(self, step: int) -> None:
         """Begin or end the trace of the steps PROFILED, where the config asks for it, in the workdir's folder `profile`."""
@@ -109,17 +109,17 @@ class _Loop:
             self.trace.close()
 
     def _committed(self, wait: bool) -> None:
-        saved = self.ledger.commit(wait)
+        saved = self.recorder.commit(wait)
         if saved is not None:
             self.bar.saved(saved)
 
-    def program(self, fixed: Any) -> tuple[data.Feed, train.Shared, Any]:
+    def program(self, fixed: Any) -> tuple[data.Feed, StepInputs, Any]:
         """The feed, what every dispatch reads, and the compiled dispatch."""
         x = self.x
         slots, most = x.devices.slots(x.batch), x.train.max_dispatch
         feed = data.make_feed(x.source.train, x.config.data, x.config.seed, slots=slots, steps=x.train.steps, capacity=most)
-        shared = train.Shared(*x.devices.replicate((fixed, feed.arrays, *rng.run_keys(x.config.seed), np.int32(0))))
-        return feed, shared, train.make_dispatch(x.model, x.tx, x.optim.ema, x.devices, make_take(x), feed.capacity, x.train.accumulate)
+        shared = StepInputs(*x.devices.replicate((fixed, feed.arrays, *rng.run_keys(x.config.seed), np.int32(0))))
+        return feed, shared, make_dispatch(x.model, x.tx, x.optim.ema, x.devices, make_take(x), feed.capacity, x.train.accumulate)
 
 
 def make_take(x: Experiment) -> Callable[..., Any]:
@@ -137,7 +137,7 @@ def make_take(x: Experiment) -> Callable[..., Any]:
     return take
 
 
-def steps_to_take(t: train.Train, step: int, rate: float, capacity: int, more: Sequence[int] = ()) -> int:
+def steps_to_take(t: TrainConfig, step: int, rate: float, capacity: int, more: Sequence[int] = ()) -> int:
     """Steps of the next dispatch: about train.dispatch_seconds, and never past a boundary, of which there may be `more`. The first one
     compiles."""
     ends = [t.steps, (step // t.eval_every + 1) * t.eval_every, (step // t.checkpoint_every + 1) * t.checkpoint_every]
@@ -167,4 +167,4 @@ def signals() -> Iterator[list[int]]:
 def stopped(received: list[int], step: int, where: Path) -> Stopped:
     """What ends a run that a signal (its own, or another process's) has reached."""
     number = received[0] if received else signal.SIGTERM
-    return Stopped(number, f"stopped at step {step}, saved in {where}; the same command goes on from there")
+    return Stopped(number, f"stopped at step {step}, saved in {where}; the same command resumes it")

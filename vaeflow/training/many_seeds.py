@@ -8,7 +8,7 @@ the same program. Small models leave a device idle between their operations: wid
 
 Every cell has its own workdir, with the same files as a run by itself, and the same numbers to rounding: seeds, batches and noise are
 functions of its config. It can be evaluated, gone on with or taken up by itself. A cell that stops (patience) or fails (a number that is
-not finite) is held where it is, and the others go on.
+not finite) stops, and the others continue.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from vaeflow.runs import progress
 from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.metrics import Progress
 from vaeflow.training import stacked
-from vaeflow.training import step as train
 from vaeflow.training.loop import Validator, signals, steps_to_take, stopped
-from vaeflow.training.recorder import Ledger
+from vaeflow.training.recorder import Recorder
 from vaeflow.training.setup import Experiment
+from vaeflow.training.step import State, eval_params
 
 _LOOP = ("steps", "eval_every", "checkpoint_every")
 _MOST = 16  # cells of a group: what is lost where one program does not fit the memory, and what compiles at once
 
 
-class Cell(NamedTuple):
+class Member(NamedTuple):
     """A checked config and its workdir, which the caller holds (workdir.lock)."""
 
     x: Experiment
@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Why a cell's training ended; failed: it could not go on."""
+    """Why the training of a cell ended; failed: it could not continue."""
 
     reason: str
     failed: bool
@@ -63,7 +63,7 @@ def groups(configs: Sequence[Any], directories: Sequence[Path]) -> list[list[int
     return [group[i : i + _MOST] for group in found.values() for i in range(0, len(group), _MOST)]
 
 
-def fit_together(cells: Sequence[Cell], validator: Validator) -> list[Ended]:
+def fit_together(cells: Sequence[Member], validator: Validator) -> list[Ended]:
     """Train all cells; of each, why it ended. Raises Stopped at a signal, after all are saved."""
     for cell in cells:
         if cell.x.devices.mapping != "jit":
@@ -76,14 +76,14 @@ def fit_together(cells: Sequence[Cell], validator: Validator) -> list[Ended]:
     try:
         return run.run()
     finally:
-        for ledger in run.ledgers:
-            ledger.close()
+        for recorder in run.recorders:
+            recorder.close()
 
 
 class _Together:
     """The books of the cells, in the order of their structures."""
 
-    def __init__(self, cells: Sequence[Cell], validator: Validator):
+    def __init__(self, cells: Sequence[Member], validator: Validator):
         self.validator = validator
         of = {}
         for i, cell in enumerate(cells):
@@ -93,7 +93,7 @@ class _Together:
         # Cells of one structure begin by the model and the optimiser of its first one: what is the same is compiled once.
         alike = {i: cells[which[0]].x for which in of.values() for i in which}
         self.cells = [cells[i]._replace(x=cells[i].x._replace(model=alike[i].model, tx=alike[i].tx)) for i in self.order]
-        self.ledgers = [Ledger(cell.x, cell.directory.resolve()) for cell in self.cells]
+        self.recorders = [Recorder(cell.x, cell.directory.resolve()) for cell in self.cells]
         self.train = cells[0].x.train
         self.bar = Progress(self.train.steps)
         self.reasons = [""] * len(cells)
@@ -105,7 +105,7 @@ class _Together:
 
     def run(self) -> list[Ended]:
         with progress.phase(f"initial parameters of {len(self.cells)} cells"):
-            began = [ledger.begin(self.bar.say if i == 0 else _silent) for i, ledger in enumerate(self.ledgers)]
+            began = [recorder.restore_or_init(self.bar.say if i == 0 else _silent) for i, recorder in enumerate(self.recorders)]
         steps = {int(state.step) for state, _ in began}
         if len(steps) > 1:
             raise UserError(f"cells train together from one step, and these are at {sorted(steps)}: see together.groups")
@@ -117,13 +117,13 @@ class _Together:
         capacity = min(feed.capacity for feed in feeds)
         dispatch, validate = stacked.make_dispatch(xs, capacity), [stacked.make_validate(some, self.validator) for some in xs]
         with contextlib.ExitStack() as files, signals() as received:
-            for one in (*feeds, *self.ledgers, self.bar):
+            for one in (*feeds, *self.recorders, self.bar):
                 files.enter_context(one)
             self.bar.start(step)
             while any(active := self.active()):
                 if received:
                     self._for_each(lambda i, cell, at=step: self._save(i, at, cell), self._states(states, shared))
-                    raise stopped(received, step, self.ledgers[0].directory.parent)
+                    raise stopped(received, step, self.recorders[0].directory.parent)
                 count = steps_to_take(self.train, step, rate, capacity)
                 start = time.perf_counter()
                 chunks = [jax.tree.map(lambda *a: np.stack(a), *(f.chunk(step, count) for f in some)) for some in self.by_structure(feeds)]
@@ -133,19 +133,19 @@ class _Together:
                 took = time.perf_counter() - start
                 rate, fresh = (0.0 if fresh else count / took), False
                 known = (count, took / sum(active), rate)  # seconds of the group, divided among its cells
-                self._for_each(lambda i, log, at=step, k=known: self.ledgers[i].add(at, k[0], log, *k[1:]), rows)
+                self._for_each(lambda i, log, at=step, k=known: self.recorders[i].add(at, k[0], log, *k[1:]), rows)
                 step += count
                 self.bar.update(step, float(np.mean([log["loss"][count - 1] for log, on in zip(rows, active, strict=True) if on])), rate)
                 if step == self.train.steps or not step % self.train.eval_every or not step % self.train.checkpoint_every:
                     of = [(validate[s], n) for s, some in enumerate(xs) for n in range(len(some))]
                     due = list(zip(self._states(states, shared), of, strict=True))
                     self._for_each(lambda i, value, at=step: self._boundary(i, at, *value), due)
-        ended = [Ended(reason or ledger.book.done, bool(reason)) for reason, ledger in zip(self.reasons, self.ledgers, strict=True)]
+        ended = [Ended(reason or recorder.counts.done, bool(reason)) for reason, recorder in zip(self.reasons, self.recorders, strict=True)]
         return [ended[self.order.index(i)] for i in range(len(ended))]
 
     def active(self) -> list[bool]:
         """Of each cell, whether it still trains."""
-        return [not reason and not ledger.book.done for reason, ledger in zip(self.reasons, self.ledgers, strict=True)]
+        return [not reason and not recorder.counts.done for reason, recorder in zip(self.reasons, self.recorders, strict=True)]
 
     def _for_each(self, act: Callable[[int, Any], None], values: Sequence[Any]) -> None:
         """act(i, value) for every cell that trains; one that fails keeps the reason and is held."""
@@ -155,9 +155,9 @@ class _Together:
                     act(i, value)
                 except RunFailed as error:
                     self.reasons[i] = str(error)
-                    self.bar.say(f"{self.ledgers[i].directory.name}: {error}")
+                    self.bar.say(f"{self.recorders[i].directory.name}: {error}")
 
-    def _states(self, states: list[train.State], shared: list[stacked.Stack]) -> list[tuple[int, Any, Any]]:
+    def _states(self, states: list[State], shared: list[stacked.Stack]) -> list[tuple[int, Any, Any]]:
         """Of every cell: its place in its stack, the stack's states, and its fixed leaves."""
         return [
             (n, state, own.fixed)
@@ -168,16 +168,16 @@ class _Together:
     def _boundary(self, i: int, step: int, cell: tuple[int, Any, Any], of: tuple[Any, int]) -> None:
         """Evaluation and checkpoints, where they are due."""
         n, states, fixed = cell
-        state, ledger, validate = stacked.at(states, n), self.ledgers[i], of[0]
+        state, recorder, validate = stacked.at(states, n), self.recorders[i], of[0]
         result = None
-        if validate is not None and ledger.evaluates(step):
-            result = validate(train.eval_params(state, stacked.at(fixed, n)), n)
-        ledger.boundary(step, state, result)
-        ledger.commit(wait=bool(ledger.book.done))
+        if validate is not None and recorder.evaluates(step):
+            result = validate(eval_params(state, stacked.at(fixed, n)), n)
+        recorder.boundary(step, state, result)
+        recorder.commit(wait=bool(recorder.counts.done))
 
     def _save(self, i: int, step: int, cell: tuple[int, Any, Any]) -> None:
-        self.ledgers[i].save(step, stacked.at(cell[1], cell[0]))
-        self.ledgers[i].commit(wait=True)
+        self.recorders[i].save(step, stacked.at(cell[1], cell[0]))
+        self.recorders[i].commit(wait=True)
 
 
 def _rows(logs: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:

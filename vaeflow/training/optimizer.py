@@ -21,7 +21,7 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
 
 
-class Optim(NamedTuple):
+class OptimConfig(NamedTuple):
     """The section `config.optim`."""
 
     name: Literal["adam", "adamw", "adamax", "nadam", "radam", "lamb", "lion", "rmsprop", "sgd"]
@@ -40,10 +40,10 @@ class Optim(NamedTuple):
     ema: Decay  # decay of the moving average of the parameters; 0: off
 
 
-def schedule(c: Optim, steps: int) -> Callable[[Any], Array]:
+def schedule(c: OptimConfig, steps: int) -> Callable[[Any], Array]:
     """Learning rate as a function of the step."""
     if c.warmup >= steps and c.warmup > 0:
-        raise UserError(f"optim.warmup={c.warmup} is impossible; it must be below train.steps={steps}")
+        raise UserError(f"optim.warmup={c.warmup} is invalid; it must be below train.steps={steps}")
     span = max(steps - c.warmup, 1)
     ends = stage_ends(c.decay_every, span)
 
@@ -69,7 +69,7 @@ def stage_ends(first: int, steps: int) -> np.ndarray:
     return ends[ends < steps]
 
 
-def make(c: Optim, steps: int) -> optax.GradientTransformation:
+def make_optimizer(c: OptimConfig, steps: int) -> optax.GradientTransformation:
     """The Optax chain."""
     decoupled = ("adamw", "lamb", "lion")
     if c.weight_decay and c.name not in decoupled:

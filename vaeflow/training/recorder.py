@@ -1,4 +1,4 @@
-"""What the host keeps of one run: metrics.jsonl, the two series of checkpoints, and the counts that a run goes on from.
+"""The recorder of one run on the host: metrics.jsonl, the two series of checkpoints, and the counts that are restored on resume.
 
 Rows are means over log_every steps, summed in step order whatever the dispatches were; `best` is chosen by the validation loss. All of it
 is saved with the state, so a run that was killed writes the rows again that it lost, and the same ones.
@@ -19,14 +19,14 @@ from vaeflow.errors import RunFailed
 from vaeflow.model import Params
 from vaeflow.runs.checkpoint_writer import Checkpoints
 from vaeflow.runs.metrics import Metrics
-from vaeflow.training.resume import begin
+from vaeflow.training.resume import restore_or_init
 from vaeflow.training.setup import Experiment
 from vaeflow.training.step import State
 
 Say = Callable[[str], None]
 
 
-class Book(NamedTuple):
+class Counts(NamedTuple):
     """What the host knows beside the State; JSON in the checkpoint's `progress`."""
 
     sums: dict[str, float]  # of the metrics since the last row
@@ -38,25 +38,25 @@ class Book(NamedTuple):
     done: str  # why training has ended, or ""
 
 
-class Ledger:
+class Recorder:
     """One run's files and counts. A context manager, entered after `begin`; `close` ends the checkpoints' threads."""
 
     def __init__(self, x: Experiment, directory: Path):
         self.x, self.directory = x, directory
         self.last = Checkpoints(directory / "checkpoints" / "last", keep=2)
         self.best = Checkpoints(directory / "checkpoints" / "best", keep=2)
-        self.book = Book({}, 0, None, 0, 0, 0.0, "")
+        self.counts = Counts({}, 0, None, 0, 0, 0.0, "")
         self.saving = 0.0  # seconds
         self._copy = jax.jit(_copied)
 
-    def begin(self, say: Say) -> tuple[State, Params]:
+    def restore_or_init(self, say: Say) -> tuple[State, Params]:
         """(state, fixed leaves): of the newest checkpoint, or the initial ones."""
-        state, fixed, progress = begin(self.x, self.directory, self.last, self.best, say)
-        self.book = Book(**progress) if progress else self.book
-        self.metrics = Metrics(self.directory, self.book.position, enabled=self.x.devices.primary)
+        state, fixed, progress = restore_or_init(self.x, self.directory, self.last, self.best, say)
+        self.counts = Counts(**progress) if progress else self.counts
+        self.metrics = Metrics(self.directory, self.counts.position, enabled=self.x.devices.primary)
         return state, fixed
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,7 +74,7 @@ class Ledger:
             last = int(log["done"]) - 1  # the last step taken
             self.fail(step + last + 1, [f"{k}={v[last]}" for k, v in log.items() if v.ndim and not np.isfinite(v[last])])
         values = {name: v[:count].tolist() for name, v in log.items() if v.ndim}
-        sums, summed, seconds = dict(self.book.sums), self.book.summed, self.book.seconds + took
+        sums, summed, seconds = dict(self.counts.sums), self.counts.summed, self.counts.seconds + took
         for i in range(count):
             for name, v in values.items():
                 sums[name] = sums.get(name, 0.0) + v[i]
@@ -84,10 +84,10 @@ class Ledger:
                 row = {name: total / summed for name, total in sums.items()}
                 self.metrics.write(now, "train", row, seconds=seconds, steps_per_second=rate)
                 sums, summed = {}, 0
-        self.book = self.book._replace(sums=sums, summed=summed, position=self.metrics.position(), seconds=seconds)
+        self.counts = self.counts._replace(sums=sums, summed=summed, position=self.metrics.position(), seconds=seconds)
 
     def fail(self, at: int, bad: list[str]) -> NoReturn:
-        """RunFailed: what was not finite at a step, and what there is to go on from."""
+        """RunFailed: names what was not finite at a step, and the checkpoint to resume from."""
         self.commit(wait=True)
         good = self.last.latest()
         where = f"the last good checkpoint is step {good} in {self.last.directory}" if good is not None else "there is no checkpoint yet"
@@ -105,20 +105,20 @@ class Ledger:
             shown = {"loss": result["loss"]} if "loss" in result else result
             if bad := [f"validation {name}={value}" for name, value in shown.items() if not np.isfinite(value)]:
                 self.fail(step, bad)
-            self.metrics.write(step, "val", result, seconds=self.book.seconds)
-            book = self.book._replace(position=self.metrics.position())
+            self.metrics.write(step, "val", result, seconds=self.counts.seconds)
+            counts = self.counts._replace(position=self.metrics.position())
             if "loss" in result:  # a model without a density has none: `last` alone is kept
-                better = book.best is None or result["loss"] < book.best
-                book = book._replace(best=result["loss"], worse=0) if better else book._replace(worse=book.worse + 1)
-            if t.patience and book.worse >= t.patience and not end:
-                book = book._replace(done=f"early stopping at step {step}: no better validation loss in {t.patience} evaluations")
-            self.book = book
+                better = counts.best is None or result["loss"] < counts.best
+                counts = counts._replace(best=result["loss"], worse=0) if better else counts._replace(worse=counts.worse + 1)
+            if t.patience and counts.worse >= t.patience and not end:
+                counts = counts._replace(done=f"early stopping at step {step}: no better validation loss in {t.patience} evaluations")
+            self.counts = counts
         if end:
-            self.book = self.book._replace(done=f"finished all {t.steps} steps")
+            self.counts = self.counts._replace(done=f"finished all {t.steps} steps")
         if better:
             self._save(self.best, step, state)
             self.best.wait()  # `last` remembers this loss, so it may not be there without the checkpoint that has it
-        if result is not None or self.book.done or step % t.checkpoint_every == 0:  # an evaluation is never made twice
+        if result is not None or self.counts.done or step % t.checkpoint_every == 0:  # an evaluation is never made twice
             self.save(step, state)
 
     def save(self, step: int, state: State) -> None:
@@ -128,7 +128,7 @@ class Ledger:
     def _save(self, where: Checkpoints, step: int, state: State) -> None:
         # Of a copy, as the next dispatch donates the state; nobody says "saved" before `commit`.
         began = time.perf_counter()
-        where.save(step, self.x.devices.place(self._copy(state)), self.book._asdict())
+        where.save(step, self.x.devices.place(self._copy(state)), self.counts._asdict())
         self.saving += time.perf_counter() - began
 
     def commit(self, wait: bool = False) -> int | None:

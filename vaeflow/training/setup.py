@@ -20,14 +20,14 @@ from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, split_params
 from vaeflow.runs import progress
 from vaeflow.runs.checkpoint_reader import committed_steps
-from vaeflow.training import devices as parallel
-from vaeflow.training import optimizer as optim
-from vaeflow.training import step as train
-from vaeflow.training import warm_start as stages
+from vaeflow.training import warm_start
 from vaeflow.training.dependence import reads
+from vaeflow.training.devices import Devices, DevicesConfig, make_devices
+from vaeflow.training.optimizer import OptimConfig, make_optimizer
+from vaeflow.training.step import TrainConfig
 
 
-class Eval(NamedTuple):
+class EvalConfig(NamedTuple):
     """The section `config.eval`."""
 
     params: Literal["auto", "best", "last"]
@@ -36,7 +36,7 @@ class Eval(NamedTuple):
     chunk: Count
 
 
-class Sample(NamedTuple):
+class SampleConfig(NamedTuple):
     """What no model checks in the section `config.sample`."""
 
     n: Count
@@ -48,10 +48,10 @@ class Experiment(NamedTuple):
     config: ConfigDict
     model: Model
     source: data.Source
-    devices: parallel.Devices
-    train: train.Train
-    optim: optim.Optim
-    eval: Eval
+    devices: Devices
+    train: TrainConfig
+    optim: OptimConfig
+    eval: EvalConfig
     tx: optax.GradientTransformation
     parameters: int = 0  # trained ones
 
@@ -78,25 +78,25 @@ _UNREAD = {
 }
 
 
-def make(config: ConfigDict, directory: Path | None = None, source: data.Source | None = None) -> Experiment:
+def make_experiment(config: ConfigDict, directory: Path | None = None, source: data.Source | None = None) -> Experiment:
     """Check every section, load the data, build the model. Every mistake is one UserError; nothing is compiled.
 
-    directory: the workdir. A run that goes on there needs no other workdir any more.
+    directory: the workdir. A run that is resumed there needs no other workdir.
     source: the data of this config, where they are loaded already.
     """
-    goes_on = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
+    resuming = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
     check_sections(config)
     call(_top, {key: config[key] for key in VALUES}, "config")
-    if not goes_on:
-        stages.are_workdirs(config)
-    training = call(train.Train, plain(config.train), "train")
+    if not resuming:
+        warm_start.are_workdirs(config)
+    training = call(TrainConfig, plain(config.train), "train")
     evaluation = after_training(config)
-    optimiser = call(optim.Optim, plain(config.optim), "optim")
-    tx = optim.make(optimiser, training.steps)
+    optimiser = call(OptimConfig, plain(config.optim), "optim")
+    tx = make_optimizer(optimiser, training.steps)
     model = models.build_model(config)
-    mapping = call(parallel.Config, plain(config.devices), "devices")
+    mapping = call(DevicesConfig, plain(config.devices), "devices")
     platform()
-    devices = parallel.make(mapping)
+    devices = make_devices(mapping)
     if source is None:
         with progress.phase(f"loading data: {data_name(config.data)}"):
             source = data.load(config.data, config.seed)
@@ -117,8 +117,8 @@ def make(config: ConfigDict, directory: Path | None = None, source: data.Source 
         shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
         _accumulates(experiment, shapes)
     if "fixed" in shapes and not config.fixed_from and directory is not None:  # without a workdir it is looked at, not run
-        raise UserError("config.fixed_from='' is impossible here: this model learns from another one; name the workdir of that one's run")
-    frozen = frozenset() if goes_on else stages.given(shapes, config)[1]
+        raise UserError("config.fixed_from='' is invalid here: this model learns from another one; name the workdir of that one's run")
+    frozen = frozenset() if resuming else warm_start.given(shapes, config)[1]
     trained = jax.tree.leaves(split_params(shapes, frozen)[0])
     if not trained:
         why = f"model.kind={config.model.kind!r} has none"
@@ -144,17 +144,17 @@ def headline(x: Experiment) -> str:
 def _accumulates(x: Experiment, params: Params) -> None:
     """UserError: the batch of a device cannot be divided into train.accumulate micro-batches. An `update` that reads the batch (batch
     statistics) needs all of it at once; one that reads the parameters alone (a moving average of them) does not."""
-    parts, share, update = x.train.accumulate, x.batch // x.devices.count, x.model.update
-    if share % parts:
-        raise UserError(f"train.accumulate={parts} does not divide the {share} examples that a device steps on (data.batch)")
-    if parts > 1 and update is not None and reads(update, (params, jax.random.key(0), first_batch(x), jnp.zeros((), jnp.int32)), 2):
-        raise UserError(f"train.accumulate={parts} is impossible with batch statistics, which are those of a whole batch; set it to 1")
+    micro_batches, share, update = x.train.accumulate, x.batch // x.devices.count, x.model.update
+    if share % micro_batches:
+        raise UserError(f"train.accumulate={micro_batches} does not divide the {share} examples that a device steps on (data.batch)")
+    if micro_batches > 1 and update is not None and reads(update, (params, jax.random.key(0), first_batch(x), jnp.zeros((), jnp.int32)), 2):
+        raise UserError(f"train.accumulate={micro_batches} is invalid with batch statistics, which are those of a whole batch; set it to 1")
 
 
-def after_training(config: ConfigDict) -> Eval:
+def after_training(config: ConfigDict) -> EvalConfig:
     """The sections that may change after training, checked: eval, and what no model checks in sample."""
-    call(Sample, {key: value for key, value in plain(config.sample).items() if key in Sample._fields}, "sample")
-    return call(Eval, plain(config.eval), "eval")
+    call(SampleConfig, {key: value for key, value in plain(config.sample).items() if key in SampleConfig._fields}, "sample")
+    return call(EvalConfig, plain(config.eval), "eval")
 
 
 def platform() -> None:
@@ -214,7 +214,7 @@ def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
     """
     config, init, homes = experiment.config, experiment.model.init, experiment.devices.homes
     args = (rng.init_key(config.seed), first_batch(experiment))
-    given, frozen, lines = stages.given(jax.eval_shape(init, *args), config)
+    given, frozen, lines = warm_start.given(jax.eval_shape(init, *args), config)
     places = (None, None, homes(lambda: given))
     params = jax.jit(init, in_shardings=places, out_shardings=homes(init, *args))(*args, given)
     return params, frozen, lines

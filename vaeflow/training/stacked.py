@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from vaeflow import data, models, rng
 from vaeflow.config import plain
 from vaeflow.model import Array, Params
-from vaeflow.training import optimizer as optim
-from vaeflow.training import step as train
+from vaeflow.training import optimizer
 from vaeflow.training.loop import Validator, make_take
 from vaeflow.training.setup import Experiment
+from vaeflow.training.step import State, all_finite, make_step
 
 # beta: of the families that read it as a weight and nothing else, in the ELBO.
 NUMBERS = ("optim.learning_rate", "model.beta")
@@ -70,7 +70,7 @@ def make_stack(xs: Sequence[Experiment], fixed: Sequence[Params], feeds: Sequenc
     )
 
 
-def make_step(xs: Sequence[Experiment]) -> Callable[[train.State, Stack, Any, Array], tuple[train.State, dict[str, Array]]]:
+def make_stacked_step(xs: Sequence[Experiment]) -> Callable[[State, Stack, Any, Array], tuple[State, dict[str, Array]]]:
     """step(states, stack, chunks, i) -> (states, metrics): the i-th step of a dispatch, of every cell."""
     x = xs[0]
     take = make_take(x)
@@ -78,19 +78,19 @@ def make_step(xs: Sequence[Experiment]) -> Callable[[train.State, Stack, Any, Ar
     def one(state, own: Stack, chunk, i):
         beta = {"beta": own.numbers["model.beta"]} if "model.beta" in own.numbers else None
         model = models.build_model(x.config, beta)
-        tx = optim.make(x.optim._replace(learning_rate=own.numbers["optim.learning_rate"]), x.train.steps)
-        noise = jax.random.fold_in(jax.random.fold_in(own.key, state.step), 0)  # of the first device, as in train.make_dispatch
+        tx = optimizer.make_optimizer(x.optim._replace(learning_rate=own.numbers["optim.learning_rate"]), x.train.steps)
+        noise = jax.random.fold_in(jax.random.fold_in(own.key, state.step), 0)  # of the first device, as in step.make_dispatch
         batch = take(own.arrays, chunk, i, jax.random.fold_in(own.data_key, state.step))
-        return train.make_step(model, tx, x.optim.ema, accumulate=x.train.accumulate)(state, own.fixed, batch, noise)
+        return make_step(model, tx, x.optim.ema, accumulate=x.train.accumulate)(state, own.fixed, batch, noise)
 
     return jax.vmap(one, in_axes=(0, Stack(0, None if one_source(xs) else 0, 0, 0, 0), 0, None))  # type: ignore[arg-type]
 
 
-def make_dispatch(stacks: Sequence[Sequence[Experiment]], capacity: int) -> Callable[..., tuple[list[train.State], list[dict[str, Array]]]]:
+def make_dispatch(stacks: Sequence[Sequence[Experiment]], capacity: int) -> Callable[..., tuple[list[State], list[dict[str, Array]]]]:
     """run(states, shared, chunks, active, count) -> (states, logs), each a list over the structures, `active` [G] booleans in it: count <=
     capacity steps of all cells that are active, as one program. As step.make_dispatch has them, log[name] is [G, capacity], `done` and
-    `finite` are [G]; a cell whose loss or gradient is not finite is held from there on, the others go on."""
-    steps = [make_step(xs) for xs in stacks]
+    `finite` are [G]; a cell whose loss or gradient is not finite stops, the others continue."""
+    steps = [make_stacked_step(xs) for xs in stacks]
 
     def run(states, shared, chunks, active, count):
         def step(i, states, active):
@@ -118,7 +118,7 @@ def make_dispatch(stacks: Sequence[Sequence[Experiment]], capacity: int) -> Call
         logs = jax.tree.map(lambda s: jnp.zeros((s.shape[0], capacity), s.dtype), shapes)
         done = [jnp.zeros(on.shape, jnp.int32) for on in active]
         _, states, active, done, logs = jax.lax.while_loop(go_on, body, (first, states, active, done, logs))
-        sound = [on & jax.vmap(train.all_finite)(state) for on, state in zip(active, states, strict=True)]
+        sound = [on & jax.vmap(all_finite)(state) for on, state in zip(active, states, strict=True)]
         return states, [log | {"done": d, "finite": f} for log, d, f in zip(logs, done, sound, strict=True)]
 
     return jax.jit(run, donate_argnums=0)

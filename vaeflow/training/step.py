@@ -13,11 +13,11 @@ from flax import traverse_util
 
 from vaeflow.build import Count, Natural, Positive
 from vaeflow.model import Array, Batch, Model, Params, by_path, merge_params, split_params
-from vaeflow.training import optimizer as optim
+from vaeflow.training import optimizer
 from vaeflow.training.devices import Devices
 
 
-class Train(NamedTuple):
+class TrainConfig(NamedTuple):
     """The section `config.train`."""
 
     steps: Count
@@ -40,7 +40,7 @@ class State(NamedTuple):
     ema: Params
 
 
-class Shared(NamedTuple):
+class StepInputs(NamedTuple):
     """What the step reads and never changes: an argument of the program, never a constant in it."""
 
     fixed: Params
@@ -85,8 +85,8 @@ def make_step(
 ) -> Callable:
     """step(state, fixed, batch, key) -> (state, metrics) on one device's share of the batch; `mean` averages over devices.
 
-    accumulate: the share is cut into so many parts, one after the other, whose gradients are averaged: the memory of one part. (Every
-    n-th example is in a part, so that examples divided over devices stay where they are.) A loss that compares examples sees a part.
+    accumulate: number of micro-batches per device; gradients are averaged over them, in the memory of one. Every n-th example is in a
+    micro-batch, so sharded examples stay on their device. A loss that compares examples sees one micro-batch.
     """
 
     def gradients(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[Params, dict[str, Array]]:
@@ -97,14 +97,14 @@ def make_step(
         return grads, {**metrics, "loss": loss}
 
     def averaged(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[Params, dict[str, Array]]:
-        parts = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, accumulate, *a.shape[1:]), 1, 0), batch)
+        micro_batches = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, accumulate, *a.shape[1:]), 1, 0), batch)
 
-        def add(total, part):
-            return jax.tree.map(lambda t, new: t + new / accumulate, total, gradients(state, fixed, *part)), None
+        def add(total, micro_batch):
+            return jax.tree.map(lambda t, new: t + new / accumulate, total, gradients(state, fixed, *micro_batch)), None
 
-        one = (jax.tree.map(lambda a: a[0], parts), key)
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(lambda part: gradients(state, fixed, *part), one))
-        return jax.lax.scan(add, zero, (parts, jax.random.split(key, accumulate)))[0]
+        first = (jax.tree.map(lambda a: a[0], micro_batches), key)
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(lambda one: gradients(state, fixed, *one), first))
+        return jax.lax.scan(add, zero, (micro_batches, jax.random.split(key, accumulate)))[0]
 
     def step(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[State, dict[str, Array]]:
         grads, metrics = mean((gradients if accumulate == 1 else averaged)(state, fixed, batch, key))
@@ -114,7 +114,7 @@ def make_step(
         if model.update is not None:
             updated = model.update(merge_params(trained, stats, fixed), key, batch, state.step)
             stats = mean(_only(stats, split_params(updated)[1]))
-        average = optim.ema_update(state.ema, trained, state.step, ema) if ema else {}
+        average = optimizer.ema_update(state.ema, trained, state.step, ema) if ema else {}
         metrics["grad_norm"] = optax.tree.norm(grads)
         return State(state.step + 1, trained, stats, opt_state, average), metrics
 
@@ -135,7 +135,7 @@ def make_dispatch(
     take: Callable[[Any, Any, Array, Array], Batch],
     capacity: int,
     accumulate: int = 1,
-) -> Callable[[State, Shared, Any], tuple[State, dict[str, Array]]]:
+) -> Callable[[State, StepInputs, Any], tuple[State, dict[str, Array]]]:
     """run(state, shared, chunk) -> (state, log): `shared.count` <= capacity steps in one program.
 
     `take(arrays, chunk, i, key)` is the batch of the dispatch's i-th step. log[name] is [capacity], one value a step; steps
@@ -144,7 +144,7 @@ def make_dispatch(
     """
     step = make_step(model, tx, ema, devices.mean, accumulate)
 
-    def dispatch(state: State, shared: Shared, chunk: Any) -> tuple[State, dict[str, Array]]:
+    def dispatch(state: State, shared: StepInputs, chunk: Any) -> tuple[State, dict[str, Array]]:
         # The keys of all steps at once: in the loop their two hashes are a tenth of a small model's step on a CPU.
         steps = state.step + jnp.arange(capacity)
         keys = jax.vmap(lambda t: jax.random.fold_in(jax.random.fold_in(shared.key, t), devices.index()))(steps)
@@ -156,7 +156,7 @@ def make_dispatch(
         shapes = jax.eval_shape(one, state, jnp.zeros((), jnp.int32))[1]
         log = {name: jnp.zeros((capacity,), s.dtype) for name, s in shapes.items()}
 
-        def go_on(carry):
+        def continues(carry):
             i, _, _, finite = carry
             return (i < shared.count) & finite
 
@@ -166,7 +166,7 @@ def make_dispatch(
             log = {name: log[name].at[i].set(value) for name, value in metrics.items()}
             return i + 1, state, log, jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
 
-        done, state, log, finite = jax.lax.while_loop(go_on, body, (jnp.zeros((), jnp.int32), state, log, jnp.array(True)))
+        done, state, log, finite = jax.lax.while_loop(continues, body, (jnp.zeros((), jnp.int32), state, log, jnp.array(True)))
         return state, {**log, "done": done, "finite": finite & all_finite(state)}
 
     return devices.map(dispatch)

@@ -20,7 +20,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 
-from vaeflow.bijectors.core.memory import Run, invertible_scan, layer_scan
+from vaeflow.bijectors.core.memory import Repetition, invertible_scan, layer_scan
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
 
@@ -160,7 +160,7 @@ def repeat(layer: Layer, n: int, memory: Memory = "store") -> Layer:
         rank = build(jax.tree.map(lambda a: a[0], stacked), context).event_ndims_out
 
         def run(h, there, back, reverse):
-            how = Run(n, rank, reverse)
+            how = Repetition(n, rank, reverse)
             if memory == "invert":
                 return invertible_scan(there, back, how, stacked, context, h)
             return layer_scan(there, how, stacked, context, h, remat=memory == "remat")

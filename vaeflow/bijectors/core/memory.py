@@ -23,7 +23,7 @@ from vaeflow.model import Array
 Direction = Callable[[Any, Any, Array], tuple[Array, Array]]  # (parameters of one layer, context, h) -> (h, log_det)
 
 
-class Run(NamedTuple):
+class Repetition(NamedTuple):
     """n layers on events of rank `rank`, from the last to the first if `reverse`."""
 
     n: int
@@ -31,7 +31,7 @@ class Run(NamedTuple):
     reverse: bool
 
 
-def layer_scan(there: Direction, run: Run, stacked: Any, context: Any, h: Array, remat: bool = False) -> tuple[Array, Array]:
+def layer_scan(there: Direction, run: Repetition, stacked: Any, context: Any, h: Array, remat: bool = False) -> tuple[Array, Array]:
     """(h_n, sum of log_det) of the layers whose parameters are `stacked` [n, ...]. `remat`: the backward pass computes again what
     one layer computes; a checkpoint around the whole scan would compute all of it again at once and save nothing."""
 
@@ -45,7 +45,7 @@ def layer_scan(there: Direction, run: Run, stacked: Any, context: Any, h: Array,
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def invertible_scan(there: Direction, back: Direction, run: Run, stacked: Any, context: Any, h: Array) -> tuple[Array, Array]:
+def invertible_scan(there: Direction, back: Direction, run: Repetition, stacked: Any, context: Any, h: Array) -> tuple[Array, Array]:
     """`layer_scan` that recovers its activations by inversion; see the module's docstring.
 
     `there` and `back` are the layer's two directions and close over nothing traced: everything with a gradient is an argument.

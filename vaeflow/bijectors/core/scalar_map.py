@@ -14,7 +14,7 @@ from vaeflow.model import Array
 CAP = 20.0
 
 
-class Transformer(NamedTuple):
+class ScalarMap(NamedTuple):
     """size      numbers per mapped number: theta [size, ...] has them on the LEADING axis, so that selections and sums over
               them run over whole rows
     forward   (theta, z) -> (x, log |dx/dz|), all elementwise; z, x [...]

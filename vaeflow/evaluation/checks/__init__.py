@@ -1,6 +1,6 @@
 """Checks of a finished run: one a file, one line here. `diagnose` runs them and writes diagnostics.json.
 
-To add one: write a file with `Settings` (a NamedTuple of annotated fields with defaults), `needs(run, settings)`, which raises a
+To add one: write a file with its settings (a NamedTuple of annotated fields with defaults), `needs(run, settings)`, which raises a
 UserError where the check does not apply, and `check(run, settings) -> {name: Finding}`, and add its line. The command's flags, its
 --list and the table follow from that.
 """
@@ -22,29 +22,33 @@ from vaeflow.data import named_split
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation.checks import ais, anomaly, hmc, iwae, probes, quality, refine
 from vaeflow.evaluation.checks.check import Check, Finding, Run
-from vaeflow.evaluation.evaluate import pass_options
+from vaeflow.evaluation.evaluate import map_options
 from vaeflow.evaluation.information import evenly
 from vaeflow.evaluation.measure import restore
 from vaeflow.rng import eval_key
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_json
-from vaeflow.runs.metrics import table
+from vaeflow.runs.metrics import aligned_table
 from vaeflow.runs.progress import phase
-from vaeflow.training import devices as parallel
+from vaeflow.training import devices
 
 __all__ = ["CHECKS", "Check", "Finding", "Run", "diagnose", "listing"]
 
 CHECKS: dict[str, Check] = {
-    "iwae": Check(iwae.check, iwae.needs, "log p(x) by importance weighting", iwae.Settings()),
-    "ais": Check(ais.ais, ais.needs, "log p(x) by annealed importance sampling with HMC transitions", ais.Settings()),
+    "iwae": Check(iwae.check, iwae.needs, "log p(x) by importance weighting", iwae.IWAESettings()),
+    "ais": Check(ais.ais, ais.needs, "log p(x) by annealed importance sampling with HMC transitions", ais.AISSettings()),
     "bdmc": Check(
-        ais.bdmc, ais.needs_exact_draws, "bidirectional Monte Carlo: log p(x) from both sides, on data from the model", ais.Settings()
+        ais.bdmc, ais.needs_exact_draws, "bidirectional Monte Carlo: log p(x) from both sides, on data from the model", ais.AISSettings()
     ),
-    "hmc": Check(hmc.check, hmc.needs, "log p(x) of small latents by HMC samples and a fitted density", hmc.Settings()),
-    "refine": Check(refine.check, refine.needs, "amortisation and approximation gap of a diagonal Gaussian q(z|x)", refine.Settings()),
-    "probes": Check(probes.check, probes.needs, "labels from latents: a linear probe and nearest neighbours", probes.Settings()),
-    "anomaly": Check(anomaly.check, anomaly.needs, "telling another set from the data: AUROC of the model's scores", anomaly.Settings()),
-    "quality": Check(quality.check, quality.needs, "samples against held-out data: MMD and Frechet distance", quality.Settings()),
+    "hmc": Check(hmc.check, hmc.needs, "log p(x) of small latents by HMC samples and a fitted density", hmc.HMCSettings()),
+    "refine": Check(
+        refine.check, refine.needs, "amortisation and approximation gap of a diagonal Gaussian q(z|x)", refine.RefineSettings()
+    ),
+    "probes": Check(probes.check, probes.needs, "labels from latents: a linear probe and nearest neighbours", probes.ProbesSettings()),
+    "anomaly": Check(
+        anomaly.check, anomaly.needs, "telling another set from the data: AUROC of the model's scores", anomaly.AnomalySettings()
+    ),
+    "quality": Check(quality.check, quality.needs, "samples against held-out data: MMD and Frechet distance", quality.QualitySettings()),
 }
 
 
@@ -66,7 +70,7 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
     """
     settings = _settings(checks, [(key, text) for key, text in overrides if not key.startswith("config.")])
     if examples < 2:  # a standard error over examples needs two
-        raise UserError(f"--examples={examples} is impossible; it must be >= 2")
+        raise UserError(f"--examples={examples} is invalid; it must be >= 2")
     config = [(key.removeprefix("config."), text) for key, text in overrides if key.startswith("config.")]
     guard.check_links(directory, ("diagnostics*.json",))
     run = load(directory, examples, split, config)
@@ -85,7 +89,7 @@ def diagnose(directory: Path, checks: Sequence[str], examples: int, split: str =
         rows += _rows(name, found, seconds)
     size, chosen = len(run.source.split(run.name).x), len(run.split.x)
     print(f"{run.name} split: {chosen:,} of {size:,} examples; log-densities in nats per example (± standard error over examples)\n")
-    print(table(("check", "seconds", "number", "value", "what it is"), rows, {"seconds": 1}))
+    print(aligned_table(("check", "seconds", "number", "value", "what it is"), rows, {"seconds": 1}))
     if run.model.note:
         print(f"\nnote: {run.model.note}")
     print(f"\n{path_of(run)}")
@@ -96,7 +100,7 @@ def load(directory: Path, examples: int, split: str = "", overrides: Overrides =
     model, params, config, source, *_ = restore(directory, overrides=overrides)
     name = named_split(source, split)
     chosen = evenly(source.split(name), examples)
-    options = pass_options(source, config, parallel.for_evaluation(config.devices.mapping))
+    options = map_options(source, config, devices.for_evaluation(config.devices.mapping))
     return Run(model, params, config, source, chosen, name, eval_key(config.seed), options, directory)
 
 

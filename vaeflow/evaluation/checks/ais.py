@@ -39,7 +39,7 @@ from vaeflow.model import Array
 _HALF_WIDTH = 4.0
 
 
-class Settings(NamedTuple):
+class AISSettings(NamedTuple):
     """Of AIS and of BDMC.
 
     chains     C, per example
@@ -89,7 +89,7 @@ def temperatures(schedule: str, steps: int) -> np.ndarray:
     return (s - s[0]) / (s[-1] - s[0])
 
 
-def path_of(aim: Target, settings: Settings) -> Path:
+def path_of(aim: Target, settings: AISSettings) -> Path:
     """The path of an example."""
     b = jnp.asarray(temperatures(settings.schedule, settings.steps), jnp.float32)
     if settings.start == "prior":
@@ -97,7 +97,7 @@ def path_of(aim: Target, settings: Settings) -> Path:
     return Path(aim.log_q, lambda z: aim.log_joint(z) - aim.log_q(z), aim.draw_q, b)
 
 
-def step_sizes(key: Array, path: Path, s: Settings) -> Array:
+def step_sizes(key: Array, path: Path, s: AISSettings) -> Array:
     """The pilot run: the step sizes [T] of HMC_1 .. HMC_T."""
     start, moves = jax.random.split(key)
 
@@ -112,7 +112,7 @@ def step_sizes(key: Array, path: Path, s: Settings) -> Array:
     return jax.lax.scan(step, (z, first), (path.b[1:], jax.random.split(moves, s.steps)))[1]
 
 
-def forward(key: Array, path: Path, sizes: Array, s: Settings) -> tuple[Array, Array]:
+def forward(key: Array, path: Path, sizes: Array, s: AISSettings) -> tuple[Array, Array]:
     """(log w, mean probability of acceptance) of one chain from s to the posterior."""
     start, moves = jax.random.split(key)
 
@@ -129,7 +129,7 @@ def forward(key: Array, path: Path, sizes: Array, s: Settings) -> tuple[Array, A
     return log_w, accepted.mean()
 
 
-def reverse(key: Array, path: Path, sizes: Array, s: Settings, z: Array) -> tuple[Array, Array]:
+def reverse(key: Array, path: Path, sizes: Array, s: AISSettings, z: Array) -> tuple[Array, Array]:
     """The same for one chain from an exact draw z [*event] of the posterior to s."""
 
     def step(carry, now):
@@ -143,7 +143,7 @@ def reverse(key: Array, path: Path, sizes: Array, s: Settings, z: Array) -> tupl
     return log_w, accepted.mean()
 
 
-def lower(key: Array, path: Path, s: Settings) -> tuple[dict[str, Array], Array]:
+def lower(key: Array, path: Path, s: AISSettings) -> tuple[dict[str, Array], Array]:
     """({lower, ess, se, accepted, step_size} of one example, the step sizes [T])."""
     first, second = jax.random.split(key)
     sizes = step_sizes(first, path, s)
@@ -152,7 +152,7 @@ def lower(key: Array, path: Path, s: Settings) -> tuple[dict[str, Array], Array]
     return {"lower": value, "ess": ess, "se": se, "accepted": accepted.mean(), "step_size": sizes[-1]}, sizes
 
 
-def annealed(run: Run, s: Settings) -> dict[str, np.ndarray]:
+def annealed(run: Run, s: AISSettings) -> dict[str, np.ndarray]:
     """Per-example arrays [N] of AIS: lower, ess, se, accepted, step_size."""
     found, shape = latent(run), posterior_shape(run)[0]
 
@@ -162,7 +162,7 @@ def annealed(run: Run, s: Settings) -> dict[str, np.ndarray]:
     return over(run, "ais", fn, draws=s.chains * s.steps * s.leapfrog)
 
 
-def sandwich(run: Run, s: Settings) -> dict[str, np.ndarray]:
+def sandwich(run: Run, s: AISSettings) -> dict[str, np.ndarray]:
     """Per-example arrays [N] of BDMC, on one simulated x for each of the run's examples (which lend their context): those of AIS,
     upper, upper_ess, upper_se and, with k, iwae_log_prob, iwae_ess, iwae_tail."""
     own, shape = latent(run), posterior_shape(run)[0]
@@ -187,14 +187,14 @@ def sandwich(run: Run, s: Settings) -> dict[str, np.ndarray]:
     return over(run, "bdmc", fn, draws=2 * s.chains * s.steps * s.leapfrog)
 
 
-def needs(run: Run, settings: Settings) -> None:
+def needs(run: Run, settings: AISSettings) -> None:
     """UserError: the latent is not continuous, or there is none; the chains would start at draws that are not of their density."""
     posterior_shape(run)
     if settings.start == "prior" and not latent(run).exact:
         raise UserError("ais.start='prior' needs exact draws of the prior, and this one's are resampled; use --ais.start=posterior")
 
 
-def needs_exact_draws(run: Run, settings: Settings) -> None:
+def needs_exact_draws(run: Run, settings: AISSettings) -> None:
     """UserError: the same, or no exact draw of the posterior, which are the pairs z ~ p(z), x ~ p(x|z)."""
     del settings
     posterior_shape(run)
@@ -202,7 +202,7 @@ def needs_exact_draws(run: Run, settings: Settings) -> None:
         raise UserError("its upper bound needs exact draws of the prior, and this model's are resampled")
 
 
-def ais(run: Run, settings: Settings) -> dict[str, Finding]:
+def ais(run: Run, settings: AISSettings) -> dict[str, Finding]:
     """log p(x) by annealed importance sampling, beside IWAE-k on the same examples."""
     found = annealed(run, settings)
     how = f"AIS, {settings.chains} chains, {settings.steps} temperatures from the {settings.start}; a lower bound in expectation"
@@ -210,7 +210,7 @@ def ais(run: Run, settings: Settings) -> dict[str, Finding]:
     return out | iwae.beside(run, settings.k, found["lower"]) | _moves(found, settings)
 
 
-def bdmc(run: Run, settings: Settings) -> dict[str, Finding]:
+def bdmc(run: Run, settings: AISSettings) -> dict[str, Finding]:
     """Lower and upper bounds of log p(x) on data that are simulated from the model."""
     found = sandwich(run, settings)
     simulated = f"of log p(x) for x from the model, {settings.chains} chains, {settings.steps} temperatures"
@@ -233,7 +233,7 @@ def _weak(ess: np.ndarray) -> str:
     return evidence(mean_ess) if only_bound(mean_ess) else ""
 
 
-def _moves(found: dict[str, np.ndarray], s: Settings) -> dict[str, Finding]:
+def _moves(found: dict[str, np.ndarray], s: AISSettings) -> dict[str, Finding]:
     return {
         "ess": Finding(float(found["ess"].mean()), f"effective number of the {s.chains} chains, mean"),
         "acceptance": Finding(float(found["accepted"].mean()), f"of the HMC transitions, mean; aimed at {s.accept:g}"),

@@ -24,21 +24,21 @@ from vaeflow.evaluation.information import reconstruction_error
 from vaeflow.evaluation.likelihood import average, importance
 
 
-class Settings(NamedTuple):
+class AnomalySettings(NamedTuple):
     """against: the other set, see vaeflow/evaluation/checks/others.py. k: draws of IWAE-k, for models whose log_prob is a log-weight."""
 
     against: str = "noise"
     k: Count = 100
 
 
-def needs(run: Run, settings: Settings) -> None:
+def needs(run: Run, settings: AnomalySettings) -> None:
     """UserError: nothing to score by, an unknown set."""
     if run.model.log_prob is None and run.model.latent is None:
         raise UserError(f"model.kind={run.config.model['kind']!r} has neither a density nor reconstructions")
     other(run, settings.against)
 
 
-def check(run: Run, settings: Settings) -> dict[str, Finding]:
+def check(run: Run, settings: AnomalySettings) -> dict[str, Finding]:
     """AUROC of every score that the model has, and the means of the first one."""
     outside = other(run, settings.against)
     inner, outer = (scores(run, split, settings.k) for split in (run.split, outside))

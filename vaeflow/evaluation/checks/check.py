@@ -15,7 +15,7 @@ from vaeflow.data import Source, Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation.elbo import gaussian
 from vaeflow.evaluation.likelihood import mean_se
-from vaeflow.evaluation.map_split import Example, gather, make_pass
+from vaeflow.evaluation.map_split import Example, gather, map_split
 from vaeflow.model import Array, Batch, Latent, Model, Params
 
 
@@ -24,7 +24,7 @@ class Run(NamedTuple):
 
     split    the chosen examples (at most --examples of them, evenly spaced) of the split `name` of `source`
     key      of the run's evaluation; `over` makes the keys of a check from it
-    options  batch, levels, devices: those of `map_split.make_pass`
+    options  batch, levels, devices: those of `map_split.map_split`
     """
 
     model: Model
@@ -97,7 +97,7 @@ def over(run: Run, check: str, fn: Example, draws: int = 1, split: Split | None 
     def own(params: Params, key: Array, batch: Batch) -> dict[str, Array]:
         return fn(params, jax.random.fold_in(key, salt), batch)
 
-    return gather(make_pass(own, run.split if split is None else split, run.key, draws=draws, **run.options)(run.params))
+    return gather(map_split(own, run.split if split is None else split, run.key, draws=draws, **run.options)(run.params))
 
 
 def latent(run: Run) -> Latent:

@@ -19,9 +19,9 @@ from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.stats as stats
 import numpy as np
 from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
+from jax.scipy import stats
 
 from vaeflow.build import Count, Decay, Fraction, Natural, Positive, Range
 from vaeflow.errors import UserError
@@ -32,7 +32,7 @@ from vaeflow.model import Array
 from vaeflow.objectives import iwae as log_mean_exp
 
 
-class Settings(NamedTuple):
+class HMCSettings(NamedTuple):
     """Of the HMC estimator.
 
     chains     C, per example
@@ -60,7 +60,7 @@ class Settings(NamedTuple):
     k: Natural = 1000
 
 
-def sample(key: Array, aim: Target, s: Settings) -> tuple[Array, Array]:
+def sample(key: Array, aim: Target, s: HMCSettings) -> tuple[Array, Array]:
     """(z [samples, C, *event] from p(z|x), the mean probability of acceptance)."""
     start, warm, moves = jax.random.split(key, 3)
 
@@ -89,7 +89,7 @@ def fit(z: Array, density: str) -> LogDensity:
     return lambda z: jnp.asarray(stats.multivariate_normal.logpdf(z, middle, cov))
 
 
-def estimate(key: Array, aim: Target, s: Settings) -> dict[str, Array]:
+def estimate(key: Array, aim: Target, s: HMCSettings) -> dict[str, Array]:
     """{log_p, se, accepted, ess, rhat} of one example; ess is that of log p(x, z), rhat the largest over it and the dimensions of z
     (Gelman & Rubin 1992)."""
     z, accepted = sample(key, aim, s)
@@ -105,7 +105,7 @@ def estimate(key: Array, aim: Target, s: Settings) -> dict[str, Array]:
     }
 
 
-def estimates(run: Run, s: Settings) -> dict[str, np.ndarray]:
+def estimates(run: Run, s: HMCSettings) -> dict[str, np.ndarray]:
     """Per-example arrays [N] of `estimate`."""
     found, shape = latent(run), posterior_shape(run)[0]
 
@@ -115,7 +115,7 @@ def estimates(run: Run, s: Settings) -> dict[str, np.ndarray]:
     return over(run, "hmc", fn, draws=s.chains * (s.warmup + s.samples) * s.leapfrog)
 
 
-def needs(run: Run, settings: Settings) -> None:
+def needs(run: Run, settings: HMCSettings) -> None:
     """UserError: the latent is not continuous, or too large."""
     size = math.prod(posterior_shape(run)[0])
     if (points := settings.samples // 2 * settings.chains) <= size:
@@ -128,7 +128,7 @@ def needs(run: Run, settings: Settings) -> None:
         )
 
 
-def check(run: Run, settings: Settings) -> dict[str, Finding]:
+def check(run: Run, settings: HMCSettings) -> dict[str, Finding]:
     """log p(x) by the HMC estimator, beside IWAE-k on the same examples."""
     s, found = settings, estimates(run, settings)
     how = f"HMC, {s.chains} chains of {s.samples} samples and a Gaussian ({s.density} covariance) fitted to half of them"

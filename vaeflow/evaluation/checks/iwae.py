@@ -14,13 +14,13 @@ from vaeflow.evaluation.likelihood import importance, pareto_k
 from vaeflow.evaluation.reliability import PARETO_LIMIT, evidence, only_bound
 
 
-class Settings(NamedTuple):
+class IWAESettings(NamedTuple):
     """k: draws of q(z|x) per example."""
 
     k: Count = 1000
 
 
-def needs(run: Run, settings: Settings) -> None:
+def needs(run: Run, settings: IWAESettings) -> None:
     """UserError: log_prob is not a log-weight."""
     del settings
     if run.model.density != "weight":
@@ -58,7 +58,7 @@ def bounded(weak: str) -> str:
     return "a lower bound in expectation" + (f" and no estimate: {weak}" if weak else "")
 
 
-def check(run: Run, settings: Settings) -> dict[str, Finding]:
+def check(run: Run, settings: IWAESettings) -> dict[str, Finding]:
     """log p(x) by importance weighting (Burda, Grosse, Salakhutdinov 2015)."""
     k, found = settings.k, weights(run, settings.k)
     own = quality(found["ess"], found["tail"])

@@ -24,7 +24,7 @@ from vaeflow.evaluation.elbo import posterior_means
 from vaeflow.evaluation.information import evenly
 
 
-class Settings(NamedTuple):
+class ProbesSettings(NamedTuple):
     """train: examples to learn from, at the most. neighbours: k of kNN. c: C above. iterations: of the regression, at the most."""
 
     train: Count = 5000
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     iterations: Count = 1000
 
 
-def needs(run: Run, settings: Settings) -> None:
+def needs(run: Run, settings: ProbesSettings) -> None:
     """UserError: no latent or one without a mean, no labels, the training examples themselves."""
     posterior = latent(run).posterior
     z = jax.eval_shape(lambda p, one: posterior(p, one["x"], one.get("context")).sample(seed=run.key), run.params, first(run))
@@ -47,7 +47,7 @@ def needs(run: Run, settings: Settings) -> None:
         raise UserError(f"probes.neighbours={settings.neighbours} is more than there are training examples")
 
 
-def check(run: Run, settings: Settings) -> dict[str, Finding]:
+def check(run: Run, settings: ProbesSettings) -> dict[str, Finding]:
     """Accuracies on latents and on x."""
     train, test = labelled(evenly(run.source.train, settings.train)), labelled(run.split)
     told = ", of an encoder that is given the label" if run.config.data.context == "label" else ""

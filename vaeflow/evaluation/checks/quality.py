@@ -26,7 +26,7 @@ from vaeflow.evaluation.information import evenly
 WIDTHS = (0.5, 1.0, 2.0)
 
 
-class Settings(NamedTuple):
+class QualitySettings(NamedTuple):
     """features, classifier_steps, classifier_seed: of the classifier. mmd_examples: at the most, as the MMD is over pairs."""
 
     features: Count = 64
@@ -35,7 +35,7 @@ class Settings(NamedTuple):
     mmd_examples: Count = 2000
 
 
-def needs(run: Run, settings: Settings) -> None:
+def needs(run: Run, settings: QualitySettings) -> None:
     """UserError: the data are the training split, or too few."""
     if run.name == "train":
         raise UserError("samples are compared with data that were not trained on; --split: val or test")
@@ -44,7 +44,7 @@ def needs(run: Run, settings: Settings) -> None:
         raise UserError(f"{len(run.split.x)} examples are too few for a covariance of {least} features; raise --examples")
 
 
-def check(run: Run, settings: Settings) -> dict[str, Finding]:
+def check(run: Run, settings: QualitySettings) -> dict[str, Finding]:
     """Distances of samples, and of as many training examples, to the run's examples."""
     n = min(len(run.split.x), len(run.source.train.x))
     grey = max(run.source.levels - 1, 1)

@@ -35,7 +35,7 @@ from vaeflow.model import Array
 Diagonal = tuple[Array, Array]  # (m, log s), each [*event]
 
 
-class Settings(NamedTuple):
+class RefineSettings(NamedTuple):
     """Of the refinement.
 
     steps          of Adam, the learning rate falling to 0 as a cosine
@@ -57,7 +57,7 @@ def log_weight(aim: Target, q: Diagonal, noise: Array) -> Array:
     return aim.log_joint(z) - normal(middle, jnp.exp(log_std), z.ndim).log_prob(z)
 
 
-def refined(key: Array, aim: Target, q: Diagonal, s: Settings) -> Diagonal:
+def refined(key: Array, aim: Target, q: Diagonal, s: RefineSettings) -> Diagonal:
     """q* of one example, from q."""
     adam = optax.adam(optax.cosine_decay_schedule(s.learning_rate, s.steps))
 
@@ -73,7 +73,7 @@ def refined(key: Array, aim: Target, q: Diagonal, s: Settings) -> Diagonal:
     return jax.lax.scan(step, (q, adam.init(q)), jax.random.split(key, s.steps))[0][0]
 
 
-def gaps(run: Run, s: Settings) -> dict[str, np.ndarray]:
+def gaps(run: Run, s: RefineSettings) -> dict[str, np.ndarray]:
     """Per-example arrays [N]: amortised and refined (the ELBOs of q0 and q*), log_p (IWAE-k with q*), and of its weights
     se (the Monte Carlo error), ess and tail [M + 1] (the largest log-weights, descending)."""
     found, shape, chunk = latent(run), posterior_shape(run)[0], run.config.eval.chunk
@@ -98,14 +98,14 @@ def gaps(run: Run, s: Settings) -> dict[str, np.ndarray]:
     return over(run, "refine", fn, draws=s.draws * s.steps + s.k)
 
 
-def needs(run: Run, settings: Settings) -> None:
+def needs(run: Run, settings: RefineSettings) -> None:
     """UserError: q(z|x) is no diagonal Gaussian."""
     del settings
     if not posterior_shape(run)[1]:
         raise UserError("q(z|x) is no diagonal Gaussian, whose mean and standard deviation could be refined")
 
 
-def check(run: Run, settings: Settings) -> dict[str, Finding]:
+def check(run: Run, settings: RefineSettings) -> dict[str, Finding]:
     """The ELBO before and after refinement, and the gaps."""
     found, s = {name: np.asarray(a, np.float64) for name, a in gaps(run, settings).items()}, settings
     amortised, best, log_p = found["amortised"], found["refined"], found["log_p"]

@@ -92,7 +92,7 @@ def student_t(*, df: Positive, learned: bool) -> Base:
     learned: one n an entry, n = 1 + softplus(raw) > 1, starting at df (Laszkiewicz et al. 2022: tails that differ by dimension).
     """
     if learned and df <= 1:
-        raise UserError(f"df={df:g} is impossible with learned=True, where the degrees of freedom are above 1")
+        raise UserError(f"df={df:g} is invalid with learned=True, where the degrees of freedom are above 1")
 
     def init(key, shape, context=None):
         return {"raw": jnp.full(shape, math.log(math.expm1(df - 1)) if df < 20 else df - 1)} if learned else {}

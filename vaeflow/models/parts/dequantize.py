@@ -40,7 +40,9 @@ class Dequantizer(NamedTuple):
     round: Callable[[Array], Array]
 
 
-def dequantizer(kind: Dequantize, levels: int, event: tuple[int, ...], shape: tuple[int, ...], layer: Layer | None = None) -> Dequantizer:
+def make_dequantizer(
+    kind: Dequantize, levels: int, event: tuple[int, ...], shape: tuple[int, ...], layer: Layer | None = None
+) -> Dequantizer:
     """See the module's docstring; `layer` is f. UserError: the three do not fit together."""
     if (kind == "none") != (levels == 0):
         fit = "'uniform' or 'variational' for grey values" if levels else "'none' for continuous data (model.levels=0)"

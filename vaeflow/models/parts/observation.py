@@ -13,7 +13,7 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array
 
 
-class Observed(NamedTuple):
+class ObservationModel(NamedTuple):
     """x [B, *event] as loaded.
 
     out         the shape of the decoder's output, (*heads, *event)
@@ -33,7 +33,7 @@ class Observed(NamedTuple):
     note: str
 
 
-def observed(event: tuple[int, ...], levels: int, likelihood: Likelihood, std: float) -> Observed:
+def observation_model(event: tuple[int, ...], levels: int, likelihood: Likelihood, std: float) -> ObservationModel:
     """The formulas of `likelihood` stand in vaeflow/distributions.py; levels: grey values, 0 for data as they are. UserError: the two
     do not fit together."""
     distributions.check_likelihood(likelihood, levels)
@@ -50,7 +50,7 @@ def observed(event: tuple[int, ...], levels: int, likelihood: Likelihood, std: f
         if jnp.shape(x)[1:] != event:
             raise UserError(f"model.event={event} does not fit the data, whose examples have the shape {jnp.shape(x)[1:]}")
 
-    return Observed(
+    return ObservationModel(
         out=(*distributions.likelihood_heads(likelihood), *event),
         scaled=scaled,
         given=lambda out: distributions.likelihood(likelihood, out, rank, top, std),

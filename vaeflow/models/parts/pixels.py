@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from vaeflow.distributions import Distribution
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
-from vaeflow.models.parts.observation import Observed
+from vaeflow.models.parts.observation import ObservationModel
 from vaeflow.nets.made import Made, MadeNet
 
 
-def pixels(made: Made, data: Observed, event: tuple[int, ...]) -> tuple[Callable[..., Params], Callable[..., Distribution]]:
+def pixels(made: Made, data: ObservationModel, event: tuple[int, ...]) -> tuple[Callable[..., Params], Callable[..., Distribution]]:
     """(init, given) of the masked network: init (key, x [B, *event], z) -> params; given (params, output [..., *out], z) -> p(x|z)."""
     if made.order != "natural":
         raise UserError(f"model.autoregressive has order={made.order!r}; pixels come in the order of the array: 'natural'")

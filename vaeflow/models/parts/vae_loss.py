@@ -58,14 +58,14 @@ def bound_terms(log_prob: LogProb, samples: int, objective: str = "iwae", alpha:
     return terms
 
 
-def critic_of(judge: Any, params: Params) -> Callable[[Array, bool], Array] | None:
+def critic_of(critic_net: Any, params: Params) -> Callable[[Array, bool], Array] | None:
     """(z [B, D], whether the critic's parameters are held fixed) -> logits [B], of a linen module."""
-    if judge is None:
+    if critic_net is None:
         return None
 
     def logits(z, fixed):
         own = jax.lax.stop_gradient(params["critic"]) if fixed else params["critic"]
-        return jnp.squeeze(judge.apply({"params": own}, z), -1)
+        return jnp.squeeze(critic_net.apply({"params": own}, z), -1)
 
     return logits
 
@@ -147,7 +147,7 @@ def check_objective(objective: str, alpha: float, samples: int, kl: str, beta: f
     if alpha != 0 and objective != "renyi":
         raise UserError(f"model.alpha={alpha:g} is not read by model.objective={objective!r}; set it to 0, or model.objective to 'renyi'")
     if objective == "renyi" and alpha == 1:
-        raise UserError("model.alpha=1.0 is impossible with model.objective='renyi': its limit there is model.objective='elbo'")
+        raise UserError("model.alpha=1.0 is invalid with model.objective='renyi': its limit there is model.objective='elbo'")
     if objective == "elbo":
         return
     read = {"beta": beta != 1, "beta_schedule": schedule != "constant", "kl": kl != "auto"}
