@@ -15,8 +15,8 @@ Parameters are nested dictionaries. Three kinds of leaves, told apart by a key o
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,67 @@ Array = jax.Array
 Batch = Mapping[str, Array]
 Params = dict[str, Any]
 NO_PARAMS: Params = {}  # the default of an init's `given`
+
+
+# Callables of a model. pyright checks what a maker returns against them. Arguments before `/` are positional: their names are free.
+
+
+class InitFn(Protocol):
+    """Parameters from a key and a batch (data-dependent initialisation); `given` are known parameters, see Model."""
+
+    def __call__(self, key: Array, batch: Batch, /, given: Params = ...) -> Params: ...
+
+
+class LossFn(Protocol):
+    """(loss, metrics): the mean over the batch in training mode, and named scalars."""
+
+    def __call__(self, params: Params, key: Array, batch: Batch, step: Any, /) -> tuple[Array, dict[str, Array]]: ...
+
+
+class SampleFn(Protocol):
+    """n draws of x, [n, *event]; context is [C], [n, C] or None."""
+
+    def __call__(self, params: Params, key: Array, n: int, /, context: Array | None = None) -> Array: ...
+
+
+class BatchFn(Protocol):
+    """An array with one entry per example: log_prob [B] in nats, encode [B, ...]."""
+
+    def __call__(self, params: Params, key: Array, batch: Batch, /) -> Array: ...
+
+
+class UpdateFn(Protocol):
+    """Parameters with new "stats" leaves, computed after the optimiser's step."""
+
+    def __call__(self, params: Params, key: Array, batch: Batch, step: Any, /) -> Params: ...
+
+
+class TermsFn(Protocol):
+    """{name: [B]}: further numbers per example."""
+
+    def __call__(self, params: Params, key: Array, batch: Batch, /) -> dict[str, Array]: ...
+
+
+class PriorFn(Protocol):
+    """p(z | context) as a distrax distribution, of batch shape [] or [B]."""
+
+    def __call__(self, params: Params, /, context: Array | None = None) -> Any: ...
+
+
+class ConditionalFn(Protocol):
+    """q(z | x, context) or p(x | z, context) as a distrax distribution."""
+
+    def __call__(self, params: Params, given: Array, /, context: Array | None = None) -> Any: ...
+
+
+class ShowFn(Protocol):
+    """x [B, *event] of p(x|z) as `Model.sample` returns it: its mean where an image should show it, else a draw."""
+
+    def __call__(self, key: Array, p: Any, /) -> Array: ...
+
+
+def _draw(key: Array, p: Any) -> Array:
+    return p.sample(seed=key)
 
 
 class Latent(NamedTuple):
@@ -42,12 +103,12 @@ class Latent(NamedTuple):
     show        (key, p(x|z)) -> x as `Model.sample` gives it: means where a picture should show them, else draws
     """
 
-    prior: Callable[..., Any]
-    posterior: Callable[..., Any]
-    likelihood: Callable[..., Any]
+    prior: PriorFn
+    posterior: ConditionalFn
+    likelihood: ConditionalFn
     discrete: bool = False
     exact: bool = True
-    show: Callable[..., Array] = lambda key, p: p.sample(seed=key)
+    show: ShowFn = _draw
 
 
 class Model(NamedTuple):
@@ -69,15 +130,15 @@ class Model(NamedTuple):
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
     """
 
-    init: Callable[..., Params]
-    loss: Callable[..., tuple[Array, dict[str, Array]]]
-    sample: Callable[..., Array]
-    log_prob: Callable[..., Array] | None
+    init: InitFn
+    loss: LossFn
+    sample: SampleFn
+    log_prob: BatchFn | None
     density: Literal["exact", "weight", "bound", "none"]
     latent: Latent | None = None
-    encode: Callable[..., Array] | None = None
-    update: Callable[..., Params] | None = None
-    terms: Callable[..., dict[str, Array]] | None = None
+    encode: BatchFn | None = None
+    update: UpdateFn | None = None
+    terms: TermsFn | None = None
     note: str = ""
 
 
@@ -133,7 +194,7 @@ def overlay(params: Params, given: Params) -> Params:
     return traverse_util.unflatten_dict(traverse_util.flatten_dict(params, keep_empty_nodes=True) | found)
 
 
-def exactly(init: Callable[..., Params]) -> Callable[..., Params]:
+def exactly(init: InitFn) -> InitFn:
     """An `init` whose result has every leaf of `given`, also if the family's own `init` ignores the argument.
 
     Raises:

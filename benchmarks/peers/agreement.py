@@ -80,7 +80,7 @@ def write(name: str, file: Path, file32: Path) -> float:
     context = noise.normal(size=(POINTS, FEATURES)) if CASES[name][3] else None
     narrow = z.astype("float32")
     narrow_context = None if context is None else context.astype("float32")
-    params = layer.init(jax.random.key(0), narrow, narrow_context)
+    params = layer.init(jax.random.key(0), jnp.asarray(narrow), None if narrow_context is None else jnp.asarray(narrow_context))
     params = jax.tree.map(lambda a: a + NOISE * noise.normal(size=a.shape).astype(a.dtype) if a.dtype.kind == "f" else a, params)
 
     @jax.jit

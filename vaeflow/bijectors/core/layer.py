@@ -14,7 +14,7 @@ broadcasts against leading axes. A bijector is built inside the function that us
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import distrax
 import jax
@@ -25,12 +25,32 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
 
 
+class LayerInitFn(Protocol):
+    """Parameters from a key and a batch x [B, *event] at the data end."""
+
+    def __call__(self, key: Array, x: Array, /, context: Array | None = None) -> Params: ...
+
+
+class BijectorFn(Protocol):
+    """The bijector with these parameters. A layer names the keywords that it uses and takes the others as **_."""
+
+    def __call__(
+        self, params: Params, /, *, context: Array | None = None, key: Array | None = None, train: bool = False
+    ) -> distrax.Bijector: ...
+
+
+class LayerUpdateFn(Protocol):
+    """Parameters with new "stats" leaves from a batch x [B, *event] at the data end."""
+
+    def __call__(self, params: Params, x: Array, /, context: Array | None = None) -> Params: ...
+
+
 class Layer(NamedTuple):
     """An invertible layer; see the module's docstring."""
 
-    init: Callable[..., Params]
-    bijector: Callable[..., distrax.Bijector]
-    update: Callable[..., Params] | None = None
+    init: LayerInitFn
+    bijector: BijectorFn
+    update: LayerUpdateFn | None = None
 
 
 class Bijection(distrax.Bijector):
@@ -65,10 +85,10 @@ def chain(*layers: Layer) -> Layer:
     names = [f"{i:02d}" for i in range(len(layers))]
 
     def init(key, x, context=None):
-        params = {}
+        params, h = {}, x
         for name, layer, k in zip(names, layers, jax.random.split(key, max(len(layers), 1)), strict=False):
-            own = layer.init(k, x, context)
-            x = layer.bijector(own, context=context).inverse(x)
+            own = layer.init(k, h, context)
+            h: Any = layer.bijector(own, context=context).inverse(h)
             if own:  # no empty branch: splitting and merging the tree would lose it
                 params[name] = own
         return params
@@ -82,13 +102,13 @@ def chain(*layers: Layer) -> Layer:
         return _compose(built)
 
     def update(params, x, context=None):
-        params = dict(params)
+        params, h = dict(params), x
         for name, layer in zip(names, layers, strict=True):
             before = params.get(name, {})
             if layer.update is not None:
-                params[name] = layer.update(before, x, context)
+                params[name] = layer.update(before, h, context)
             # The next layer's statistics are those of its input in training, so this layer runs in training mode.
-            x = layer.bijector(before, context=context, train=True).inverse(x)
+            h: Any = layer.bijector(before, context=context, train=True).inverse(h)
         return params
 
     return Layer(init, bijector, update if any(layer.update for layer in layers) else None)
