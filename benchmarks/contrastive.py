@@ -19,6 +19,7 @@ from benchmarks import common
 from vaeflow import data
 from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.evaluation.reliability import upper_bound
+from vaeflow.evaluation.results import flat
 from vaeflow.model import Model, Params
 from vaeflow.models.parts.reweight import langevin
 from vaeflow.run import load_run
@@ -73,8 +74,8 @@ def main() -> None:
     source = data.load(config.data, config.seed)
     if config.model.kind != "contrastive" or source.density is None or source.test is None or source.test.label is None:
         raise SystemExit(f"--workdir={flags.workdir} is no contrastive prior on a mixture in the plane: see configs/gaussians_ncp.py")
-    found = {"contrastive prior": workdir.read_json(flags.workdir / "results.json")}
-    found["VAE"] = workdir.read_json(Path(config.fixed_from).expanduser() / "results.json")
+    found = {"contrastive prior": flat(workdir.read_json(flags.workdir / "results.json"))}
+    found["VAE"] = flat(workdir.read_json(Path(config.fixed_from).expanduser() / "results.json"))
     after = found["contrastive prior"]
     test = np.asarray(source.test.x, np.float64)
     means, std = modes(test, np.asarray(source.test.label))

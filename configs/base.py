@@ -73,6 +73,11 @@ def base() -> ConfigDict:
             batch=200,
             k=100,  # draws of IWAE-k
             chunk=10,  # draws at a time: memory
+            measures=(),  # names of measures (experiments.diagnose --list); (): the likelihood, the ELBO's terms, ... where they apply
+            settings=ConfigDict(),  # of measures, where they differ from the defaults: dict(ais=dict(chains=32))
+            examples=0,  # of the split, in a fixed shuffled order; 0: all
+            select="loss",  # what chooses `best` on the validation split: loss, or "measure.finding"
+            validate=ConfigDict(),  # settings of that measure during training, where they differ from the final ones
         )
     )
     c.sample = ConfigDict(dict(n=64, temperature=1.0))

@@ -7,7 +7,7 @@ Rows are DATA_MODEL. All are densities of the grey values themselves (17 on the 
 likelihood is a discretised logistic (NLL by IWAE), the flows dequantise uniformly (IWAE over the noise: a bound that k tightens). On one
 data set all rows see the same splits, batches and number of passes at the most: the validation split chooses the parameters and stops;
 the digits' rows are those of digits_vae.py and digits_flow.py. The Frechet distance is of a classifier's features, its floor that of
-training data (vaeflow/evaluation/checks/quality.py); VAEs' samples are means of p(x|z). Seconds per epoch are of training alone, memory is
+training data (vaeflow/evaluation/measures/quality.py); VAEs' samples are means of p(x|z). Seconds per epoch are training alone, memory is
 what XLA reserves for one training step. Expected of budget cpu, bits/dim: digits (three seeds) Flow++ 1.80, VAE with MAF prior 1.93,
 VAE 2.00, RealNVP 2.10, MAF 2.14, RQ-NSF 2.16; MNIST (two seeds) VAE 1.51, with MAF prior 1.50, RealNVP 2.08, MAF 2.18.
 """

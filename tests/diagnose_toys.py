@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 
 from configs.base import base
 from vaeflow.data import Source, Split
-from vaeflow.evaluation.checks import Finding, Run
+from vaeflow.evaluation.measures import Finding, Run
 from vaeflow.model import Model
 
 
@@ -23,7 +22,7 @@ def run(model: Model, test: Split, train: Split | None = None, levels: int = 0, 
     labels = None if test.label is None else tuple(str(i) for i in range(int(np.max(test.label)) + 1))
     source = Source(test if train is None else train, None, test, levels, labels)
     options = dict(batch=100, levels=levels if config.data.binarize == "dynamic" else 0, devices=None)
-    return Run(model, {}, config, source, test, name, jax.random.key(5), options, Path())
+    return Run(model, {}, config, source, test, name, jax.random.key(5), options)
 
 
 def number(finding: Finding) -> tuple[float, float]:

@@ -199,7 +199,7 @@ def test_a_workdir_runs_no_code_of_the_folder_that_it_names(tmp_path):
     train_only(*words, *steps, f"--workdir={workdir}")
     path = pickled(root, pickle.dumps(Attack(os.mkdir, str(tmp_path / "marker"))))
     command = f"python -m experiments.prepare --gas={shlex.quote(str(path))}"
-    for name, *more in (("evaluate",), ("encode",), ("explore",), ("diagnose", "--checks=iwae")):
+    for name, *more in (("evaluate",), ("encode",), ("explore",), ("diagnose", "--measures=iwae")):
         line = refusal(name, f"--workdir={workdir}", *more)
         assert line.endswith(f"has no gas/ethylene_CO.npz; write it from the pickle, once: {command}")
     with pytest.raises(UserError, match="it names"):

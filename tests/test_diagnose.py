@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import call, refusal, train_only
 from tests.runs import SMALL
-from vaeflow.evaluation.checks import CHECKS
+from vaeflow.evaluation.measures import MEASURES
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def written(workdir: Path, name: str = "diagnostics.json") -> dict:
 
 def test_list_shows_every_check_and_setting():
     text = call("diagnose", "--list")
-    for name, check in CHECKS.items():
+    for name, check in MEASURES.items():
         assert check.title in text
         for key, value in check.defaults._asdict().items():
             assert f"--{name}.{key}={value}" in text
@@ -35,17 +35,17 @@ def test_list_shows_every_check_and_setting():
 @pytest.mark.parametrize(
     ("words", "held"),
     [
-        (["--checks=iwe"], ["--checks='iwe'", "did you mean 'iwae'", "bdmc"]),
-        (["--checks=iwae", "--iwae.kk=3"], ["iwae: the key='kk'", "known: k"]),
-        (["--checks=iwae", "--iwae.k=0"], ["iwae.k=0 is invalid; it must be >= 1"]),
-        (["--checks=iwae", "--iwae.k=many"], ["iwae.k='many' has the wrong type; it must be int"]),
-        (["--checks=ais", "--ais.start=encoder"], ["ais.start='encoder'", "posterior, prior"]),
-        (["--checks=iwae", "--ais.chains=3"], ["--ais.chains=3", "does not run", "--checks=iwae"]),
-        (["--checks=iwae", "--aiss.chains=3"], ["the check='aiss'", "did you mean 'ais'"]),
-        (["--checks=iwae", "--examples=1"], ["--examples=1 is invalid; it must be >= 2"]),
-        (["--checks=iwae"], ["workdir=nowhere does not exist"]),
-        (["--check=iwae"], ["the flag='--check'", "did you mean '--checks'"]),
-        ([], ["--checks", "known checks: iwae, ais"]),
+        (["--measures=iwe"], ["--measures='iwe'", "did you mean 'iwae'", "bdmc"]),
+        (["--measures=iwae", "--iwae.kk=3"], ["iwae: the key='kk'", "known: k"]),
+        (["--measures=iwae", "--iwae.k=0"], ["iwae.k=0 is invalid; it must be >= 1"]),
+        (["--measures=iwae", "--iwae.k=many"], ["iwae.k='many' has the wrong type; it must be int"]),
+        (["--measures=ais", "--ais.start=encoder"], ["ais.start='encoder'", "posterior, prior"]),
+        (["--measures=iwae", "--ais.chains=3"], ["--ais.chains=3", "not asked for", "--measures=iwae"]),
+        (["--measures=iwae", "--aiss.chains=3"], ["the measure='aiss'", "did you mean 'ais'"]),
+        (["--measures=iwae", "--examples=1"], ["--examples=1 is invalid; it must be >= 2"]),
+        (["--measures=iwae"], ["workdir=nowhere does not exist"]),
+        (["--measure=iwae"], ["the flag='--measure'", "did you mean '--measures'"]),
+        ([], ["--measures", "known measures: elbo, information"]),
     ],
 )
 def test_wrong_commands_are_one_line(words, held):
@@ -54,7 +54,7 @@ def test_wrong_commands_are_one_line(words, held):
 
 
 def test_the_table_and_the_file_of_several_checks_one_after_another(vae):
-    text = call("diagnose", f"--workdir={vae}", "--checks=iwae", "--examples=7", "--iwae.k=30")
+    text = call("diagnose", f"--workdir={vae}", "--measures=iwae", "--examples=7", "--iwae.k=30")
     assert "test split: 7 of 300 examples" in text and "IWAE-30" in text and str(vae / "diagnostics.json") in text
     first = written(vae)["iwae"]
     assert first["settings"] == {"k": 30} and first["examples"] == 7 and first["split"] == "test" and first["params"] == "best"
@@ -62,18 +62,18 @@ def test_the_table_and_the_file_of_several_checks_one_after_another(vae):
     assert f"{first['numbers']['log_p']['value']:.3f} ± {first['numbers']['log_p']['se']:.3f}" in text
 
     few = ("--refine.steps=2", "--refine.draws=1", "--refine.k=4")
-    call("diagnose", f"--workdir={vae}", "--checks=refine", "--examples=7", *few)
+    call("diagnose", f"--workdir={vae}", "--measures=refine", "--examples=7", *few)
     assert list(written(vae)) == ["iwae", "refine"] and written(vae)["iwae"] == first
 
-    call("diagnose", f"--workdir={vae}", "--checks=iwae", "--examples=7", "--iwae.k=30", "--config.eval.batch=3")
+    call("diagnose", f"--workdir={vae}", "--measures=iwae", "--examples=7", "--iwae.k=30", "--config.eval.batch=3")
     again = written(vae)["iwae"]["numbers"]
     assert again["log_p"]["value"] == pytest.approx(first["numbers"]["log_p"]["value"], rel=1e-5)  # whatever the batches
-    call("diagnose", f"--workdir={vae}", "--checks=iwae", "--examples=3", "--split=val", "--iwae.k=30")
+    call("diagnose", f"--workdir={vae}", "--measures=iwae", "--examples=3", "--split=val", "--iwae.k=30")
     assert written(vae, "diagnostics_val.json")["iwae"]["split"] == "val" and written(vae)["iwae"]["numbers"] == again
 
 
 def test_a_check_that_does_not_apply_is_named_before_any_runs(vae):
     before = (vae / "diagnostics.json").read_text() if (vae / "diagnostics.json").exists() else ""
-    line = refusal("diagnose", f"--workdir={vae}", "--checks=iwae,hmc", "--hmc.limit=1")
-    assert "--checks=hmc does not apply" in line and "hmc.limit=1" in line
+    line = refusal("diagnose", f"--workdir={vae}", "--measures=iwae,hmc", "--hmc.limit=1")
+    assert "--measures=hmc does not apply" in line and "hmc.limit=1" in line
     assert before == ((vae / "diagnostics.json").read_text() if before else "")

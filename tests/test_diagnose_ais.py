@@ -16,10 +16,10 @@ from tests.model_cases import KEY, config, make_batch, quick
 from vaeflow.data import Split
 from vaeflow.distributions import Joint, normal
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks import ais, hmc, iwae
-from vaeflow.evaluation.checks.chains import log_mean, target
-from vaeflow.evaluation.checks.check import latent, posterior_shape
 from vaeflow.evaluation.likelihood import mean_se
+from vaeflow.evaluation.measures import ais, hmc, iwae
+from vaeflow.evaluation.measures.chains import log_mean, target
+from vaeflow.evaluation.measures.measure import latent, posterior_shape
 from vaeflow.model import Latent, Model
 from vaeflow.models import MODELS, build_model
 

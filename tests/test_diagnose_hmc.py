@@ -11,8 +11,8 @@ from tests import toys
 from tests.diagnose_toys import run
 from tests.model_cases import quick
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks import hmc
-from vaeflow.evaluation.checks.chains import log_mean, move
+from vaeflow.evaluation.measures import hmc
+from vaeflow.evaluation.measures.chains import log_mean, move
 
 FEW = hmc.HMCSettings(chains=8, warmup=50, samples=80, leapfrog=4, k=0)
 

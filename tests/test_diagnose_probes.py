@@ -13,8 +13,8 @@ from tests.data_toys import images, write_tfds
 from tests.diagnose_toys import number, run
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks import anomaly, probes
-from vaeflow.evaluation.checks.others import MADE, other, regrey, resized
+from vaeflow.evaluation.measures import anomaly, probes
+from vaeflow.evaluation.measures.others import MADE, other, regrey, resized
 from vaeflow.model import Latent
 
 # The encoder of toys.linear_gaussian sees x along SEEN alone.

@@ -11,7 +11,7 @@ from tests import toys
 from tests.diagnose_toys import number, run
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks import classifier, quality
+from vaeflow.evaluation.measures import classifier, quality
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests import toys
 from tests.diagnose_toys import run
 from tests.model_cases import quick
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks import refine
+from vaeflow.evaluation.measures import refine
 
 SETTINGS = refine.RefineSettings(steps=150, learning_rate=0.05, draws=8, k=300)
 # x = W z + noise with columns that are not orthogonal: the coordinates of the posterior depend on each other.

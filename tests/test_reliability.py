@@ -13,7 +13,7 @@ from tests import toys
 from tests.diagnose_toys import run
 from vaeflow.commands import compare
 from vaeflow.evaluation import evaluate, reliability
-from vaeflow.evaluation.checks import ais, iwae, refine
+from vaeflow.evaluation.measures import ais, iwae, refine
 from vaeflow.evaluation.results import format_results
 from vaeflow.figures import tables
 from vaeflow.tables import report, spec

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.runs import SMALL, TRAIN_ONLY, assert_same_run, finish, run, start, state, wait_for_rows
+from vaeflow.evaluation.results import flat
 from vaeflow.runs.metrics import read_metrics
 
 STEPS = 1500
@@ -98,7 +99,7 @@ def test_a_non_finite_loss_stops_the_run_and_is_never_saved(tmp_path):
 
 def results(workdir: Path) -> dict:
     """results.json without the times of the clock."""
-    found = json.loads((workdir / "results.json").read_text())
+    found = flat(json.loads((workdir / "results.json").read_text()))
     return {key: value for key, value in found.items() if key not in ("seconds", "seconds_trained")}
 
 

@@ -14,6 +14,7 @@ from tests.commands import call, refusal
 from tests.runs import ROOT, SMALL
 from vaeflow.commands import train
 from vaeflow.config import load, override
+from vaeflow.evaluation.results import flat
 from vaeflow.runs import workdir
 
 STEPS = ("--config.train.steps=20", "--config.train.log_every=10", "--config.train.eval_every=20", "--config.train.checkpoint_every=20")
@@ -73,7 +74,7 @@ def test_an_evaluation_with_other_values_keeps_the_runs_own(run, tmp_path):
     text = call("evaluate", f"--workdir={copy}", "--config.eval.k=6", "--config.eval.batch=50")
     assert "IWAE-6" in text and "these numbers are in results+eval.k=6.json; others: results.json" in text
     assert (copy / "results.json").read_bytes() == before
-    assert json.loads((copy / "results+eval.k=6.json").read_text())["k"] == 6
+    assert flat(json.loads((copy / "results+eval.k=6.json").read_text()))["k"] == 6
     assert (copy / "results+eval.k=6.npz").is_file()
     call("evaluate", f"--workdir={copy}", "--config.eval.params=last", "--split=val")
     assert (copy / "results_val+eval.params=last.json").is_file() and (copy / "figures+eval.params=last" / "curves.png").is_file()
@@ -87,11 +88,11 @@ def test_results_of_an_evaluation_during_training_are_not_the_runs(run, tmp_path
     shutil.copytree(run, copy)
     config = workdir.read_config(copy)
     assert workdir.is_finished(copy, config)
-    found = json.loads((copy / "results.json").read_text())
+    found = flat(json.loads((copy / "results.json").read_text()))
     (copy / "results.json").write_text(json.dumps(found | {"steps": 10}))
     assert not workdir.is_finished(copy, config)
     call("train", *SMALL, *STEPS, f"--workdir={copy}")
-    assert json.loads((copy / "results.json").read_text())["steps"] == 20
+    assert flat(json.loads((copy / "results.json").read_text()))["steps"] == 20
 
 
 def test_other_data_are_not_the_runs(tmp_path):

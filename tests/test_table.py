@@ -14,6 +14,7 @@ import pytest
 
 from tests.commands import call, refusal
 from tests.runs import ROOT, environment
+from vaeflow.evaluation.results import flat
 from vaeflow.runs import workdir
 from vaeflow.runs.files import with_values
 from vaeflow.tables import report, runner, spec
@@ -59,7 +60,7 @@ def words(folder: Path, *more: str, budget: str = "") -> tuple[str, ...]:
 
 
 def results(folder: Path) -> dict:
-    return {row["row"]: row for row in json.loads((folder / "results" / "table_digits.json").read_text())["rows"]}
+    return {row["row"]: row for row in flat(json.loads((folder / "results" / "table_digits.json").read_text()))["rows"]}
 
 
 def cell(folder: Path, name: str) -> Path:
@@ -69,7 +70,7 @@ def cell(folder: Path, name: str) -> Path:
 def test_the_files_hold_the_cells_and_say_what_they_are(folder):
     rows = results(folder)
     assert list(rows) == ["small", "large", "swap"] and all(row["seeds"] == [0, 1] for row in rows.values())
-    one, two = (json.loads((cell(folder, f"small_seed{i}") / "results.json").read_text())["nll"] for i in range(2))
+    one, two = (flat(json.loads((cell(folder, f"small_seed{i}") / "results.json").read_text()))["nll"] for i in range(2))
     assert rows["small"]["values"] == [one, two] and rows["small"]["mean"] == pytest.approx((one + two) / 2)
     assert rows["small"]["spread"] == pytest.approx(abs(one - two) / 2**0.5)
     assert rows["small"]["difference"] == pytest.approx((one + two) / 2 - 100) and rows["large"]["difference"] is None
@@ -77,7 +78,7 @@ def test_the_files_hold_the_cells_and_say_what_they_are(folder):
     assert len(rows["small"]["ess"]) == 2 and "Upper bound: the mean effective sample size" in (folder / "printed").read_text()
     text = (folder / "results" / "table_digits.md").read_text()
     assert "not the paper's protocol" in text and f"{rows['small']['mean']:.2f}" in text and "table_digits.png" in text
-    (pair,) = json.loads((folder / "results" / "table_digits.json").read_text())["pairs"]
+    (pair,) = flat(json.loads((folder / "results" / "table_digits.json").read_text()))["pairs"]
     assert pair["seeds"] == [0, 1] and pair["difference"] == pytest.approx(rows["large"]["mean"] - rows["small"]["mean"], abs=1e-3)
     assert 0 < pair["se_over_examples"] < 1 and len(pair["seed_differences"]) == 2 and pair["degrees_of_freedom"] == 1
     assert "large - small" in text and "t over seeds" in text and "t over seeds" in (folder / "printed").read_text()

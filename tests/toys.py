@@ -8,6 +8,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from vaeflow.data import Source, Split
 from vaeflow.model import Latent, Model
@@ -25,8 +26,8 @@ def source(test: Split, levels: int = 0, density=None) -> Source:
 def config(k: int = 20, chunk: int = 10, batch: int = 16, levels: int = 0, n: int = 9) -> SimpleNamespace:
     return SimpleNamespace(
         seed=0,
-        eval=SimpleNamespace(k=k, chunk=chunk, batch=batch),
-        model={"levels": levels},
+        eval=ConfigDict(dict(k=k, chunk=chunk, batch=batch)),
+        model={"kind": "toy", "levels": levels},
         data=SimpleNamespace(binarize="none", name="toy"),
         sample=SimpleNamespace(n=n),
     )

@@ -6,6 +6,7 @@ A maker is a function with keyword-only arguments (or a NamedTuple class); its a
     Annotated[float, Range(...)]     a number in a closed or half-open interval (see Count, Positive, Fraction, ...)
     Literal["a", "b"]                a closed set of names
     tuple[int, ...]                  a list or tuple of such
+    Mapping[str, T]                  a group of values
     Layer, Net                       the NAME of another entry of `config.parts`, which is built in turn; or a kind without arguments
     Layer | None                     the same, or "" for none
 
@@ -134,6 +135,8 @@ def describe(hint: Any) -> str:
         return f"one of {', '.join(str(a) for a in args)}"
     if origin is tuple:
         return f"a list of {describe(args[0])}"
+    if origin is Mapping:
+        return "a group of values"
     if origin in (types.UnionType, typing.Union):
         return f"{describe(next(a for a in args if a is not type(None)))} or ''"
     if hint in _PART_KINDS:
@@ -159,6 +162,12 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
     if origin in (types.UnionType, typing.Union):
         inner = next(a for a in args if a is not type(None))
         return None if value == "" else _value(inner, value, key, parts, _open)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}={value!r} has the wrong type; it must be a group of values")
+        return {str(k): _value(args[1], v, f"{key}.{k}", parts, _open) for k, v in value.items()}
+    if hint is Any:
+        return value
     if hint in _PART_KINDS:
         if not isinstance(value, str):
             raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")

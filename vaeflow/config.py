@@ -23,6 +23,8 @@ from vaeflow.errors import UserError, unknown
 Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and their text on the command line
 
 VALUES = ("seed", "profile", "init_from", "fixed_from")
+# Groups to which the command line may add keys.
+_OPEN = ("eval.settings", "eval.validate")
 GROUPS = ("model", "parts", "data", "optim", "train", "eval", "sample", "devices")
 
 
@@ -95,6 +97,8 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config") -> 
     *parents, last = key.split(".")
     node: Any = config
     done = where
+    if any(key.startswith(f"{group}.") for group in _OPEN) and where == "config":
+        return _add(config, key, text)
     for name in [*parents, last]:
         if not isinstance(node, ConfigDict):
             raise UserError(f"{done} is one value ({node!r}), not a group of values: it has no key {name!r}")
@@ -105,6 +109,20 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config") -> 
     if isinstance(node, ConfigDict):
         raise UserError(f"{done} is a group of values ({', '.join(node)}); name one of them")
     parent[last] = _parse(text, node, done)
+
+
+def _add(config: ConfigDict, key: str, text: str) -> None:
+    """config.<key> = text below one of _OPEN, where groups and keys are added; the measure checks name and type."""
+    *parents, last = key.split(".")
+    node: Any = config
+    with config.unlocked():
+        for name in parents:
+            if name not in node:
+                node[name] = ConfigDict()
+            node = node[name]
+            if not isinstance(node, ConfigDict):
+                raise UserError(f"config.{key}: {name} is one value ({node!r}), not a group of values")
+        node[last] = _literal(text)
 
 
 def _parse(text: str, old: Any, key: str) -> Any:

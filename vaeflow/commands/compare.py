@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeflow.errors import UserError
 from vaeflow.evaluation.reliability import EXPLAINED, nll_is_bound, upper_bound
+from vaeflow.evaluation.results import flat
 from vaeflow.runs import workdir
 from vaeflow.runs.metrics import aligned_table, read_metrics
 
@@ -37,7 +38,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
                 raise UserError(line)
             print(f"left out: {line}\n")
             continue
-        results = workdir.read_json(path)
+        results = flat(workdir.read_json(path))
         if commit := results.get("trained_commit"):
             results["trained_by"] = commit[:7] + "+changes" * bool(results.get("trained_changed"))
         results["nll_is"] = upper_bound(results)

@@ -13,7 +13,7 @@ from vaeflow.config import Overrides
 from vaeflow.data import named_split
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation import sampling
-from vaeflow.evaluation.measure import restore
+from vaeflow.evaluation.store import restore
 from vaeflow.figures import views
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.metrics import read_metrics

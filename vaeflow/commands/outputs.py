@@ -14,7 +14,7 @@ from vaeflow.config import Overrides
 from vaeflow.data import named_split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate, sampling
-from vaeflow.evaluation.measure import restore
+from vaeflow.evaluation.store import restore
 from vaeflow.run import load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_npz

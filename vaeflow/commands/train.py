@@ -47,7 +47,7 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
         return
     with progress.phase("importing jax"):
         from vaeflow import data
-        from vaeflow.evaluation import evaluate, measure
+        from vaeflow.evaluation import evaluate, store
         from vaeflow.training import (
             agreement,  # jax, Orbax and the rest take seconds to import
             devices,
@@ -57,6 +57,7 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
         from vaeflow.training.setup import headline, make_experiment
 
     x = make_experiment(config, directory if same else None)
+    evaluate.check_eval(x)
     agreement.check_data(x.source)
     if dry_run:
         print(report(x))
@@ -66,7 +67,7 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
         progress.mute()
     with workdir.lock(directory) if x.devices.primary else workdir.no_lock():
         if x.devices.primary:
-            measure.check_data(directory, x.source)
+            store.check_data(directory, x.source)
             workdir.prepare(directory, config, name)
             workdir.write_json(directory / "data.json", data.summary(x.source))
         agreement.check_folder(directory)
@@ -124,7 +125,7 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
 
 def conclude(directory: Path, source: Any = None) -> None:
     """What is still missing after training: results.json, then the figures; and the table."""
-    from vaeflow.evaluation.measure import measure, restore
+    from vaeflow.evaluation.store import measure, restore
 
     config: Any = workdir.read_config(directory)
     measured = workdir.is_finished(directory, config)
@@ -140,7 +141,7 @@ def conclude(directory: Path, source: Any = None) -> None:
 
 def evaluate_run(directory: Path, split: str = "", overrides: Overrides = ()) -> None:
     """experiments.evaluate: the table of a split from the run's checkpoint; its results file and the figures of these parameters."""
-    from vaeflow.evaluation.measure import measure
+    from vaeflow.evaluation.store import measure
 
     found = measure(directory, None, split, overrides)
     _draw(directory, found)

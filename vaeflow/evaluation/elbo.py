@@ -5,6 +5,7 @@ Every number is per example in nats, an average over the examples of one split; 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import distrax
@@ -102,9 +103,39 @@ def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batc
     ACTIVE_KL. Of a hierarchy active_units and latent_units are the sums over its levels, active_per_level and units_per_level say them one
     by one. Latents that are codes (integers) have no units.
     """
+    return prepare_latent_terms(model, params, split, key, batch=batch, **options)(params)
+
+
+def prepare_latent_terms(
+    model: Model, shapes: Params, split: Split, key: Array, *, batch: int, **options: Any
+) -> Callable[..., dict[str, Any]]:
+    """(params, another key or None) -> `latent_terms`; a second call compiles nothing. shapes: the parameters or their shapes."""
     assert model.latent is not None
+    posterior = model.latent.posterior
+    one = {name: np.asarray(a[:1]) for name, a in (("x", split.x), ("context", split.context)) if a is not None}
+    q = jax.eval_shape(lambda p, one: posterior(p, one["x"], one.get("context")).sample(seed=key), shapes, one)
+    elbos = map_split(elbo_terms(model), split, key, batch=batch, **options)
+    variances = prepare_posterior_mean_variance(model, split, key, batch=batch, **options)
+
+    def run(params: Params, key: Array | None = None) -> dict[str, Any]:
+        out, vectors = _mean_terms(elbos(params, key))
+        if not jnp.issubdtype(q.dtype, jnp.inexact):
+            return out
+        variance = variances(params, key)
+        active = variance > ACTIVE
+        out |= {"active_units": int(active.sum()), "latent_units": active.size, "unit_variance": variance.tolist()}
+        if "kl_per_level" in vectors and (sizes := level_sizes(model, params, one)):
+            out["active_per_level"] = [int(level.sum()) for level in np.split(active, np.cumsum(sizes)[:-1])]
+            out["units_per_level"] = list(sizes)
+        return out
+
+    return run
+
+
+def _mean_terms(parts: Iterator[dict[str, np.ndarray]]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(the means over a split with their standard errors, the sums of the vectors) of what `elbo_terms` gives, dispatch by dispatch."""
     totals, vectors = [], {}
-    for part in map_split(elbo_terms(model), split, key, batch=batch, **options)(params):
+    for part in parts:
         for name in ("kl_per_dim", "kl_per_level"):
             if name in part:
                 vectors[name] = vectors.get(name, 0.0) + part.pop(name).sum(0, dtype=np.float64)
@@ -118,18 +149,7 @@ def latent_terms(model: Model, params: Params, split: Split, key: Array, *, batc
     out |= {name: (total / len(terms["kl"])).tolist() for name, total in vectors.items()}
     if "kl_per_dim" in out:
         out["kl_active_units"] = sum(kl > ACTIVE_KL for kl in out["kl_per_dim"])
-    one = {name: np.asarray(a[:1]) for name, a in (("x", split.x), ("context", split.context)) if a is not None}
-    posterior = model.latent.posterior
-    q = jax.eval_shape(lambda p, one: posterior(p, one["x"], one.get("context")).sample(seed=key), params, one)
-    if not jnp.issubdtype(q.dtype, jnp.inexact):
-        return out
-    variance = posterior_mean_variance(model, params, split, key, batch=batch, **options)
-    active = variance > ACTIVE
-    out |= {"active_units": int(active.sum()), "latent_units": active.size, "unit_variance": variance.tolist()}
-    if "kl_per_level" in vectors and (sizes := level_sizes(model, params, one)):
-        out["active_per_level"] = [int(level.sum()) for level in np.split(active, np.cumsum(sizes)[:-1])]
-        out["units_per_level"] = list(sizes)
-    return out
+    return out, vectors
 
 
 def level_sizes(model: Model, params: Params, one: dict[str, Any]) -> tuple[int, ...]:
@@ -142,9 +162,19 @@ def level_sizes(model: Model, params: Params, one: dict[str, Any]) -> tuple[int,
 
 def posterior_mean_variance(model: Model, params: Params, split: Split, key: Array, *, batch: int, **options: Any) -> np.ndarray:
     """Var over the split's x of E_q[z|x], [D]: streamed sums in float64."""
-    count, a, b, ab = 0, 0.0, 0.0, 0.0
-    for part in map_split(posterior_means(model), split, key, batch=batch, draws=2 * _MEAN_DRAWS, **options)(params):
-        one, two = np.asarray(part["a"], np.float64), np.asarray(part["b"], np.float64)
-        count += len(one)
-        a, b, ab = a + one.sum(0), b + two.sum(0), ab + (one * two).sum(0)
-    return np.asarray(ab - a * b / count) / max(count - 1, 1)
+    return prepare_posterior_mean_variance(model, split, key, batch=batch, **options)(params)
+
+
+def prepare_posterior_mean_variance(model: Model, split: Split, key: Array, *, batch: int, **options: Any) -> Callable[..., np.ndarray]:
+    """(params, another key or None) -> `posterior_mean_variance`; a second call compiles nothing."""
+    means = map_split(posterior_means(model), split, key, batch=batch, draws=2 * _MEAN_DRAWS, **options)
+
+    def run(params: Params, key: Array | None = None) -> np.ndarray:
+        count, a, b, ab = 0, 0.0, 0.0, 0.0
+        for part in means(params, key):
+            one, two = np.asarray(part["a"], np.float64), np.asarray(part["b"], np.float64)
+            count += len(one)
+            a, b, ab = a + one.sum(0), b + two.sum(0), ab + (one * two).sum(0)
+        return np.asarray(ab - a * b / count) / max(count - 1, 1)
+
+    return run

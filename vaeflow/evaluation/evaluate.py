@@ -6,7 +6,6 @@ estimator, k, the split, the number of examples. Standard errors are over exampl
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,24 +13,80 @@ from typing import Any
 import jax
 import numpy as np
 
+from vaeflow.config import plain
 from vaeflow.data import Source, Split
-from vaeflow.evaluation import density_grid
-from vaeflow.evaluation.elbo import elbo_terms, gaussian, latent_terms, own_terms
-from vaeflow.evaluation.information import collapse_warnings, information_terms
-from vaeflow.evaluation.likelihood import average, log_likelihood, mean_se
+from vaeflow.errors import UserError, unknown
+from vaeflow.evaluation.elbo import elbo_terms, gaussian
+from vaeflow.evaluation.information import collapse_warnings
+from vaeflow.evaluation.likelihood import average
 from vaeflow.evaluation.map_split import Example, gather, map_split
-from vaeflow.evaluation.reliability import PARETO_LIMIT
+from vaeflow.evaluation.measures import MEASURES, Finding, Run, applicable, known, lacking, settings_of
+from vaeflow.evaluation.results import flat
 from vaeflow.model import Array, Model, Params
 from vaeflow.rng import eval_key
 from vaeflow.runs.progress import phase
 from vaeflow.training.devices import Devices
-from vaeflow.training.setup import Experiment
+from vaeflow.training.recorder import Validation
+from vaeflow.training.setup import Experiment, first_batch
 
 
-def validator(x: Experiment) -> Callable[..., dict[str, float]]:
-    """`make_validate` of a run that has a validation split."""
+def validator(x: Experiment) -> Callable[..., Validation]:
+    """(params, another key or None) -> Validation, of a run that has a validation split; compiled once.
+
+    Its values are those of `make_validate` and, with eval.select = "measure.finding", that finding under this name.
+    """
     assert x.source.val is not None
-    return make_validate(x.model, x.source.val, x.source.levels, x.config.data.binarize, x.config.seed, x.eval.batch, x.devices)
+    plain_values = make_validate(x.model, x.source.val, x.source.levels, x.config.data.binarize, x.config.seed, x.eval.batch, x.devices)
+    if x.eval.select == "loss":
+
+        def by_loss(params: Params, key: Array | None = None) -> Validation:
+            values = plain_values(params, key)
+            return Validation(values, values.get("loss"))
+
+        return by_loss
+    run, name, finding, settings, sign = selecting(x)
+    measure = MEASURES[name].prepare(run, settings)
+
+    def by_measure(params: Params, key: Array | None = None) -> Validation:
+        found = measure(params, run.key if key is None else key)[finding]
+        values = plain_values(params, key) | {x.eval.select: float(found.value)}
+        return Validation(values, sign * float(found.value), found.se or 0.0)
+
+    return by_measure
+
+
+def selecting(x: Experiment) -> tuple[Run, str, str, Any, int]:
+    """(what the measure is applied to, measure, finding, settings, 1 where lower is better or -1) of eval.select = "measure.finding".
+
+    Raises:
+        UserError: unknown names, a finding that cannot select, a measure that does not apply, no validation split.
+    """
+    name, _, finding = x.eval.select.partition(".")
+    choices = [f"{measure}.{own}" for measure, entry in MEASURES.items() for own in entry.better]
+    if x.eval.select not in choices:
+        raise unknown("eval.select", x.eval.select, ["loss", *choices])
+    if x.source.val is None:
+        raise UserError(f"eval.select={x.eval.select!r} needs a validation split: set data.val or data.val_fraction")
+    first = first_batch(x)
+    shapes = jax.eval_shape(x.model.init, jax.random.key(0), first)
+    options = map_options(x.source, x.config, x.devices)
+    run = Run(x.model, shapes, x.config, x.source, x.source.val, "val", eval_key(x.config.seed), options)
+    settings = settings_of(name, x.config.eval, plain(x.config.eval.validate))
+    if why := lacking(name, run, settings):
+        raise UserError(f"eval.select={x.eval.select!r} does not apply: {why}")
+    return run, name, finding, settings, 1 if MEASURES[name].better[finding] == "low" else -1
+
+
+def check_eval(x: Experiment) -> None:
+    """UserError: the section eval of the config names an unknown measure, an invalid setting or a selection that does not apply."""
+    known(x.eval.measures, "eval.measures")
+    known(x.eval.settings, "eval.settings")
+    for name in {*x.eval.measures, *x.eval.settings}:
+        settings_of(name, x.config.eval)
+    if x.eval.select != "loss":
+        selecting(x)
+    elif x.eval.validate:
+        raise UserError(f"eval.validate={plain(x.config.eval.validate)} is for eval.select='measure.finding'; here it is 'loss'")
 
 
 def make_validate(
@@ -93,78 +148,63 @@ def encode(
 
 
 def results(model: Model, params: Params, source: Source, name: str, config: Any, devices: Devices | None = None) -> dict[str, Any]:
-    """`measured`, without the examples' own numbers."""
-    return measured(model, params, source, name, config, devices)[0]
+    """The numbers of `measured` as {name: value, name_se: standard error}."""
+    return flat(measured(model, params, source, name, config, devices)[0])
 
 
 def measured(
     model: Model, params: Params, source: Source, name: str, config: Any, devices: Devices | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray], density_grid.GridDensity | None]:
-    """(everything that results.json says about the split `name`: plain numbers, strings and lists; {log_prob: [N]} of its examples, where
-    there is one: two runs compare by the differences on the same examples; the density on a grid, of two-dimensional data).
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The measures of eval.measures on the split `name`, or on eval.examples of it.
 
-    `config` is the run's: its eval.k, eval.chunk, eval.batch, seed and data.binarize count.
+    Args:
+        config: the run's; its sections eval and data, its seed and model.kind are read.
+
+    Returns:
+        (what results.json contains: plain numbers, strings and lists, the findings under "measures"; the findings' arrays by name).
+
+    Raises:
+        UserError: a measure is unknown, does not apply or has an invalid setting; nothing has been compiled then.
     """
     started = time.perf_counter()
-    split, key, k = source.split(name), eval_key(config.seed), config.eval.k
-    options = map_options(source, config, devices)
-    own: dict[str, np.ndarray] = {}
+    split, size = source.split(name), len(source.split(name).x)
+    if 0 < config.eval.get("examples", 0) < size:
+        split = shuffled(split, config.eval.examples, config.seed)
+    run = Run(model, params, config, source, split, name, eval_key(config.seed), map_options(source, config, devices))
+    wanted = applicable(run, config.eval.get("measures", ()))
+    arrays: dict[str, np.ndarray] = {}
+    entries: dict[str, Any] = {}
+    for measure, settings in wanted.items():
+        began = time.perf_counter()
+        with phase(f"{MEASURES[measure].title}, {name} split"):
+            found = MEASURES[measure].prepare(run, settings)(params, run.key)
+        entries[measure] = entry_of(found, settings, time.perf_counter() - began)
+        for finding in found.values():
+            arrays |= finding.arrays or {}
     out: dict[str, Any] = {"split": name, "examples": len(split.x), "units": "nats per example", "binarize": config.data.binarize}
-    out |= {"density": model.density, "note": model.note}
-    if model.latent is not None:
-        with phase(f"ELBO and active units, {name} split"):
-            out |= latent_terms(model, params, split, key, **options)
-        top = max(source.levels - 1, 1) if config.data.binarize != "dynamic" else 1
-        with phase("mutual information and aggregate posterior"):
-            out |= information_terms(model, params, split, key, top=top, **options) | {"warnings": collapse_warnings(out)}
-    if model.log_prob is not None:
-        with phase(f"log-likelihood{'' if model.density == 'exact' else f', {k} draws per example'}, {name} split"):
-            found = log_likelihood(model, params, split, key, k=k, chunk=config.eval.chunk, **options)
-        out |= likelihood_terms(model, found, k)
-        own["log_prob"] = found["log_prob"]
-        if source.levels and split.x.ndim == 4 and not model.note:
-            scale = math.prod(split.x.shape[1:]) * math.log(2)
-            out |= {"bits_per_dim": out["nll"] / scale, "bits_per_dim_se": out["nll_se"] / scale}
-        if source.density is not None and model.density == "exact":
-            truth = np.asarray(source.density(split.x), np.float64)
-            out["true_nll"] = -float(truth.mean())
-            out["kl_to_truth"], out["kl_to_truth_se"] = mean_se(truth - found["log_prob"])
-    if model.terms is not None:
-        with phase("terms of the model"):
-            terms = gather(map_split(own_terms(model), split, key, **options)(params))
-        for term, values in terms.items():
-            out[term], out[f"{term}_se"] = mean_se(values)
-    plane = None
-    if density_grid.applies(model, split.x):
-        with phase("density on a grid"):
-            plane = density_grid.density(model, params, split, key, devices=devices)
-        out["integral"] = plane.integral
+    out |= {"split_examples": size} if len(split.x) < size else {}
+    out |= {"density": model.density, "note": model.note, "measures": entries}
+    if "information" in entries and "elbo" in entries:
+        out["warnings"] = collapse_warnings(flat(out))
     device = jax.devices()[0]
     out |= {"device": device.device_kind, "platform": device.platform, "device_count": 1 if devices is None else devices.count}
-    return out | {"seconds": time.perf_counter() - started}, own, plane
+    return out | {"seconds": time.perf_counter() - started}, arrays
+
+
+def entry_of(found: dict[str, Finding], settings: Any, seconds: float) -> dict[str, Any]:
+    """The findings of one measure as JSON: numbers {name: {value, what, se}}, settings, seconds."""
+    numbers = {
+        key: {k: v for k, v in finding._asdict().items() if k != "arrays" and v is not None and v != ""} for key, finding in found.items()
+    }
+    return {"numbers": numbers, "settings": plain(settings._asdict()), "seconds": seconds}
+
+
+def shuffled(split: Split, n: int, seed: int) -> Split:
+    """The first n examples of a split in an order that depends on the seed alone."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(split.x))[:n])
+    return Split(*(None if a is None else np.asarray(a[rows]) for a in split))  # type: ignore[arg-type]
 
 
 def map_options(source: Source, config: Any, devices: Devices | None = None) -> dict[str, Any]:
     """The options of `map_split.map_split` that a run's config gives."""
     return dict[str, Any](batch=config.eval.batch, levels=source.levels if config.data.binarize == "dynamic" else 0, devices=devices)
-
-
-def likelihood_terms(model: Model, found: dict[str, np.ndarray], k: int) -> dict[str, Any]:
-    """The summary of `log_likelihood`: nll, its standard errors and, for importance weights, the numbers from which `reliability`
-    decides whether they support an estimate or only a bound."""
-    nll, se = mean_se(-found["log_prob"])
-    out: dict[str, Any] = {"nll": nll, "nll_se": se}
-    if model.density == "exact":
-        return out | {"estimator": "exact"}
-    if model.density == "bound" and "se" not in found:  # no draw in it
-        return out | {"estimator": "bound"}
-    monte_carlo = np.sqrt((np.asarray(found["se"], np.float64) ** 2).sum()) / len(found["se"])
-    out |= {"estimator": f"IWAE-{k}" if model.density == "weight" else f"bound, mean of {k} draws", "k": k, "nll_mc_se": float(monte_carlo)}
-    if model.density == "bound":
-        return out
-    out["ess"] = float(found["ess"].mean(dtype=np.float64))
-    out["elbo_k"], out["elbo_k_se"] = mean_se(found["elbo"])
-    if np.isfinite(found["pareto_k"]).any():
-        out["pareto_k_median"] = float(np.median(found["pareto_k"]))
-        out["pareto_k_bad_share"] = float((found["pareto_k"] > PARETO_LIMIT).mean())
-    return out

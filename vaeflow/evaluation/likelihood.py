@@ -15,6 +15,7 @@ streamed, so memory does not grow with k, except for the min(k/5, 3 sqrt k) larg
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -125,15 +126,25 @@ def log_likelihood(
     density "exact": log_prob alone. "bound": log_prob, the mean of k draws, and se (of the Monte Carlo); one draw of a model that reads no
     key. "weight": log_prob (IWAE-k), elbo, ess, se (of the Monte Carlo) and pareto_k (NaN when k < 21).
     """
+    return prepare_log_likelihood(model, params, split, key, k=k, chunk=chunk, batch=batch, **options)(params)
+
+
+def prepare_log_likelihood(
+    model: Model, shapes: Params, split: Split, key: Array, *, k: int, chunk: int, batch: int, **options: Any
+) -> Callable[..., dict[str, np.ndarray]]:
+    """(params, another key or None) -> `log_likelihood`; a second call compiles nothing. shapes: the parameters or their shapes."""
     if model.log_prob is None:
         raise UserError("this model has no density: log_prob is not available")
     if model.density != "weight":
-        draws = k if model.density == "bound" and draws_noise(model, params, split) else 1
-        return gather(map_split(average(model, draws, chunk), split, key, batch=batch, draws=draws, **options)(params))
-    parts = []
-    for part in map_split(importance(model, k, chunk), split, key, batch=batch, draws=k, **options)(params):
-        parts.append(part | {"pareto_k": pareto_k(part.pop("tail"))})
-    return gather(iter(parts))
+        draws = k if model.density == "bound" and draws_noise(model, shapes, split) else 1
+        averages = map_split(average(model, draws, chunk), split, key, batch=batch, draws=draws, **options)
+        return lambda params, key=None: gather(averages(params, key))
+    weights = map_split(importance(model, k, chunk), split, key, batch=batch, draws=k, **options)
+
+    def run(params: Params, key: Array | None = None) -> dict[str, np.ndarray]:
+        return gather(part | {"pareto_k": pareto_k(part.pop("tail"))} for part in weights(params, key))
+
+    return run
 
 
 def draws_noise(model: Model, params: Params, split: Split) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vaeflow.evaluation.reliability import PARETO_LIMIT, nll_is_bound
+from vaeflow.runs.metrics import aligned_table
 
 # (key, title, decimals); a row appears where results.json has its key, with its standard error where that is there too.
 _ROWS = (
@@ -31,6 +32,8 @@ _ROWS = (
     ("integral", "integral over the grid", 4),
     ("recon_mse", "squared error of an element", 5),
 )
+# Measures whose findings are rows of the summary; all others have a table of their own.
+_SUMMARISED = ("elbo", "information", "likelihood", "terms", "density_grid")
 _DENSITY = {
     "exact": "exact log-likelihood",
     "weight": "estimated by importance weighting",
@@ -40,8 +43,37 @@ _DENSITY = {
 }
 
 
-def format_results(results: Mapping[str, Any]) -> str:
-    """The table of one split: value, standard error over examples, and what each number is."""
+def flat(results: Mapping[str, Any]) -> dict[str, Any]:
+    """{name: value, name_se: standard error} of a results file, and the entries that are not findings.
+
+    The findings stand under "measures"; a name that two measures have is the first one's, and "measure.name" is always there. A file of
+    before 2026-12 is flat already.
+    """
+    out = {name: value for name, value in results.items() if name != "measures"}
+    for measure, entry in results.get("measures", {}).items():
+        for name, finding in entry["numbers"].items():
+            for key in (f"{measure}.{name}", *((name,) if name not in out else ())):
+                out[key] = finding["value"]
+                if "se" in finding:
+                    out[f"{key}_se"] = finding["se"]
+    return out
+
+
+def findings_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """The aligned table of {measure: {numbers, settings, seconds}}; lists are left out."""
+    rows: list[tuple[Any, ...]] = []
+    for measure, entry in entries.items():
+        shown = {name: finding for name, finding in entry["numbers"].items() if not isinstance(finding["value"], list)}
+        for i, (name, finding) in enumerate(shown.items()):
+            se = finding.get("se")
+            value = finding["value"] if se is None or math.isnan(se) else (finding["value"], se)
+            rows.append(("" if i else measure, None if i else entry["seconds"], name, value, finding.get("what", "")))
+    return aligned_table(("measure", "seconds", "number", "value", "what it is"), rows, {"seconds": 1})
+
+
+def format_results(found: Mapping[str, Any]) -> str:
+    """The text of a results file: the known numbers with their standard errors over examples, then the findings of other measures."""
+    results = flat(found)
     lines = [f"{results['split']} split: {results['examples']:,} examples, {results['units']} (± standard error over examples)", ""]
     bound = nll_is_bound(results)
     words = {"kl_kind": results.get("kl_kind", ""), "likelihood": likelihood_title(results), "bound": ", upper bound" * bound}
@@ -56,6 +88,8 @@ def format_results(results: Mapping[str, Any]) -> str:
     if table:
         first, second = (max(len(row[i]) for row in table) for i in (0, 1))
         lines += [f"  {title:<{first}}   {value:>{second}}   {error}".rstrip() for title, value, error in table]
+    if others := {name: entry for name, entry in found.get("measures", {}).items() if name not in _SUMMARISED}:
+        lines += ["", findings_table(others)]
     remarks = [f"warning: {line}" for line in results.get("warnings", ())]
     remarks.append(f"density: {_DENSITY[results['density'] + ', bound' * bound]}")
     if results.get("note"):

@@ -32,17 +32,16 @@ from vaeflow.runs.provenance import processor, source_state
 
 # What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
 _FREE = (
-    *("profile", "sample", "eval", "devices"),
+    *("profile", "sample", "devices"),
+    *(f"eval.{key}" for key in ("params", "batch", "k", "chunk", "measures", "settings", "examples")),  # select and validate choose `best`
     *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
-_NEW = {"profile": False, "train.accumulate": 1, "data.levels": 0}  # came later than some runs, which had them so
-EVAL_OVERRIDABLE = (
-    "eval",
-    "data.dir",
-    "data.path",
-    "data.cache_dir",
-)  # what evaluation may override: its own values, and where the data lie
+# Keys added after some runs were created, with the value those runs used.
+_NEW: dict[str, Any] = {"profile": False, "train.accumulate": 1, "data.levels": 0}
+_NEW |= {"eval.measures": (), "eval.settings": ConfigDict(), "eval.examples": 0, "eval.select": "loss", "eval.validate": ConfigDict()}
+# What evaluation may override: its own values, and the location of the data.
+EVAL_OVERRIDABLE = ("eval", "data.dir", "data.path", "data.cache_dir")
 PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
     *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),

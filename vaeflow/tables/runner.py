@@ -17,6 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from vaeflow.errors import Stopped, UserError
+from vaeflow.evaluation.results import flat
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_atomic
 from vaeflow.runs.metrics import read_metrics
@@ -66,7 +67,7 @@ def done(p: Plan, cell: Cell) -> bool:
             return False
     except UserError:
         return False
-    asked, results = cell.config.eval, workdir.read_json(cell.directory / "results.json")
+    asked, results = cell.config.eval, flat(workdir.read_json(cell.directory / "results.json"))
     if results.get("density") == "bound" and "eval" not in results:  # of one draw, where it is now the mean of eval.k
         return False
     if results.get("k", asked.k) != asked.k or results["params"] != workdir.which_params(cell.directory, cell.config):
@@ -97,7 +98,7 @@ def facts(cell: Cell) -> dict[str, Any]:
     """{name: value} of a cell that is done: results.json's; CHECK.NUMBER of its checks; `cost.` and the numbers of dry_run.cost, where the
     table asks for one; epoch_seconds, of training at the median rate of its dispatches (compilation and evaluation left out); launches,
     the environments of those that trained it."""
-    out = workdir.read_json(cell.directory / "results.json") | {"launches": workdir.trained_by(cell.directory)}
+    out = flat(workdir.read_json(cell.directory / "results.json")) | {"launches": workdir.trained_by(cell.directory)}
     rates = [row["steps_per_second"] for row in read_metrics(cell.directory) if row.get("steps_per_second")]
     if rates:
         examples = workdir.read_json(cell.directory / "data.json")["examples"]["train"]
@@ -137,7 +138,7 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
     """Train the cells of a group that is held, then evaluate each. The cells that failed: their data may be missing, a number not finite,
     the memory too small, the workdir another run's; that of others may not."""
     from vaeflow import data
-    from vaeflow.evaluation import evaluate, measure
+    from vaeflow.evaluation import evaluate, store
     from vaeflow.training import loop, many_seeds, setup
 
     made: dict[int, many_seeds.Member] = {}
@@ -157,7 +158,8 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
             config.devices.mapping = "jit"  # cells train together on one device
         same = next((m.x.source for m in made.values() if m.x.config.data == config.data and config.data.kind != "density"), None)
         x = setup.make_experiment(config, cell.directory, same)
-        measure.check_data(cell.directory, x.source)
+        evaluate.check_eval(x)
+        store.check_data(cell.directory, x.source)
         workdir.prepare(cell.directory, config, f"configs/{p.name}.py:{cell.row},{p.budget}")
         workdir.write_json(cell.directory / "data.json", data.summary(x.source))
         made[i] = many_seeds.Member(x, cell.directory)
@@ -190,8 +192,8 @@ def _say_failed(cell: Cell, reason: str) -> Cell:
 
 def _conclude(p: Plan, cell: Cell, x: Any) -> None:
     """The numbers of a trained cell. results.json comes last: with it, the cell is done."""
-    from vaeflow.evaluation import checks
-    from vaeflow.evaluation.measure import measure
+    from vaeflow.evaluation.diagnose import diagnose
+    from vaeflow.evaluation.store import measure
     from vaeflow.training import dry_run, setup
 
     if any(name.startswith("cost.") for name, _ in p.columns.values()):
@@ -199,6 +201,6 @@ def _conclude(p: Plan, cell: Cell, x: Any) -> None:
         workdir.write_json(cell.directory / _COST, dry_run.cost(x, params, frozen))
     if p.checks:
         settings = [(f"{check}.{key}", str(value)) for check, own in p.checks.items() for key, value in own.items()]
-        checks.diagnose(cell.directory, tuple(p.checks), examples=_ALL, overrides=settings)
+        diagnose(cell.directory, tuple(p.checks), examples=_ALL, overrides=settings)
     measure(cell.directory, x.source)
     (cell.directory / _FAILED).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from vaeflow import data, rng
 from vaeflow.errors import Stopped
 from vaeflow.runs import progress
 from vaeflow.runs.metrics import Progress
-from vaeflow.training.recorder import Recorder
+from vaeflow.training.recorder import Recorder, Validation
 from vaeflow.training.setup import Experiment
 from vaeflow.training.step import StepInputs, TrainConfig, eval_params, make_dispatch
 
@@ -36,8 +36,8 @@ class Finished(NamedTuple):
     reason: str
 
 
-# What makes a run's validation: Experiment -> (params -> {name: number}), compiled once.
-Validator = Callable[[Experiment], Callable[..., dict[str, float]]]
+# What makes a run's validation: Experiment -> ((params, another key or None) -> Validation), compiled once.
+Validator = Callable[[Experiment], Callable[..., Validation]]
 
 
 def fit(x: Experiment, directory: str | Path, validator: Validator | None) -> Finished:

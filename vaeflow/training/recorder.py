@@ -26,6 +26,19 @@ from vaeflow.training.step import State
 Say = Callable[[str], None]
 
 
+class Validation(NamedTuple):
+    """One evaluation of the validation split.
+
+    values  {name: number}, the row of metrics.jsonl
+    score   the number that selects `best` (lower is better), or None: `last` alone is kept
+    se      its standard error: early stopping counts a gain that is larger; 0 where draws and examples are the same each time
+    """
+
+    values: Mapping[str, float]
+    score: float | None
+    se: float = 0.0
+
+
 class Counts(NamedTuple):
     """What the host knows beside the State; JSON in the checkpoint's `progress`."""
 
@@ -98,18 +111,19 @@ class Recorder:
         t = self.x.train
         return self.x.validates and (step >= t.steps or step % t.eval_every == 0)
 
-    def boundary(self, step: int, state: State, result: Mapping[str, float] | None) -> None:
+    def boundary(self, step: int, state: State, result: Validation | None) -> None:
         """What is due after `step` steps: the row of a validation (`result`, where `evaluates`), the end, checkpoints."""
         t, end, better = self.x.train, step >= self.x.train.steps, False
         if result is not None:
-            shown = {"loss": result["loss"]} if "loss" in result else result
+            shown = dict(result.values) if result.score is None else {self.x.config.eval.select: result.score}
             if bad := [f"validation {name}={value}" for name, value in shown.items() if not np.isfinite(value)]:
                 self.fail(step, bad)
-            self.metrics.write(step, "val", result, seconds=self.counts.seconds)
+            self.metrics.write(step, "val", result.values, seconds=self.counts.seconds)
             counts = self.counts._replace(position=self.metrics.position())
-            if "loss" in result:  # a model without a density has none: `last` alone is kept
-                better = counts.best is None or result["loss"] < counts.best
-                counts = counts._replace(best=result["loss"], worse=0) if better else counts._replace(worse=counts.worse + 1)
+            if result.score is not None:
+                better = counts.best is None or result.score < counts.best
+                gained = counts.best is None or result.score < counts.best - result.se
+                counts = counts._replace(best=result.score if better else counts.best, worse=0 if gained else counts.worse + 1)
             if t.patience and counts.worse >= t.patience and not end:
                 counts = counts._replace(done=f"early stopping at step {step}: no better validation loss in {t.patience} evaluations")
             self.counts = counts

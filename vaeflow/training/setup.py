@@ -14,7 +14,7 @@ import optax
 from ml_collections import ConfigDict
 
 from vaeflow import data, models, rng
-from vaeflow.build import Count, Seed, call
+from vaeflow.build import Count, Natural, Seed, call
 from vaeflow.config import VALUES, check_sections, plain
 from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, split_params
@@ -34,6 +34,11 @@ class EvalConfig(NamedTuple):
     batch: Count
     k: Count
     chunk: Count
+    measures: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = {}
+    examples: Natural = 0
+    select: str = "loss"
+    validate: Mapping[str, Any] = {}
 
 
 class SampleConfig(NamedTuple):
@@ -62,7 +67,8 @@ class Experiment(NamedTuple):
     @property
     def validates(self) -> bool:
         """True if there is a validation split and the model has a number for it."""
-        return self.source.val is not None and any(part is not None for part in (self.model.log_prob, self.model.latent, self.model.terms))
+        known = any(part is not None for part in (self.model.log_prob, self.model.latent, self.model.terms))
+        return self.source.val is not None and (known or self.eval.select != "loss")
 
 
 # What would change the data if it were read, by kinds that do not read it: set, it is a mistake. (A folder may be set for all.)
@@ -109,7 +115,8 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
     if source.val is None and (training.patience or evaluation.params == "best"):
         key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
         raise UserError(f"{key} needs a validation split, and there is none: set data.val or data.val_fraction")
-    if model.log_prob is None and model.terms is None and (training.patience or evaluation.params == "best"):
+    no_loss = model.log_prob is None and model.terms is None and evaluation.select == "loss"
+    if no_loss and (training.patience or evaluation.params == "best"):
         key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
         raise UserError(f"{key} needs a validation loss, and model.kind={config.model.kind!r} has no density: set it to 0, or to 'last'")
     experiment = Experiment(config, model, source, devices, training, optimiser, evaluation, tx)

@@ -17,6 +17,7 @@ from vaeflow.config import plain
 from vaeflow.model import Array, Params
 from vaeflow.training import optimizer
 from vaeflow.training.loop import Validator, make_take
+from vaeflow.training.recorder import Validation
 from vaeflow.training.setup import Experiment
 from vaeflow.training.step import State, all_finite, make_step
 
@@ -124,7 +125,7 @@ def make_dispatch(stacks: Sequence[Sequence[Experiment]], capacity: int) -> Call
     return jax.jit(run, donate_argnums=0)
 
 
-def make_validate(xs: Sequence[Experiment], validator: Validator) -> Callable[[Params, int], dict[str, float]] | None:
+def make_validate(xs: Sequence[Experiment], validator: Validator) -> Callable[[Params, int], Validation] | None:
     """(params of cell i, i) -> its validation, compiled once for cells that read the same data; None without a validation split."""
     if not xs[0].validates:
         return None

@@ -19,9 +19,9 @@ import numpy as np
 from vaeflow.build import Count, Positive
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks.check import Finding, Run, first, latent, over
 from vaeflow.evaluation.elbo import posterior_means
 from vaeflow.evaluation.information import evenly
+from vaeflow.evaluation.measures.measure import Finding, Run, first, latent, over
 
 
 class ProbesSettings(NamedTuple):

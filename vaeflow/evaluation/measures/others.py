@@ -22,8 +22,8 @@ from vaeflow.config import plain
 from vaeflow.data import Split
 from vaeflow.data.binarize import binarized
 from vaeflow.errors import UserError, unknown
-from vaeflow.evaluation.checks.check import Run
 from vaeflow.evaluation.information import evenly
+from vaeflow.evaluation.measures.measure import Run
 
 
 def other(run: Run, name: str) -> Split:

@@ -12,6 +12,7 @@ from vaeflow.config import Overrides, plain
 from vaeflow.data import named_split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
+from vaeflow.evaluation.density_grid import GridDensity
 from vaeflow.run import load_run
 from vaeflow.runs import guard, progress, workdir
 from vaeflow.runs.files import with_values, write_npz
@@ -39,14 +40,17 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
     guard.check_links(directory, guard.EVALUATED)
     run = restore(directory, source, overrides)
     name, own = named_split(run.source, split), named_split(run.source)
-    results, examples, grid = evaluate.measured(
+    results, arrays = evaluate.measured(
         run.model, run.params, run.source, name, run.config, devices.for_evaluation(run.config.devices.mapping)
     )
     path = directory / results_name(workdir.read_config(directory), run.config, "" if name == own else name)
-    write_npz(path.with_suffix(".npz"), examples)
+    write_npz(path.with_suffix(".npz"), arrays)
     # The numbers are stored before the figures are drawn.
     workdir.write_json(path, results | {"eval": plain(run.config.eval)} | workdir.provenance(directory, run.config))
-    return run._replace(path=path, grid=grid if name == own else None)  # the figures are of the run's own split
+    grid = None
+    if name == own and "grid_log_p" in arrays:  # the figures are of the run's own split
+        grid = GridDensity(*(arrays[f"grid_{field}"] for field in GridDensity._fields))
+    return run._replace(path=path, grid=grid)
 
 
 def check_data(directory: Path, source: data.Source) -> None:

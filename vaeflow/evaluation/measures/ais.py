@@ -28,10 +28,10 @@ import numpy as np
 
 from vaeflow.build import Count, Decay, Fraction, Natural, Positive, Range
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks import iwae
-from vaeflow.evaluation.checks.chains import LogDensity, Target, adapt, log_mean, move, move_all, target
-from vaeflow.evaluation.checks.check import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
 from vaeflow.evaluation.likelihood import importance
+from vaeflow.evaluation.measures import iwae
+from vaeflow.evaluation.measures.chains import LogDensity, Target, adapt, log_mean, move, move_all, target
+from vaeflow.evaluation.measures.measure import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
 from vaeflow.evaluation.reliability import evidence, only_bound
 from vaeflow.model import Array
 

@@ -1,11 +1,10 @@
-"""What a check is: its types, what it gets, what it finds, and how it goes over the examples."""
+"""What a measure is: its types, its inputs, its findings, and how it maps over the examples."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -20,10 +19,11 @@ from vaeflow.model import Array, Batch, Latent, Model, Params
 
 
 class Run(NamedTuple):
-    """A finished run as a check gets it.
+    """What a measure is applied to.
 
-    split    the chosen examples (at most --examples of them, evenly spaced) of the split `name` of `source`
-    key      of the run's evaluation; `over` makes the keys of a check from it
+    params   the parameters; their shapes are enough for `Measure.needs` and `Measure.prepare`
+    split    the examples, all or some of the split `name` of `source`
+    key      of the run's evaluation; `over` makes the keys of a measure from it
     options  batch, levels, devices: those of `map_split.map_split`
     """
 
@@ -35,7 +35,6 @@ class Run(NamedTuple):
     name: str
     key: Array
     options: dict[str, Any]
-    directory: Path
 
     @property
     def seed(self) -> int:
@@ -43,31 +42,61 @@ class Run(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One number of a check.
+    """One number of a measure.
 
-    value  a number or a text; a list goes into diagnostics.json alone
-    what   what the number is, in a few words
-    se     its standard error, over examples unless `what` says otherwise
+    value   a number or a text; a list is stored and not printed
+    what    what the number is, in a few words
+    se      its standard error, over examples unless `what` says otherwise
+    arrays  {name: array} that belong to it, stored as npz beside the results: numbers per example [N], a density on a grid
     """
 
     value: Any
-    what: str
+    what: str = ""
     se: float | None = None
+    arrays: Mapping[str, np.ndarray] | None = None
 
 
-class Check(NamedTuple):
-    """A registered check.
+class MeasureFn(Protocol):
+    """A prepared measure: {name: Finding} of these parameters. A second call compiles nothing."""
 
-    run       (Run, settings) -> {name of the number: Finding}
-    needs     (Run, settings): a UserError of one line where the check does not apply; called before any check runs, compiles nothing
-    title     what it finds out, one line
-    defaults  its settings: a NamedTuple with annotated fields (see vaeflow/build.py), --CHECK.KEY=VALUE on the command line
+    def __call__(self, params: Params, key: Array, /) -> dict[str, Finding]: ...
+
+
+class Measure(NamedTuple):
+    """A registered measure, the only way to a number of a run.
+
+    prepare   (Run, settings) -> MeasureFn; compiles what it can, reads shapes of parameters only
+    needs     (Run, settings): raises a UserError of one line if the measure does not apply; compiles nothing, reads shapes only
+    title     what it measures, one line
+    defaults  its settings: a NamedTuple with annotated fields (see vaeflow/build.py), --MEASURE.KEY=VALUE on the command line
+    better    {finding: "low" | "high"} of the findings that may select a checkpoint (eval.select = "measure.finding")
     """
 
-    run: Callable[[Run, Any], dict[str, Finding]]
+    prepare: Callable[[Run, Any], MeasureFn]
     needs: Callable[[Run, Any], Any]
     title: str
     defaults: Any
+    better: Mapping[str, Literal["low", "high"]] = {}
+
+
+def once(check: Callable[[Run, Any], dict[str, Finding]]) -> Callable[[Run, Any], MeasureFn]:
+    """The `prepare` of a measure that is written for one set of parameters: (Run, settings) -> findings. Each call compiles again."""
+
+    def prepare(run: Run, settings: Any) -> MeasureFn:
+        return lambda params, key: check(run._replace(params=params, key=key), settings)
+
+    return prepare
+
+
+def findings(numbers: Mapping[str, Any], what: Mapping[str, str]) -> dict[str, Finding]:
+    """{name: Finding} of {name: value, name_se: its standard error}.
+
+    Args:
+        numbers: flat results; `x_se` is the standard error of `x` where both are there, else a number of its own.
+        what: {name: what the number is}.
+    """
+    own = {name: value for name, value in numbers.items() if not (name.endswith("_se") and name.removesuffix("_se") in numbers)}
+    return {name: Finding(value, what.get(name, ""), numbers.get(f"{name}_se")) for name, value in own.items()}
 
 
 def mean(values: np.ndarray, what: str) -> Finding:

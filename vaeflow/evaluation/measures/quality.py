@@ -18,9 +18,9 @@ import numpy as np
 
 from vaeflow.build import Count, Seed
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks.check import Finding, Run
-from vaeflow.evaluation.checks.classifier import classifier
 from vaeflow.evaluation.information import evenly
+from vaeflow.evaluation.measures.classifier import classifier
+from vaeflow.evaluation.measures.measure import Finding, Run
 
 # Kernels exp(-d^2 / (2 s^2)) with these multiples s of the median distance, averaged.
 WIDTHS = (0.5, 1.0, 2.0)

@@ -18,14 +18,14 @@ import numpy as np
 from vaeflow.build import Count
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks.check import Finding, Run, mean, over
-from vaeflow.evaluation.checks.others import other
 from vaeflow.evaluation.information import reconstruction_error
 from vaeflow.evaluation.likelihood import average, importance
+from vaeflow.evaluation.measures.measure import Finding, Run, mean, over
+from vaeflow.evaluation.measures.others import other
 
 
 class AnomalySettings(NamedTuple):
-    """against: the other set, see vaeflow/evaluation/checks/others.py. k: draws of IWAE-k, for models whose log_prob is a log-weight."""
+    """against: the other set, see vaeflow/evaluation/measures/others.py. k: draws of IWAE-k, for models whose log_prob is a log-weight."""
 
     against: str = "noise"
     k: Count = 100

@@ -25,11 +25,11 @@ import optax
 from vaeflow.build import Count, Positive
 from vaeflow.distributions import normal
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks.chains import Target, log_mean, target
-from vaeflow.evaluation.checks.check import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
-from vaeflow.evaluation.checks.iwae import bounded, quality
 from vaeflow.evaluation.elbo import gaussian
 from vaeflow.evaluation.likelihood import tail_size
+from vaeflow.evaluation.measures.chains import Target, log_mean, target
+from vaeflow.evaluation.measures.iwae import bounded, quality
+from vaeflow.evaluation.measures.measure import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
 from vaeflow.model import Array
 
 Diagonal = tuple[Array, Array]  # (m, log s), each [*event]

@@ -9,8 +9,8 @@ import numpy as np
 
 from vaeflow.build import Count
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks.check import Finding, Run, mean, over
 from vaeflow.evaluation.likelihood import importance, pareto_k
+from vaeflow.evaluation.measures.measure import Finding, Run, mean, over
 from vaeflow.evaluation.reliability import PARETO_LIMIT, evidence, only_bound
 
 

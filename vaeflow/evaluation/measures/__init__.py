@@ -1,0 +1,119 @@
+"""Measures: one a file, one line here. `evaluate` stores those of eval.measures in results.json, `diagnose` any in diagnostics.json.
+
+To add one: write a file with its settings (a NamedTuple of annotated fields with defaults), `needs(run, settings)`, which raises a
+UserError where the measure does not apply, and `prepare(run, settings)`, which compiles once and returns (params, key) -> {name: Finding};
+then add its line. The command's flags, its --list, the tables and results.json follow from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vaeflow.build import call
+from vaeflow.config import plain
+from vaeflow.errors import UserError, unknown
+from vaeflow.evaluation.measures import (
+    ais,
+    anomaly,
+    density_grid,
+    elbo,
+    hmc,
+    information,
+    iwae,
+    likelihood,
+    probes,
+    quality,
+    refine,
+    terms,
+)
+from vaeflow.evaluation.measures.measure import Finding, Measure, Run, once
+
+__all__ = ["MEASURES", "Finding", "Measure", "Run", "applicable", "lacking", "settings_of"]
+
+MEASURES: dict[str, Measure] = {
+    "elbo": Measure(
+        elbo.prepare, elbo.needs, "the ELBO's terms and active units", elbo.ElboSettings(), {"neg_elbo": "low", "recon": "low"}
+    ),
+    "information": Measure(
+        once(information.check),
+        information.needs,
+        "mutual information, aggregate posterior, reconstruction error",
+        information.InformationSettings(),
+        {"recon_mse": "low"},
+    ),
+    "likelihood": Measure(likelihood.prepare, likelihood.needs, "negative log-likelihood", likelihood.LikelihoodSettings(), {"nll": "low"}),
+    "terms": Measure(terms.prepare, terms.needs, "the model's own terms", terms.TermsSettings()),
+    "density_grid": Measure(
+        once(density_grid.check), density_grid.needs, "a two-dimensional density on a grid", density_grid.DensityGridSettings()
+    ),
+    "iwae": Measure(once(iwae.check), iwae.needs, "log p(x) by importance weighting", iwae.IWAESettings()),
+    "ais": Measure(once(ais.ais), ais.needs, "log p(x) by annealed importance sampling with HMC transitions", ais.AISSettings()),
+    "bdmc": Measure(
+        once(ais.bdmc),
+        ais.needs_exact_draws,
+        "bidirectional Monte Carlo: log p(x) from both sides, on data from the model",
+        ais.AISSettings(),
+    ),
+    "hmc": Measure(once(hmc.check), hmc.needs, "log p(x) of small latents by HMC samples and a fitted density", hmc.HMCSettings()),
+    "refine": Measure(
+        once(refine.check), refine.needs, "amortisation and approximation gap of a diagonal Gaussian q(z|x)", refine.RefineSettings()
+    ),
+    "probes": Measure(
+        once(probes.check), probes.needs, "labels from latents: a linear probe and nearest neighbours", probes.ProbesSettings()
+    ),
+    "anomaly": Measure(
+        once(anomaly.check), anomaly.needs, "telling another set from the data: AUROC of the model's scores", anomaly.AnomalySettings()
+    ),
+    "quality": Measure(
+        once(quality.check), quality.needs, "samples against held-out data: MMD and Frechet distance", quality.QualitySettings()
+    ),
+}
+
+# What eval.measures=() stands for: those of them that apply.
+DEFAULT = ("elbo", "information", "likelihood", "terms", "density_grid")
+
+
+def known(names: Iterable[str], key: str) -> None:
+    """UserError: `names`, the value of the config key or flag `key`, has no measure."""
+    for name in names:
+        if name not in MEASURES:
+            raise unknown(key, name, MEASURES)
+
+
+def settings_of(name: str, evaluation: Any, changed: Mapping[str, Any] | None = None) -> Any:
+    """The checked settings of a measure: its defaults, eval.k and eval.chunk of the likelihood, eval.settings[name], then `changed`."""
+    measure = MEASURES[name]
+    values = dict(measure.defaults._asdict())
+    if name == "likelihood":
+        values |= {"k": evaluation.k, "chunk": evaluation.chunk}
+    own = plain(evaluation.get("settings", {})).get(name, {})
+    return call(type(measure.defaults), values | own | dict(changed or {}), f"eval.settings.{name}")
+
+
+def lacking(name: str, run: Run, settings: Any) -> str:
+    """Why a measure does not apply; "" if it does."""
+    try:
+        MEASURES[name].needs(run, settings)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def applicable(run: Run, names: Iterable[str] = ()) -> dict[str, Any]:
+    """{measure: settings} of an evaluation.
+
+    Args:
+        names: eval.measures; (): those of DEFAULT that apply.
+
+    Raises:
+        UserError: a named measure is unknown, does not apply, or has an invalid setting.
+    """
+    names = tuple(names)
+    known(names, "eval.measures")
+    found = {name: settings_of(name, run.config.eval) for name in names or DEFAULT}
+    why = {name: lacking(name, run, settings) for name, settings in found.items()}
+    for name in names:
+        if why[name]:
+            raise UserError(f"eval.measures: {name!r} does not apply: {why[name]}")
+    return {name: settings for name, settings in found.items() if not why[name]}
