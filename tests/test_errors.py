@@ -142,7 +142,7 @@ def done(tmp_path_factory) -> Path:
     [
         ("evaluate", ["--split=tst"], ["--split", "'tst'", "'train', 'val', 'test'"]),
         ("evaluate", ["--config.optim.learning_rate=1"], ["config.optim.learning_rate", "config.eval.*"]),
-        ("evaluate", ["--config.eval.j=1"], ["config.eval", "'j'", "chunk, k"]),
+        ("evaluate", ["--config.eval.j=1"], ["config.eval", "'j'", "chunk, examples, k"]),
         ("evaluate", ["--config.eval.batch=0"], ["eval.batch=0", ">= 1"]),
         ("evaluate", ["--config.eval.k=many"], ["eval.k='many'", "int"]),
         ("sample", ["--config.model.latent=3"], ["config.model.latent", "config.sample.*"]),
