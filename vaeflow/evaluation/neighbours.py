@@ -170,7 +170,8 @@ def precision_recall(a: Any, b: Any, k: int = 5, chunk: int = 512) -> Neighbours
     """
     if not 1 <= k < min(len(a), len(b)):
         raise UserError(f"k={k} neighbours must be at least 1 and fewer than the {min(len(a), len(b))} examples")
-    count, recalled, covered = (np.asarray(x, np.float64) for x in _balls(*centred(a, b), k, chunk))
+    a, b = centred(a, b)
+    count, recalled, covered = (np.asarray(x, np.float64) for x in _balls(a, b, k, chunk))
     precision, recall, density, coverage = (_mean(x) for x in (count > 0, recalled, count / k, covered))
     return Neighbours(precision, recall, density, coverage)
 
@@ -205,9 +206,9 @@ def memorisation(key: Array, a: Any, train: Any, held: Any, chunk: int = 512) ->
 
         se^2 = 1/4 * 2n/(2n - 1) * (sum_c m_c^2 - 1/(2n)),
 
-    which is at most about the binomial 1/(4N) where each sample has a reference of its own and larger where many samples share one. It covers the
-    samples and both reference sets. z = (value - 1/2) / se; above about 3 samples copy training data, unless train and held differ in
-    distribution, which the same share of held-out data in place of samples shows.
+    which is about the binomial 1/(4N) where each sample has a reference of its own and larger where samples share them. It covers the
+    samples and both reference sets. z = (value - 1/2) / se. A z above 3 means that samples copy training data, unless train and held
+    differ in distribution; the share of held-out data in place of samples shows that.
 
     Args:
       key: chooses the reference examples.

@@ -1,54 +1,57 @@
-"""Distances between samples and held-out data that need no pretrained network, with standard errors.
+"""Comparison of samples with held-out data without a pretrained network: all distances with standard errors and floors.
 
-With samples a_1..N ~ P and held-out data b_1..M ~ Q in R^D, all pairs taken without those of an example with itself:
+`compare` calls energy_distance and mmd2 (kernel_statistics.py), precision_recall and memorisation (neighbours.py), and, with samples
+a_1..N and held-out data b_1..M in R^D, the two distances of this module:
 
-    energy_distance       2 E|a - b| - E|a - a'| - E|b - b'|                               units of x, 0 where P = Q
-    mmd2                  E k(a, a') + E k(b, b') - 2 E k(a, b)                             no unit, 0 where P = Q
-    sliced_wasserstein    (mean over directions u of W_2^2(u.a, u.b))^(1/2)                 units of x, biased upwards by O(n^(-1/2))
-    frechet_extrapolated  the limit for n -> infinity of the Frechet distance               units of x^2
+    sliced_wasserstein      (mean over directions u of W_2^2(u.a, u.b))^(1/2)      units of x, biased upwards
+    frechet_extrapolated    the limit of the Frechet distance for n -> infinity    units of x^2
 
-The first two are U-statistics: unbiased, with negative values possible. Their variance has two orders (Serfling 1980, chapter 5). With
-V_1 the variance of the row means (the Hajek projection, of both sets) and V_2 that of the doubly centred pairs,
-
-    V_1  = s^2(psi_a)/N + s^2(psi_b)/M,    psi_a(i) = 2 (mean_i' k(a_i, a_i') - mean_j k(a_i, b_j)),   psi_b likewise
-    V_2  = 4 s_ab^2/(N M) + 2 s_aa^2/(N (N - 1)) + 2 s_bb^2/(M (M - 1))
-    se^2 = V_2 + E^2/V_1,                  E = max(V_1 - 2 V_2, 0).
-
-Far from P = Q the statistic is normal and se^2 is V_1. At P = Q it is degenerate: its first order is 0, the row means contain only noise
-of size 2 V_2, its variance is V_2, and it is skewed to the right. E removes that noise, and is shrunk by E/V_1, because a small excess is
-mostly noise. Between the two, se is within about 20% of the standard deviation. It covers the draw of a and the draw of b.
-
-Distances are float32 on the device, `chunk` rows at a time (see neighbours.py for their resolution); row sums are combined in float64.
-Shapes are static: a second call with the same shapes compiles nothing. A NaN in an example makes every distance NaN.
+The floor of a distance is the same distance with as many training examples in place of the samples: a perfect model is there and not at
+0. Shapes are static and keys are arguments: a second call with the same shapes compiles nothing, and two checkpoints are compared by the
+same directions and the same reference examples.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vaeflow.build import Count
-from vaeflow.errors import UserError
-from vaeflow.evaluation.checks.quality import WIDTHS, frechet, median_distance
-from vaeflow.evaluation.neighbours import centred, choose, memorisation, precision_recall, scan_rows, squared_distances
+from vaeflow.errors import UserError, unknown
+from vaeflow.evaluation.checks.quality import WIDTHS, frechet
+from vaeflow.evaluation.kernel_statistics import Estimate, energy_distance, kernel_width, mmd2
+from vaeflow.evaluation.neighbours import centred, choose, memorisation, precision_recall, scan_rows
 from vaeflow.model import Array
 
-# Rows from which the median distance is taken, evenly spaced; and directions that are projected and sorted at once.
-_MEDIAN_ROWS, _DIRECTIONS = 1000, 16
-# The Frechet distance needs covariances: it is left out of `compare` above this dimension.
-FRECHET_DIMENSION = 64
+# Directions that are projected and sorted at once.
+_DIRECTIONS = 16
+# `compare` leaves out the Frechet distances above this dimension, or with fewer than this many examples per dimension.
+FRECHET_DIMENSION, FRECHET_EXAMPLES = 64, 20
+NAMES = ("energy", "sliced_wasserstein", "mmd2", "neighbours", "memorisation", "frechet")
 
 
-class Estimate(NamedTuple):
-    """A value and its standard error."""
+class TwoSampleSettings(NamedTuple):
+    """Settings of `compare`.
 
-    value: float
-    se: float
+    examples     at most, of samples and of held-out data; the cost of all but sliced_wasserstein and frechet grows with its square
+    projections  directions of sliced_wasserstein
+    neighbours   k of precision, recall, density and coverage
+    chunk        rows of distances at once; no result depends on it
+    names        the comparisons to make, of NAMES: `neighbours` gives four values, `frechet` two
+    floor        whether the floors are computed too
+    """
+
+    examples: Count = 5000
+    projections: Count = 128
+    neighbours: Count = 5
+    chunk: Count = 512
+    names: tuple[str, ...] = NAMES
+    floor: bool = True
 
 
 class Sliced(NamedTuple):
@@ -57,119 +60,6 @@ class Sliced(NamedTuple):
     value: float
     se: float
     se_directions: float
-
-
-class _Pairs(NamedTuple):
-    """Sums of a kernel minus a constant: over columns [N], over rows [M], of squares [N]."""
-
-    rows: Any
-    columns: Any
-    squares: Any
-
-
-def energy_distance(a: Any, b: Any, chunk: int = 512) -> Estimate:
-    """2 E|a - b| - E|a - a'| - E|b - b'|, unbiased, with its standard error.
-
-    It is 0 only where the distributions are equal, and finite wherever E|x| is.
-
-    Args:
-      a: samples [N, *event].
-      b: held-out data [M, *event].
-      chunk: rows of distances at once; no result depends on it beyond rounding.
-
-    Returns:
-      (value in the units of x, standard error over the draws of a and b; see the module for equal distributions).
-
-    Raises:
-      UserError: event shapes differ; fewer than 4 examples.
-
-    Example:
-      value, se = energy_distance(samples, held)
-
-    Reference: Szekely & Rizzo (2013), "Energy statistics: a class of statistics based on distances".
-    """
-    a, b = centred(a, b)
-    scale = jnp.sqrt((a**2).sum(1).mean() + (b**2).sum(1).mean())
-    return _u_statistic("energy", a, b, scale, chunk)
-
-
-def mmd2(a: Any, b: Any, width: float | None = None, chunk: int = 512) -> Estimate:
-    """E k(a, a') + E k(b, b') - 2 E k(a, b), unbiased, with its standard error.
-
-    k(x, y) is the mean over w in (0.5, 1, 2) of exp(-|x - y|^2 / (2 w^2 width^2)). For N = M the pairs (a_i, b_i) are left out, so that it
-    is the U-statistic of Gretton et al. (lemma 6) and equals `checks.quality.mmd2`.
-
-    Args:
-      a: samples [N, *event].
-      b: held-out data [M, *event].
-      width: in the units of x; None is the median distance of 1000 evenly spaced examples of b.
-      chunk: rows of distances at once; no result depends on it beyond rounding.
-
-    Returns:
-      (value, standard error over the draws of a and b; see the module for equal distributions). `width` counts as fixed.
-
-    Raises:
-      UserError: event shapes differ; fewer than 4 examples; the width is not positive.
-
-    Reference: Gretton et al. (2012), "A kernel two-sample test".
-    """
-    width = kernel_width(b) if width is None else width
-    if not width > 0:
-        raise UserError(f"width={width:g} of the kernel must be positive")
-    a, b = centred(a, b)
-    return _u_statistic("gaussian", a, b, jnp.float32(width), chunk)
-
-
-def kernel_width(b: Any) -> float:
-    """The median distance of at most 1000 evenly spaced examples of b [M, *event], in the units of x."""
-    m = min(len(b), _MEDIAN_ROWS)
-    return median_distance(np.asarray(b[np.arange(m) * len(b) // m]))
-
-
-def _kernel(kind: str, square: Array, scale: Array) -> Array:
-    """Minus a constant near its mean, which cancels in the statistic: float32 sums then keep their digits."""
-    if kind == "energy":
-        return scale - jnp.sqrt(square)
-    of = sum(jnp.exp(-square / (2 * (w * scale) ** 2)) for w in WIDTHS) / len(WIDTHS)
-    return jnp.asarray(of) - sum(np.exp(-0.5 / w**2) for w in WIDTHS) / len(WIDTHS)
-
-
-@functools.partial(jax.jit, static_argnames=("kind", "same", "chunk"))
-def _pairs(kind: str, a: Array, b: Array, scale: Array, same: bool, chunk: int) -> _Pairs:
-    def step(columns, rows, index):
-        k = _kernel(kind, squared_distances(rows, b), scale)
-        out = (index[:, None] >= len(a)) | (same & (index[:, None] == jnp.arange(len(b))))
-        k = jnp.where(out, 0.0, k)
-        return columns + k.sum(0), (k.sum(1), (k**2).sum(1))
-
-    columns, (rows, squares) = scan_rows(step, jnp.zeros(len(b)), a, chunk)
-    return _Pairs(rows, columns, squares)
-
-
-def _u_statistic(kind: Literal["energy", "gaussian"], a: Array, b: Array, scale: Array, chunk: int) -> Estimate:
-    """The two-sample U-statistic of a kernel and its standard error, see the module."""
-    n, m = len(a), len(b)
-    found = [_pairs(kind, a, a, scale, True, chunk), _pairs(kind, b, b, scale, True, chunk), _pairs(kind, a, b, scale, False, chunk)]
-    aa, bb, ab = (_Pairs(*(np.asarray(x, np.float64) for x in pairs)) for pairs in jax.device_get(found))
-    rows, columns, per_row, per_column = ab.rows, ab.columns, m, n
-    if kind == "gaussian" and n == m:
-        diagonal = np.asarray(_kernel(kind, ((a - b) ** 2).sum(1), scale), np.float64)
-        rows, columns, per_row, per_column = rows - diagonal, columns - diagonal, m - 1, n - 1
-    value = aa.rows.mean() / (n - 1) + bb.rows.mean() / (m - 1) - 2 * rows.mean() / per_row
-    first = np.var(2 * (aa.rows / (n - 1) - rows / per_row), ddof=1) / n + np.var(2 * (bb.rows / (m - 1) - columns / per_column), ddof=1) / m
-    total = ab.rows.sum()
-    mixed = ab.squares.sum() - (ab.rows**2).sum() / m - (ab.columns**2).sum() / n + total**2 / (n * m)
-    second = 4 * mixed / ((n - 1) * (m - 1) * n * m) + sum(2 * _centred_square(x) / (len(x.rows) * (len(x.rows) - 1)) for x in (aa, bb))
-    second = max(second, 0.0)
-    excess = max(first - 2 * second, 0.0)
-    return Estimate(float(value), float(np.sqrt(second + (excess**2 / first if excess else 0.0))))
-
-
-def _centred_square(pairs: _Pairs) -> float:
-    """The unbiased mean square of a doubly centred symmetric kernel without its diagonal (U-centring: Szekely & Rizzo 2014)."""
-    n, total = len(pairs.rows), pairs.rows.sum()
-    square = pairs.squares.sum() - 2 * (pairs.rows**2).sum() / (n - 2) + total**2 / ((n - 1) * (n - 2))
-    return float(square / (n * (n - 3)))
 
 
 def sliced_wasserstein(key: Array, a: Any, b: Any, projections: int = 128) -> Sliced:
@@ -181,7 +71,8 @@ def sliced_wasserstein(key: Array, a: Any, b: Any, projections: int = 128) -> Sl
 
     se covers the draws of a and b for these directions, by the Kantorovich potentials phi(x) = int 2 (t - T(t)) dt of the matching T (the
     influence function of W_2^2), averaged over directions, and the delta method. It compares checkpoints, and samples with their floor,
-    which share directions. At equal distributions the value is mostly bias, and se is only its order of magnitude. se_directions is
+    which share directions. Near equal distributions the value is mostly bias, and se is up to 1.5 times
+    too large. se_directions is
     s(W_2^2)/sqrt(L), by the delta method: the error as an estimate of the mean over all directions, for these examples.
 
     Args:
@@ -242,3 +133,125 @@ def _sliced(key: Array, a: Array, b: Array, projections: int) -> tuple[Array, Ar
 
     (of_a, of_b), squares = scan_rows(step, (jnp.zeros(n), jnp.zeros(m)), directions, _DIRECTIONS)
     return squares, of_a / projections, of_b / projections
+
+
+def frechet_extrapolated(a: Any, b: Any, sizes: Sequence[int], seed: int = 0) -> Estimate:
+    """The limit of the Frechet distance for n -> infinity: intercept of a linear regression of FD(n) on 1/n.
+
+    FD of two sets of n examples is biased upwards by c/n + O(n^-2). FD(n) is the mean over the disjoint pairs of subsets of size n of both
+    sets, in a random order. float64 numpy.
+
+    The standard error is that of the regression's intercept. It covers the choice of subsets and the deviation from a line. All sizes
+    use the same examples, so it does not cover their draw and is too small for a comparison of two models: for that, repeat with samples
+    of another key.
+
+    Args:
+      a: samples or features of them [N, F].
+      b: held-out data or features of them [M, F].
+      sizes: at least 3 different n, F < n <= min(N, M); 10 F and more keep the bias linear in 1/n.
+      seed: of the order.
+
+    Returns:
+      (intercept in the units of x^2, its standard error); the intercept may be below 0 at equal distributions.
+
+    Raises:
+      UserError: fewer than 3 sizes, or one outside its range.
+
+    Example:
+      value, se = frechet_extrapolated(features, held_features, sizes=range(1000, 5001, 500))
+
+    Reference: Chong & Forsyth (2020), "Effectively unbiased FID and Inception Score", arXiv 1911.07023.
+    """
+    a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (a, b))
+    sizes, most = sorted({int(n) for n in sizes}), min(len(a), len(b))
+    if len(sizes) < 3 or sizes[0] <= a.shape[1] or sizes[-1] > most:
+        raise UserError(f"sizes={sizes} must be at least 3 numbers above the {a.shape[1]} dimensions and at most {most}")
+    rng = np.random.default_rng(seed)
+    a, b = (x[rng.permutation(len(x))] for x in (a, b))
+    y = np.array([np.mean([frechet(a[s : s + n], b[s : s + n]) for s in range(0, most - n + 1, n)]) for n in sizes])
+    x = 1 / np.asarray(sizes, np.float64)
+    apart = x - x.mean()
+    slope = (apart * y).sum() / (apart**2).sum()
+    intercept = y.mean() - slope * x.mean()
+    noise = ((y - intercept - slope * x) ** 2).sum() / (len(x) - 2)
+    return Estimate(float(intercept), float(np.sqrt(noise * (1 / len(x) + x.mean() ** 2 / (apart**2).sum()))))
+
+
+Compared = dict[str, tuple[float, float | None, str]]
+
+
+def compare(key: Array, samples: Any, train: Any, held: Any, settings: TwoSampleSettings | None = None) -> Compared:
+    """All comparisons of samples with held-out data, each with its floor.
+
+    Entries are energy, sliced_wasserstein, mmd2, precision, recall, density, coverage, memorisation, frechet and frechet_extrapolated;
+    NAME_floor is the same with as many training examples in place of the samples. memorisation_floor has half of the held-out data in
+    place of the samples and the other half as reference: it is 1/2 unless train and held differ in distribution. Frechet distances are of x
+    itself, and are left out above 64 dimensions and below 20 examples per dimension.
+
+    Args:
+      key: chooses examples and directions; use one key for all checkpoints of a run.
+      samples: [N, *event], of equal scale to the data.
+      train: training data [T, *event].
+      held: data that were not trained on [M, *event].
+      settings: None is TwoSampleSettings().
+
+    Returns:
+      {name: (value, standard error or None, what it is, with n, k and kernel widths)}.
+
+    Raises:
+      UserError: an unknown name; too few examples; event shapes differ.
+
+    Example:
+      value, se, what = compare(jax.random.key(0), samples, train, held)["energy"]
+    """
+    s = settings or TwoSampleSettings()
+    if wrong := [name for name in s.names if name not in NAMES]:
+        raise unknown("names", wrong[0], NAMES)
+    keys = [jax.random.fold_in(key, i) for i in range(5)]
+    samples, held = choose(keys[0], samples, s.examples), choose(keys[1], held, s.examples)
+    width = kernel_width(held) if "mmd2" in s.names else 1.0
+    out = _distances(keys[2], samples, held, width, s, "samples", "")
+    if s.floor:
+        seen = choose(keys[3], train, len(samples))
+        out |= _distances(keys[2], seen, held, width, s, "training examples in place of samples", "_floor")
+    if "memorisation" in s.names:
+        sets = [("", "samples", samples, held)]
+        sets += [("_floor", "held-out examples in place of samples", held[::2], held[1::2])] if s.floor else []
+        for suffix, name, x, reference in sets:
+            found = memorisation(keys[4], x, train, reference, s.chunk)
+            n = min(len(train), len(reference))
+            what = (
+                f"share of {len(x):,} {name} nearer to one of {n:,} training than of {n:,} held-out examples; 0.5: none, z = {found.z:.2f}"
+            )
+            out[f"memorisation{suffix}"] = (found.value, found.se, what)
+    return out
+
+
+def _distances(key: Array, x: Any, held: Any, width: float, s: TwoSampleSettings, name: str, suffix: str) -> Compared:
+    """The entries of `compare` that are functions of x [N, *event] and held-out data, with `suffix` in their names."""
+    sets, dimension = f"{len(x):,} {name} and {len(held):,} held-out examples", int(np.prod(x.shape[1:]))
+    out: Compared = {}
+    if "energy" in s.names:
+        value, se = energy_distance(x, held, s.chunk)
+        out["energy"] = (value, se, f"energy distance of {sets}, unbiased")
+    if "sliced_wasserstein" in s.names:
+        value, se, of_directions = sliced_wasserstein(key, x, held, s.projections)
+        what = f"sliced W_2 of {sets}; {s.projections} directions, whose own s.e. is {of_directions:.2g}"
+        out["sliced_wasserstein"] = (value, se, what)
+    if "mmd2" in s.names:
+        kernels = ", ".join(f"{w * width:.3g}" for w in WIDTHS)
+        value, se = mmd2(x, held, width, s.chunk)
+        out["mmd2"] = (value, se, f"MMD^2 of {sets}, unbiased; Gaussian kernels of widths {kernels}")
+    if "neighbours" in s.names:
+        found = precision_recall(x, held, s.neighbours, s.chunk)._asdict()
+        what = f"of {sets}; k = {s.neighbours} nearest neighbours"
+        out |= {part: (share.value, share.se, f"{part} {what}") for part, share in found.items()}
+    n = min(len(x), len(held))
+    if "frechet" in s.names and dimension <= FRECHET_DIMENSION and n >= FRECHET_EXAMPLES * dimension:
+        sizes = [int(size) for size in np.linspace(n / 5, n, 9)]
+        a, b = (np.asarray(y, np.float64).reshape(len(y), -1) for y in (x, held))
+        out["frechet"] = (frechet(a, b), None, f"Frechet distance of {sets}, {dimension} dimensions; biased upwards by about 1/n")
+        what = f"Frechet distance of {sets} for n -> infinity, from {len(sizes)} sizes of {sizes[0]:,} to {n:,}; s.e. of the regression"
+        value, se = frechet_extrapolated(a, b, sizes)
+        out["frechet_extrapolated"] = (value, se, what)
+    return {f"{part}{suffix}": entry for part, entry in out.items()}
