@@ -229,7 +229,7 @@ def memorisation(key: Array, a: Any, train: Any, held: Any, chunk: int = 512) ->
     seen, new = (choose(jax.random.fold_in(key, i), x, n) for i, x in enumerate((train, held)))
     a, seen, new = centred(a, seen, new)
     (to_seen, own_seen), (to_new, own_new) = (jax.device_get(_nearest(a, x, chunk)) for x in (seen, new))
-    value = float(((to_seen < to_new) + (to_seen <= to_new)).mean() / 2)
+    value = float((to_seen < to_new).mean() + (to_seen == to_new).mean() / 2)
     share = np.bincount(np.where(to_seen < to_new, own_seen, n + own_new), minlength=2 * n) / len(a)
     se = float(np.sqrt(2 * n / (2 * n - 1) * ((share**2).sum() - 1 / (2 * n)) / 4))
     return Memorisation(value, se, (value - 0.5) / se if se else 0.0)
