@@ -134,6 +134,12 @@ def test_the_standard_error_of_the_sliced_distance():
     assert 1 < errors.mean() / values.std(ddof=1) < 1.6  # as its docstring states
 
 
+def test_the_kth_smallest_distance_counts_ties(rng):
+    for x in (rng.integers(0, 4, (20, 9)).astype(np.float32), rng.random((20, 9), np.float32)):
+        for k in (1, 3, 9):
+            assert np.array_equal(neighbours._smallest(jax.numpy.asarray(x), k), np.sort(x, 1)[:, k - 1])
+
+
 def test_neighbours_by_hand():
     a, b = (np.array(x)[:, None] for x in ([0.5, 4.5, 12, 12.5], [0, 1, 3, 8.3, 8.4, 31, 31.5]))
     found = precision_recall(a, b, k=1, chunk=3)  # radii of a: 4, 4, 0.5, 0.5; of b: 1, 1, 2, 0.1, 0.1, 0.5, 0.5
