@@ -161,8 +161,9 @@ def precision_recall(a: Any, b: Any, k: int = 5, chunk: int = 512) -> Neighbours
     data the reference code of density and coverage, which excludes it, gives the same.
 
     The standard errors are s / sqrt(N) over samples (precision, density) and s / sqrt(M) over held-out examples (recall, coverage), s
-    the standard deviation of the summands: binomial for shares. They cover the set that is averaged over and not the other set, whose
-    balls are held fixed.
+    the standard deviation of the summands: binomial for shares. They cover the set that is averaged over, for fixed balls. The spread
+    over draws of both sets is larger: 1.2 times in 16 and up to 2.3 times in 2 dimensions, simulated with N = M = 200 and k = 5. A
+    difference of recall or coverage between two sets of samples needs that factor, since each has balls of its own.
 
     Args:
       a: samples [N, *event].
