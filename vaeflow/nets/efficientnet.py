@@ -37,8 +37,8 @@ PUBLISHED_SIZE = 224  # pixels per side
 STAGES = ((1, 1, 16, 3, 1), (2, 6, 24, 3, 2), (2, 6, 40, 5, 2), (3, 6, 80, 3, 2), (3, 6, 112, 5, 1), (4, 6, 192, 5, 2), (1, 6, 320, 3, 1))
 
 
-class Block(NamedTuple):
-    """Sizes of one block: `inputs` and `outputs` in channels."""
+class BlockSizes(NamedTuple):
+    """Sizes of one block. `inputs` and `outputs` in channels."""
 
     inputs: int
     expansion: int
@@ -47,12 +47,12 @@ class Block(NamedTuple):
     stride: int
 
 
-def blocks() -> list[Block]:
+def blocks() -> list[BlockSizes]:
     """The 16 blocks in order."""
     found, inputs = [], STEM
     for repeats, expansion, outputs, kernel, stride in STAGES:
         for i in range(repeats):
-            found.append(Block(inputs, expansion, outputs, kernel, stride if i == 0 else 1))
+            found.append(BlockSizes(inputs, expansion, outputs, kernel, stride if i == 0 else 1))
             inputs = outputs
     return found
 
@@ -83,7 +83,7 @@ class Depthwise(nn.Module):
 class MBConv(nn.Module):
     """Inverted residual block without squeeze-and-excitation: x [B, H, W, C] -> [B, ceil(H/s), ceil(W/s), C']."""
 
-    sizes: Block
+    sizes: BlockSizes
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
