@@ -49,10 +49,10 @@ MNIST = {
 }
 LINES = {f"digits_{name}": line for name, (*_, line) in DIGITS.items()} | {f"mnist_{name}": line for name, line in MNIST.items()}
 PUBLISHED = dict.fromkeys(LINES)
-CHECKS = {"quality": {}}
+CHECKS = {"sample_quality": {"names": ("frechet",)}}
 COLUMNS = {
-    "Frechet distance": ("quality.frechet", 2),
-    "its floor": ("quality.frechet_floor", 2),
+    "Frechet distance": ("sample_quality.frechet", 2),
+    "its floor": ("sample_quality.frechet_floor", 2),
     "seconds/epoch": ("epoch_seconds", 2),
     "step [MB]": ("cost.step_mb", 1),
     "parameters": ("cost.trained_parameters", 0),

@@ -122,7 +122,7 @@ def test_a_linked_folder(tmp_path, which):
         ("sample", (), "samples.npz"),
         ("encode", ("--split=val",), "encoded_val.npz"),
         ("explore", ("--show=plane",), "explore"),
-        ("diagnose", ("--measures=quality",), "diagnostics.json"),
+        ("diagnose", ("--measures=sample_quality",), "diagnostics.json"),
     ],
 )
 def test_the_other_commands(finished, tmp_path, command, words, which):

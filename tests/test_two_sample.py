@@ -10,7 +10,6 @@ import pytest
 
 from vaeflow.errors import UserError
 from vaeflow.evaluation import kernel_statistics, neighbours, two_sample
-from vaeflow.evaluation.checks import quality
 from vaeflow.evaluation.kernel_statistics import energy_distance, mmd2
 from vaeflow.evaluation.neighbours import memorisation, precision_recall
 from vaeflow.evaluation.two_sample import compare, frechet_extrapolated, sliced_wasserstein
@@ -80,10 +79,34 @@ def test_close_pairs_in_many_dimensions(rng):
     np.testing.assert_allclose(distance, ((a - b) ** 2).sum(1), rtol=0.02)
 
 
+def plain_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a_i - b_j|^2, [N, M] in float64, of examples of any shape."""
+    a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (a, b))
+    return np.maximum((a**2).sum(-1)[:, None] + (b**2).sum(-1) - 2 * a @ b.T, 0)
+
+
+def plain_mmd2(a: np.ndarray, b: np.ndarray, width: float) -> tuple[float, float]:
+    """(unbiased MMD^2, its standard error) of a and b [N, *event] with the kernels of WIDTHS times `width`.
+
+    The standard error is 2 s / sqrt(N), s the standard deviation over i of mean_j h_ij: that of a U-statistic, too large by sqrt(2) where
+    the two distributions are equal.
+    """
+    n = len(a)
+
+    def kernel(u, v):
+        square = plain_squares(u, v)
+        return np.mean([np.exp(-square / (2 * (w * width) ** 2)) for w in kernel_statistics.WIDTHS], axis=0)
+
+    cross = kernel(a, b)
+    h = kernel(a, a) + kernel(b, b) - cross - cross.T
+    rows = (h.sum(1) - np.diagonal(h)) / (n - 1)
+    return float(rows.mean()), float(2 * rows.std(ddof=1) / np.sqrt(n))
+
+
 @pytest.mark.parametrize("width", [None, 1.3])
 def test_mmd_equals_the_float64_numpy_one(rng, width):
     a, b = rng.normal(size=(300, 20)), 0.4 + rng.normal(size=(300, 20))
-    truth, error = quality.mmd2(a, b, quality.median_distance(b) if width is None else width)
+    truth, error = plain_mmd2(a, b, kernel_statistics.median_distance(b) if width is None else width)
     value, se = mmd2(a, b, width)
     assert value == pytest.approx(truth, rel=1e-5)
     assert se == pytest.approx(error, rel=0.1)
@@ -212,12 +235,12 @@ def test_frechet_extrapolation(rng):
     for seed in range(6):
         a, b = shift + scale * rng.normal(size=(n, dim)), rng.normal(size=(n, dim))
         found.append(frechet_extrapolated(a, b, sizes, seed))
-        plain.append(quality.frechet(a[:300], b[:300]))
+        plain.append(two_sample.frechet(a[:300], b[:300]))
     values, errors = np.transpose(found)
     assert values.mean() == pytest.approx(truth, rel=0.05) and np.mean(plain) > 1.1 * truth
     assert 0 < errors.max() < 0.1 * truth
     equal = [frechet_extrapolated(*rng.normal(size=(2, n, dim)), sizes).value for _ in range(6)]
-    biased = quality.frechet(*rng.normal(size=(2, n, dim)))
+    biased = two_sample.frechet(*rng.normal(size=(2, n, dim)))
     assert abs(np.mean(equal)) < 0.5 * biased
 
 
@@ -242,7 +265,7 @@ def test_compare_computes_everything_with_floors_and_compiles_once(rng):
         assert first[name][0] < first[f"{name}_floor"][0], name
     assert "250 training examples in place of samples and 200 held-out" in first["energy_floor"][2]
     assert "250 samples and 200 held-out" in first["energy"][2] and "k = 5" in first["recall"][2]
-    assert f"{quality.median_distance(held):.3g}" in first["mmd2"][2]
+    assert f"{kernel_statistics.median_distance(held):.3g}" in first["mmd2"][2]
 
     compiled = (kernel_statistics._pairs, two_sample._sliced, neighbours._balls, neighbours._nearest)
     sizes = [f._cache_size() for f in compiled]

@@ -71,7 +71,7 @@ def selecting(x: Experiment) -> tuple[Run, str, str, Any, int]:
     shapes = jax.eval_shape(x.model.init, jax.random.key(0), first)
     options = map_options(x.source, x.config, x.devices)
     run = Run(x.model, shapes, x.config, x.source, x.source.val, "val", eval_key(x.config.seed), options)
-    settings = settings_of(name, x.config.eval, plain(x.config.eval.validate))
+    settings = settings_of(name, x.config.eval, {**MEASURES[name].selecting(run, finding), **plain(x.config.eval.validate)})
     if why := lacking(name, run, settings):
         raise UserError(f"eval.select={x.eval.select!r} does not apply: {why}")
     return run, name, finding, settings, 1 if MEASURES[name].better[finding] == "low" else -1

@@ -32,11 +32,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow.errors import UserError
-from vaeflow.evaluation.checks.quality import WIDTHS, median_distance
 from vaeflow.evaluation.neighbours import centred, scan_rows, squared_distances
 from vaeflow.model import Array
 
 # Rows from which the median distance is taken, evenly spaced.
+# Kernels exp(-d^2 / (2 s^2)) with these multiples s of the median distance, averaged.
+WIDTHS = (0.5, 1.0, 2.0)
 _MEDIAN_ROWS = 1000
 
 
@@ -85,7 +86,7 @@ def mmd2(a: Any, b: Any, width: float | None = None, chunk: int = 512) -> Estima
     """E k(a, a') + E k(b, b') - 2 E k(a, b), unbiased, with its standard error.
 
     k(x, y) is the mean over w in (0.5, 1, 2) of exp(-|x - y|^2 / (2 w^2 width^2)). For N = M the pairs (a_i, b_i) are left out, so that it
-    is the U-statistic of Gretton et al. (lemma 6) and equals `checks.quality.mmd2`.
+    is the U-statistic of Gretton et al. (lemma 6).
 
     Args:
       a: samples [N, *event].
@@ -112,6 +113,13 @@ def kernel_width(b: Any) -> float:
     """The median distance of at most 1000 evenly spaced examples of b [M, *event], in the units of x."""
     m = min(len(b), _MEDIAN_ROWS)
     return median_distance(np.asarray(b[np.arange(m) * len(b) // m]))
+
+
+def median_distance(x: Any) -> float:
+    """The median of |x_i - x_j| over i < j, of x [N, *event]."""
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    squares = (x**2).sum(-1)[:, None] + (x**2).sum(-1) - 2 * x @ x.T
+    return float(np.sqrt(np.median(np.maximum(squares, 0)[np.triu_indices(len(x), 1)])))
 
 
 def _kernel(kind: str, square: Array, scale: Array) -> Array:

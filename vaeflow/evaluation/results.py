@@ -66,9 +66,19 @@ def findings_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
         shown = {name: finding for name, finding in entry["numbers"].items() if not isinstance(finding["value"], list)}
         for i, (name, finding) in enumerate(shown.items()):
             se = finding.get("se")
-            value = finding["value"] if se is None or math.isnan(se) else (finding["value"], se)
-            rows.append(("" if i else measure, None if i else entry["seconds"], name, value, finding.get("what", "")))
-    return aligned_table(("measure", "seconds", "number", "value", "what it is"), rows, {"seconds": 1})
+            value, error = _rounded(finding["value"], None if se is None or math.isnan(se) else se)
+            rows.append(("" if i else measure, None if i else entry["seconds"], name, value, error, finding.get("what", "")))
+    return aligned_table(("measure", "seconds", "number", "value", "± s.e.", "what it is"), rows, {"seconds": 1})
+
+
+def _rounded(value: Any, se: float | None) -> tuple[str, str]:
+    """A number with the decimals that its standard error supports (two digits of it), else with four digits; and the error."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return str(value), ""
+    if not se or not math.isfinite(se):
+        return f"{value:.4g}", "" if se is None else f"{se:.2g}"
+    decimals = min(max(1 - math.floor(math.log10(se)), 0), 12)
+    return f"{value:.{decimals}f}", f"{se:.{decimals}f}"
 
 
 def format_results(found: Mapping[str, Any]) -> str:

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from vaeflow import data
 from vaeflow.data import named_split
 from vaeflow.errors import UserError
+from vaeflow.model import Array, Model, Params
 from vaeflow.runs import workdir
+
+
+def prepare_draw(model: Model, n: int, context: np.ndarray | None, batch: int) -> Callable[[Params, Array], np.ndarray]:
+    """(params, key) -> n draws of the model, [n, *event] float32; a second call compiles nothing.
+
+    Args:
+        n: number of draws.
+        context: [N, C] of a conditional model, repeated in turn; None of another one.
+        batch: draws at a time (memory). The draws depend on it.
+    """
+    size = min(batch, n)
+    draw = jax.jit(model.sample, static_argnums=2)
+
+    def run(params: Params, key: Array) -> np.ndarray:
+        parts = []
+        for i, start in enumerate(range(0, n, size)):
+            own = None if context is None else np.asarray(context[np.arange(start, start + size) % len(context)])
+            parts.append(np.asarray(draw(params, jax.random.fold_in(key, i), size, own), np.float32))
+        return np.concatenate(parts)[:n]
+
+    return run
 
 
 def conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np.ndarray]:

@@ -23,8 +23,7 @@ import numpy as np
 
 from vaeflow.build import Count
 from vaeflow.errors import UserError, unknown
-from vaeflow.evaluation.checks.quality import WIDTHS, frechet
-from vaeflow.evaluation.kernel_statistics import Estimate, energy_distance, kernel_width, mmd2
+from vaeflow.evaluation.kernel_statistics import WIDTHS, Estimate, energy_distance, kernel_width, mmd2
 from vaeflow.evaluation.neighbours import centred, choose, memorisation, precision_recall, scan_rows
 from vaeflow.model import Array
 
@@ -175,6 +174,21 @@ def frechet_extrapolated(a: Any, b: Any, sizes: Sequence[int], seed: int = 0) ->
     intercept = y.mean() - slope * x.mean()
     noise = ((y - intercept - slope * x) ** 2).sum() / (len(x) - 2)
     return Estimate(float(intercept), float(np.sqrt(noise * (1 / len(x) + x.mean() ** 2 / (apart**2).sum()))))
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """The Frechet distance of Gaussians fitted to features a [N, F] and b [M, F], float64."""
+    return frechet_gaussian(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
+
+
+def frechet_gaussian(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
+    """FD of N(mean_a, cov_a) and N(mean_b, cov_b). The trace of (C_a C_b)^(1/2) is that of (C_a^(1/2) C_b C_a^(1/2))^(1/2), which is
+    symmetric: singular covariances (features that are always 0) do no harm."""
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    inner = np.linalg.eigvalsh(root @ cov_b @ root)
+    cross = np.sqrt(np.maximum(inner, 0)).sum()
+    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
 Compared = dict[str, tuple[float, float | None, str]]

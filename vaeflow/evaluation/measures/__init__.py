@@ -23,8 +23,8 @@ from vaeflow.evaluation.measures import (
     iwae,
     likelihood,
     probes,
-    quality,
     refine,
+    sample_quality,
     terms,
 )
 from vaeflow.evaluation.measures.measure import Finding, Measure, Run, once
@@ -65,12 +65,17 @@ MEASURES: dict[str, Measure] = {
     "anomaly": Measure(
         once(anomaly.check), anomaly.needs, "telling another set from the data: AUROC of the model's scores", anomaly.AnomalySettings()
     ),
-    "quality": Measure(
-        once(quality.check), quality.needs, "samples against held-out data: MMD and Frechet distance", quality.QualitySettings()
+    "sample_quality": Measure(
+        sample_quality.prepare,
+        sample_quality.needs,
+        "samples against held-out data: distances with floors, precision, recall, memorisation",
+        sample_quality.SampleQualitySettings(),
+        sample_quality.BETTER,
+        sample_quality.for_selection,
     ),
 }
 
-# What eval.measures=() stands for: those of them that apply.
+# What eval.measures=() stands for: those of them that apply, and sample_quality for a model without a density.
 DEFAULT = ("elbo", "information", "likelihood", "terms", "density_grid")
 
 
@@ -111,7 +116,8 @@ def applicable(run: Run, names: Iterable[str] = ()) -> dict[str, Any]:
     """
     names = tuple(names)
     known(names, "eval.measures")
-    found = {name: settings_of(name, run.config.eval) for name in names or DEFAULT}
+    wanted = names or (*DEFAULT, *(("sample_quality",) if run.model.log_prob is None else ()))
+    found = {name: settings_of(name, run.config.eval) for name in wanted}
     why = {name: lacking(name, run, settings) for name, settings in found.items()}
     for name in names:
         if why[name]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -70,13 +70,15 @@ class Measure(NamedTuple):
     title     what it measures, one line
     defaults  its settings: a NamedTuple with annotated fields (see vaeflow/build.py), --MEASURE.KEY=VALUE on the command line
     better    {finding: "low" | "high"} of the findings that may select a checkpoint (eval.select = "measure.finding")
+    selecting (Run, finding) -> the cheap settings with which it selects; eval.validate changes them
     """
 
     prepare: Callable[[Run, Any], MeasureFn]
     needs: Callable[[Run, Any], Any]
     title: str
     defaults: Any
-    better: Mapping[str, Literal["low", "high"]] = {}
+    better: Mapping[str, str] = {}
+    selecting: Callable[[Run, str], Mapping[str, Any]] = lambda run, finding: {}
 
 
 def once(check: Callable[[Run, Any], dict[str, Finding]]) -> Callable[[Run, Any], MeasureFn]:

@@ -11,7 +11,10 @@ from tests import toys
 from tests.diagnose_toys import number, run
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation.measures import classifier, quality
+from vaeflow.evaluation import two_sample
+from vaeflow.evaluation.measures import classifier, sample_quality
+from vaeflow.evaluation.measures.sample_quality import SampleQualitySettings
+from vaeflow.evaluation.sampling import prepare_draw
 
 
 @pytest.fixture
@@ -22,34 +25,12 @@ def rng():
 def test_the_frechet_distance_of_gaussians(rng):
     """Diagonal: |m - n|^2 + sum (s - t)^2, also with a direction of no variance; others against scipy's matrix square root."""
     m, n, s, t = np.array([1.0, 0, 2]), np.array([0.0, 3, 2]), np.array([1.0, 2, 0]), np.array([0.5, 2, 0])
-    assert quality.frechet_gaussian(m, np.diag(s**2), n, np.diag(t**2)) == pytest.approx(10 + 0.25)
+    assert two_sample.frechet_gaussian(m, np.diag(s**2), n, np.diag(t**2)) == pytest.approx(10 + 0.25)
     a, b = (rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4)) for _ in range(2))
     root = np.real(np.asarray(scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T))))
     truth = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
-    assert quality.frechet(a, b) == pytest.approx(truth)
-    assert quality.frechet(a, a) == pytest.approx(0, abs=1e-8)
-
-
-def test_mmd_is_the_plain_sum_without_the_pairs_of_equal_indices(rng):
-    a, b, width = rng.normal(size=(6, 2)), rng.normal(size=(6, 2)), 1.3
-
-    def k(u, v):
-        return np.mean([np.exp(-((u - v) ** 2).sum() / (2 * (w * width) ** 2)) for w in quality.WIDTHS])
-
-    pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
-    truth = np.mean([k(a[i], a[j]) + k(b[i], b[j]) - k(a[i], b[j]) - k(a[j], b[i]) for i, j in pairs])
-    assert quality.mmd2(a, b, width)[0] == pytest.approx(truth)
-    assert quality.median_distance(np.array([[0.0], [1.0], [3.0]])) == 2
-
-
-def test_mmd_has_mean_zero_for_equal_sets_and_is_positive_for_others(rng):
-    repeats, n = 200, 40
-    equal, errors = np.transpose([quality.mmd2(rng.normal(size=(n, 2)), rng.normal(size=(n, 2)), 1.5) for _ in range(repeats)])
-    assert abs(equal.mean()) < 4 * equal.std() / np.sqrt(repeats)
-    assert equal.std() < errors.mean() < 2 * equal.std()  # sqrt(2) times
-    shifted, errors = np.transpose([quality.mmd2(rng.normal(size=(n, 2)), 2 + rng.normal(size=(n, 2)), 1.5) for _ in range(repeats)])
-    assert shifted.mean() > 5 * errors.mean()
-    assert np.sqrt((errors**2).mean()) == pytest.approx(shifted.std(), rel=0.2)
+    assert two_sample.frechet(a, b) == pytest.approx(truth)
+    assert two_sample.frechet(a, a) == pytest.approx(0, abs=1e-8)
 
 
 def pictures(n: int, seed: int) -> Split:
@@ -69,18 +50,44 @@ def toy(tmp_path, samples, **changes):
     return found._replace(**changes) if changes else found
 
 
+def check(found, settings):
+    return sample_quality.prepare(found, settings)(found.params, found.key)
+
+
 def test_samples_of_the_data_are_at_the_floor_and_others_are_not(tmp_path):
-    settings = quality.QualitySettings(features=8, classifier_steps=60)
+    settings = SampleQualitySettings(features=8, classifier_steps=60)
     good, bad = pictures(60, 2).x, pictures(60, 2).x[::2].repeat(2, axis=0)  # one class of two
-    found = {name: quality.check(toy(tmp_path, x), settings) for name, x in (("good", good), ("bad", bad))}
-    for name in ("mmd2", "frechet"):
+    found = {name: check(toy(tmp_path, x), settings) for name, x in (("good", good), ("bad", bad))}
+    for name in ("energy", "sliced_wasserstein", "mmd2", "frechet"):
         floor = found["good"][f"{name}_floor"].value
         assert found["bad"][f"{name}_floor"].value == floor
-        assert found["bad"][name].value > 5 * max(found["good"][name].value, floor)
-    value, se = number(found["good"]["mmd2"])
+        assert found["bad"][name].value > 2 * max(found["good"][name].value, floor)
+    assert found["bad"]["recall"].value < 0.8 < found["good"]["recall"].value
+    value, se = number(found["good"]["energy"])
     assert abs(value) < 3 * se
     assert "on 8 features of a 2-layer ConvNet trained here on toy (test accuracy 100.0%)" in found["good"]["frechet"].what
-    assert "60 examples" in found["good"]["frechet"].what and "median distance" in found["good"]["mmd2"].what
+    assert "60 samples and 60 held-out examples" in found["good"]["frechet"].what
+
+
+def test_a_second_call_compiles_nothing_and_repeats_the_floors(tmp_path):
+    traced = []
+
+    def sample(params, key, n, context=None):
+        traced.append(1)
+        return jax.numpy.asarray(params)[:n]
+
+    found = toy(tmp_path, None)._replace(model=toys.model(None, "none", sample=sample))
+    measure = sample_quality.prepare(found, SampleQualitySettings(extractor="none", names=("energy", "mmd2")))
+    first, again = (measure(pictures(60, seed).x, found.key) for seed in (2, 3))
+    assert len(traced) == 1 and first["energy"].value != again["energy"].value
+    assert first["energy_floor"] == again["energy_floor"] and set(first) == {"energy", "energy_floor", "mmd2", "mmd2_floor"}
+
+
+def test_selection_compares_a_thousand_samples_or_more(tmp_path):
+    found = toy(tmp_path, None)
+    for finding in sample_quality.BETTER:
+        settings = SampleQualitySettings(**sample_quality.for_selection(found, finding))
+        assert settings.samples == 1000 and not settings.floor and len(settings.names) == 1
 
 
 def test_the_classifier_is_trained_once_for_a_data_set_and_a_seed(tmp_path, monkeypatch):
@@ -109,22 +116,33 @@ def test_vectors_have_a_classifier_too(tmp_path, rng):
     assert found.accuracy == 1 and "MLP" in found.name and found.features(split.x).shape == (90, 16)
 
 
-def test_what_cannot_be_compared_says_so(tmp_path):
-    settings, plain = quality.QualitySettings(features=8), toy(tmp_path, pictures(60, 2).x)
-    with pytest.raises(UserError, match="--split: val or test"):
-        quality.needs(plain._replace(name="train"), settings)
-    with pytest.raises(UserError, match="60 examples are too few for a covariance of 64 features; raise --examples"):
-        quality.needs(plain, quality.QualitySettings())
-    source = plain.source.map(lambda _, split: split._replace(label=None))
-    found = quality.check(plain._replace(source=source), settings)
-    assert found["frechet"].value == "left out" and "no labels" in found["frechet"].what and number(found["mmd2"])[1] > 0
+@pytest.mark.parametrize(
+    ("changes", "settings", "line"),
+    [
+        ({"name": "train"}, {}, "--split: val or test"),
+        ({}, {"features": 64}, "60 examples are too few: more than 64 are needed; raise --examples"),
+        ({}, {"features": 8, "names": ("energie",)}, "sample_quality.names='energie' is unknown"),
+        ({}, {"extractor": "efficientnet"}, "more than 1280 are needed"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(tmp_path, changes, settings, line):
+    with pytest.raises(UserError, match=line):
+        sample_quality.needs(toy(tmp_path, None, **changes), SampleQualitySettings(**settings))
 
 
-def test_samples_come_in_batches_with_the_contexts_of_the_examples():
+def test_without_labels_the_frechet_distance_is_of_x_where_that_is_small(tmp_path):
+    found = toy(tmp_path, pictures(60, 2).x)
+    plain = found._replace(source=found.source.map(lambda _, split: split._replace(label=None)))
+    sample_quality.needs(plain, SampleQualitySettings())
+    assert "frechet" not in check(plain, SampleQualitySettings())  # 60 examples of 36 dimensions
+    with pytest.raises(UserError, match="needs labels"):
+        sample_quality.needs(plain, SampleQualitySettings(extractor="classifier", features=8))
+
+
+def test_draws_come_in_batches_with_the_contexts_in_turn():
     context = np.arange(7, dtype=np.float32)[:, None]
     seen = toys.model(None, "none", sample=lambda params, key, n, context: context + 0 * jax.random.normal(key, (n, 1)))
-    found = run(seen, toys.split(7)._replace(context=context))
-    found = found._replace(options=found.options | dict(batch=3))
-    np.testing.assert_array_equal(quality.samples(found, 7), context)
+    draws = prepare_draw(seen, 9, context, 3)({}, jax.random.key(0))
+    np.testing.assert_array_equal(draws, np.concatenate([context, context[:2]]))
     noise = toys.model(None, "none", sample=lambda params, key, n, context=None: jax.random.normal(key, (n, 1)))
-    assert len(np.unique(quality.samples(found._replace(model=noise, split=toys.split(7)), 7))) == 7
+    assert len(np.unique(prepare_draw(noise, 7, None, 3)({}, jax.random.key(0)))) == 7

@@ -1,0 +1,155 @@
+"""Samples against data that were not trained on: distances with standard errors and floors, of x and of features.
+
+    of x          energy distance, sliced W_2, MMD^2; precision, recall, density, coverage; memorisation (two_sample.py)
+    of features   Frechet distance FD = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) and its limit for n -> infinity
+
+The floor of a number is the same with training examples in place of the samples: a perfect model is there, not at 0. Samples are those of
+the model's `sample`; if it returns means of p(x|z), as for images, they have no noise of p(x|z), and distances count that too. Grey values
+are compared as intensities in [0, 1]. The floor of the features' distance is a little high if the extractor is the classifier trained
+here: it was trained on one of the two sides.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from vaeflow.build import Count, Natural, Seed
+from vaeflow.errors import UserError, unknown
+from vaeflow.evaluation import features as extractors
+from vaeflow.evaluation.information import evenly
+from vaeflow.evaluation.measures.classifier import classifier
+from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run
+from vaeflow.evaluation.sampling import prepare_draw
+from vaeflow.evaluation.two_sample import NAMES, TwoSampleSettings, compare, frechet, frechet_extrapolated
+from vaeflow.model import Array, Params
+
+# A selection compares at least so many samples.
+LEAST_SELECTING = 1000
+# Subset sizes of the extrapolated Frechet distance, from this share of the examples on.
+_SIZES, _SMALLEST = 9, 0.2
+
+
+class SampleQualitySettings(NamedTuple):
+    """Settings of the measure.
+
+    samples           draws of the model; 0: as many as there are held-out examples
+    examples          at most, of samples and of held-out data
+    projections       directions of the sliced distance
+    neighbours        k of precision, recall, density and coverage
+    names             the comparisons of x; one of two_sample.NAMES each
+    floor             whether the floors are computed
+    extractor         of the Frechet distance: auto (classifier where the data have labels, else x itself), none, classifier, efficientnet
+    features          of the classifier
+    classifier_steps  of its training
+    classifier_seed   of its training
+    """
+
+    samples: Natural = 0
+    examples: Count = 5000
+    projections: Count = 128
+    neighbours: Count = 5
+    names: tuple[str, ...] = NAMES
+    floor: bool = True
+    extractor: Literal["auto", "none", "classifier", "efficientnet"] = "auto"
+    features: Count = 64
+    classifier_steps: Count = 1500
+    classifier_seed: Seed = 0
+
+
+BETTER = {
+    **dict.fromkeys(("energy", "sliced_wasserstein", "mmd2", "frechet", "frechet_extrapolated"), "low"),
+    **dict.fromkeys(("precision", "recall", "density", "coverage"), "high"),
+}
+
+
+def needs(run: Run, settings: SampleQualitySettings) -> None:
+    """UserError: the examples are of the training split, too few, or a name is unknown."""
+    if run.name == "train":
+        raise UserError("samples are compared with data that were not trained on; --split: val or test")
+    for name in settings.names:
+        if name not in NAMES:
+            raise unknown("sample_quality.names", name, NAMES)
+    if not jax.numpy.issubdtype(np.asarray(run.split.x[:1]).dtype, np.number):
+        raise UserError(f"distances need numbers, and the data are {run.split.x.dtype}")
+    kind = _extractor(run, settings)
+    least = {"classifier": settings.features, "efficientnet": 1280}.get(kind, max(settings.neighbours, 4))
+    if len(run.split.x) <= least or len(run.source.train.x) <= least:
+        raise UserError(f"{len(run.split.x)} examples are too few: more than {least} are needed; raise --examples")
+    if kind == "classifier" and run.source.train.label is None:
+        raise UserError("sample_quality.extractor='classifier' needs labels, and the training split has none")
+    if kind == "efficientnet" and run.split.x.ndim != 4:
+        raise UserError(f"sample_quality.extractor='efficientnet' needs images, and examples have the shape {run.split.x.shape[1:]}")
+
+
+def for_selection(run: Run, finding: str) -> dict[str, Any]:
+    """The settings with which this measure selects a checkpoint by `finding`: that comparison alone, without floors, of at least
+    LEAST_SELECTING samples."""
+    of = {"frechet_extrapolated": "frechet"} | dict.fromkeys(("precision", "recall", "density", "coverage"), "neighbours")
+    own = {"samples": max(LEAST_SELECTING, len(run.split.x)), "names": (of.get(finding, finding),), "floor": False}
+    return own | ({} if finding.startswith("frechet") else {"extractor": "none"})
+
+
+def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
+    """All comparisons; keys, held-out examples and training examples are those of the run, whatever the parameters."""
+    s = settings
+    split = evenly(run.split, s.examples)
+    n = min(s.samples or len(split.x), s.examples)
+    grey = max(run.source.levels - 1, 1)
+    drawn_grey = 1 if run.config.data.binarize == "dynamic" else grey
+    held, seen = (np.asarray(x, np.float32) / grey for x in (split.x, evenly(run.source.train, max(n, len(split.x))).x))
+    draw = prepare_draw(run.model, n, None if split.context is None else split.context, run.options["batch"])
+    names = tuple(name for name in s.names if name != "frechet" or _extractor(run, s) == "none")
+    salt = zlib.crc32(b"sample_quality")
+    of_features = _frechet(run, s, held, seen[:n]) if "frechet" in s.names and _extractor(run, s) != "none" else None
+    two_sample = TwoSampleSettings(s.examples, s.projections, s.neighbours, names=names, floor=False)
+    floors: dict[str, Finding] = {}
+
+    def measure(params: Params, key: Array) -> dict[str, Finding]:
+        own = jax.random.fold_in(key, salt)
+        x = draw(params, jax.random.fold_in(own, 0)) / drawn_grey
+        compared = jax.random.fold_in(own, 1)
+        if s.floor and not floors:  # of the data alone: computed once
+            found = compare(compared, x, seen, held, two_sample._replace(floor=True))
+            floors.update({name: Finding(value, what, se) for name, (value, se, what) in found.items() if name.endswith("_floor")})
+        out = {name: Finding(value, what, se) for name, (value, se, what) in compare(compared, x, seen, held, two_sample).items()}
+        return out | floors | (of_features(x) if of_features else {})
+
+    return measure
+
+
+def _extractor(run: Run, settings: SampleQualitySettings) -> str:
+    """The extractor that "auto" stands for."""
+    if settings.extractor != "auto":
+        return settings.extractor
+    return "classifier" if run.source.train.label is not None and run.source.label_names is not None else "none"
+
+
+def _frechet(run: Run, s: SampleQualitySettings, held: np.ndarray, seen: np.ndarray) -> Callable[[np.ndarray], dict[str, Finding]]:
+    """Samples [N, *event] -> their Frechet distances to the held-out data in features, with floors."""
+    if _extractor(run, s) == "classifier":
+        own: Any = classifier(run.source, run.config.data, s.features, s.classifier_steps, s.classifier_seed)
+    else:
+        own = extractors.efficientnet()
+    data, floor = own.features(held), own.features(seen) if s.floor else None
+
+    def distances(features: np.ndarray, name: str, suffix: str) -> dict[str, Finding]:
+        n, count = min(len(features), len(data)), data.shape[1]
+        sets = f"{len(features):,} {name} and {len(data):,} held-out examples, on {own.name}"
+        out = {f"frechet{suffix}": Finding(frechet(features, data), f"Frechet distance of {sets}")}
+        sizes = sorted({int(size) for size in np.linspace(max(_SMALLEST * n, count + 1), n, _SIZES)})
+        if len(sizes) >= 3 and n > 2 * count:
+            value, se = frechet_extrapolated(features, data, sizes)
+            what = f"the same for n -> infinity, from sizes of {sizes[0]:,} to {n:,}; s.e. of the regression"
+            out[f"frechet_extrapolated{suffix}"] = Finding(value, what, se)
+        return out
+
+    def measure(x: np.ndarray) -> dict[str, Finding]:
+        out = distances(own.features(x), "samples", "")
+        return out | ({} if floor is None else distances(floor, "training examples in place of samples", "_floor"))
+
+    return measure
