@@ -84,7 +84,8 @@ def _rounded(value: Any, se: float | None) -> tuple[str, str]:
 def format_results(found: Mapping[str, Any]) -> str:
     """The text of a results file: the known numbers with their standard errors over examples, then the findings of other measures."""
     results = flat(found)
-    lines = [f"{results['split']} split: {results['examples']:,} examples, {results['units']} (± standard error over examples)", ""]
+    examples = f"{results['examples']:,}" + (f" of {results['split_examples']:,}" if "split_examples" in results else "")
+    lines = [f"{results['split']} split: {examples} examples, {results['units']} (± standard error over examples)", ""]
     bound = nll_is_bound(results)
     words = {"kl_kind": results.get("kl_kind", ""), "likelihood": likelihood_title(results), "bound": ", upper bound" * bound}
     table = []

@@ -92,8 +92,10 @@ def settings_of(name: str, evaluation: Any, changed: Mapping[str, Any] | None = 
     values = dict(measure.defaults._asdict())
     if name == "likelihood":
         values |= {"k": evaluation.k, "chunk": evaluation.chunk}
-    own = plain(evaluation.get("settings", {})).get(name, {})
-    return call(type(measure.defaults), values | own | dict(changed or {}), f"eval.settings.{name}")
+    own = {**plain(evaluation.get("settings", {})).get(name, {}), **(changed or {})}
+    for key, value in own.items():  # the command line gives a list as text: it does not know the type of a key that it adds
+        own[key] = tuple(value.split(",")) if isinstance(value, str) and isinstance(values.get(key), tuple) else value
+    return call(type(measure.defaults), values | own, f"eval.settings.{name}")
 
 
 def lacking(name: str, run: Run, settings: Any) -> str:

@@ -1,0 +1,140 @@
+"""eval.select, eval.validate, eval.measures and eval.examples: which checkpoint is `best`, and what an evaluation reports."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests.commands import call, refusal
+from tests.test_no_density import families  # noqa: F401  (a fixture)
+from vaeflow.data import Split
+from vaeflow.evaluation import evaluate
+from vaeflow.evaluation.measures import MEASURES, Finding, Measure
+from vaeflow.evaluation.results import flat, format_results
+from vaeflow.runs.checkpoint_reader import committed_steps
+from vaeflow.runs.metrics import read_metrics
+from vaeflow.training.recorder import Validation
+from vaeflow.training.setup import make_experiment
+
+SMALL = ("--config.eval.validate.samples=200",)
+ENERGY = ("--config.eval.select=sample_quality.energy", *SMALL)
+
+
+def trained(families, *words) -> tuple[str, list[dict]]:  # noqa: F811
+    text = call("train", f"--config={families / 'generator.py'}", f"--workdir={families / 'run'}", *words)
+    return text, [row for row in read_metrics(families / "run") if row["split"] == "val"]
+
+
+def test_a_model_without_a_density_selects_by_samples(families):  # noqa: F811
+    text, rows = trained(families, *ENERGY, "--config.train.steps=40", "--config.optim.learning_rate=0.3")
+    values = {row["step"]: row["sample_quality.energy"] for row in rows}
+    assert list(values) == [10, 20, 30, 40] and all(np.isfinite(list(values.values())))
+    best = min(values, key=values.__getitem__)
+    assert committed_steps(families / "run" / "checkpoints" / "best")[0] == best
+    found = json.loads((families / "run" / "results.json").read_text())
+    assert found["params"] == "best" and found["params_step"] == best
+    assert {"energy", "energy_floor", "precision", "memorisation"} <= set(found["measures"]["sample_quality"]["numbers"])
+    assert "energy_floor" in text and "sample_quality" in text
+    assert "finished" in call("train", f"--config={families / 'generator.py'}", f"--workdir={families / 'run'}", *ENERGY,
+                              "--config.train.steps=40", "--config.optim.learning_rate=0.3")  # fmt: skip
+
+
+def test_validation_by_a_measure_compiles_once(families, monkeypatch):  # noqa: F811
+    """The compiled functions are made before the first validation; later ones call them."""
+    made, calls = [], []
+
+    def prepare(run, settings):
+        made.append(settings)
+
+        def measure(params, key):
+            calls.append(1)
+            return {"size": Finding(float(np.abs(np.asarray(params["a"])).sum()), "a toy", 0.5)}
+
+        return measure
+
+    defaults = MEASURES["terms"].defaults
+    monkeypatch.setitem(MEASURES, "toy", Measure(prepare, lambda run, settings: None, "a toy", defaults, {"size": "high"}))
+    _, rows = trained(families, "--config.eval.select=toy.size", "--config.eval.measures=toy", "--config.train.steps=30")
+    assert len(rows) == 3 and len(calls) == 3 + 1 and len(made) == 2  # the last ones are the evaluation's
+    values = {row["step"]: row["toy.size"] for row in rows}
+    assert committed_steps(families / "run" / "checkpoints" / "best")[0] == max(values, key=values.__getitem__)
+    assert list(json.loads((families / "run" / "results.json").read_text())["measures"]) == ["toy"]
+
+
+def test_patience_counts_gains_above_the_standard_error(families, monkeypatch):  # noqa: F811
+    steps = iter(range(100))
+
+    def validator(x):
+        return lambda params, key=None: Validation({"loss": 1.0}, 10.0 - 0.1 * next(steps), 0.5)
+
+    monkeypatch.setattr(evaluate, "validator", validator)
+    text, rows = trained(families, *ENERGY, "--config.train.patience=2", "--config.train.steps=60")
+    assert "early stopping at step 30" in text and len(rows) == 3  # gains of 0.1 with an error of 0.5
+    assert committed_steps(families / "run" / "checkpoints" / "best")[0] == 30
+
+
+@pytest.mark.parametrize(
+    ("words", "held"),
+    [
+        (["eval.select=energy"], ["eval.select='energy'", "known:", "sample_quality.energy"]),
+        (["eval.select=likelihood.nll"], ["eval.select='likelihood.nll' does not apply", "no density"]),
+        (["eval.select=sample_quality.energy", "eval.validate.samples=many"], ["eval.settings.sample_quality.samples='many'"]),
+        (["eval.select=sample_quality.energy", "eval.validate.n=3"], ["eval.settings.sample_quality: the key='n'", "samples"]),
+        (["eval.validate.samples=5"], ["eval.validate={'samples': 5}", "eval.select='measure.finding'"]),
+        (["eval.measures=likelyhood"], ["eval.measures='likelyhood'", "did you mean 'likelihood'"]),
+        (["eval.settings.ais.chain=3"], ["eval.settings.ais: the key='chain'", "did you mean 'chains'"]),
+        (["eval.settings.aiss.chain=3"], ["eval.settings='aiss'", "did you mean 'ais'"]),
+        (["eval.examples=-1"], ["eval.examples=-1 is invalid"]),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_compiled(families, words, held, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("compiled"))
+    line = refusal("train", f"--config={families / 'generator.py'}", f"--workdir={families / 'new'}", *(f"--config.{w}" for w in words))
+    assert all(word in line for word in held), line
+
+
+def test_named_measures_their_settings_and_a_part_of_the_split(families):  # noqa: F811
+    run = families / "run"
+    call("train", f"--config={families / 'noisy_bound.py'}", f"--workdir={run}")
+    words = (
+        "--config.eval.measures=likelihood,sample_quality",
+        "--config.eval.examples=50",
+        "--config.eval.settings.sample_quality.names=energy",
+    )
+    text = call("evaluate", f"--workdir={run}", *words)
+    (path,) = run.glob("results+eval.examples=50*.json")
+    found = json.loads(path.read_text())
+    assert (found["examples"], found["split_examples"]) == (50, 1000) and "50 of 1,000 examples" in text
+    assert list(found["measures"]) == ["likelihood", "sample_quality"] and found["measures"]["likelihood"]["settings"]["k"] == 6
+    assert set(found["measures"]["sample_quality"]["numbers"]) == {"energy", "energy_floor"}
+    assert "does not apply" in refusal("evaluate", f"--workdir={run}", "--config.eval.measures=elbo")
+
+
+def test_the_examples_are_the_same_ones_in_a_shuffled_order():
+    split = Split(np.arange(100)[:, None], None, np.arange(100))
+    some, more = (evaluate.shuffled(split, n, 3) for n in (10, 20))
+    assert set(some.x[:, 0]) < set(more.x[:, 0]) and (some.x[:, 0] == some.label).all()
+    assert set(some.x[:, 0]) != set(evaluate.shuffled(split, 10, 4).x[:, 0]) and set(some.x[:, 0]) != set(range(10))
+
+
+def test_results_of_before_the_measures_read_as_flat():
+    old = {"nll": 3.0, "nll_se": 0.1, "density": "exact", "split": "test"}
+    assert flat(old) == old
+    entry = {"numbers": {"nll": {"value": 3.0, "se": 0.1}}, "settings": {}, "seconds": 1.0}
+    new = flat({"density": "exact", "split": "test", "measures": {"likelihood": entry, "other": entry}})
+    assert new | old == new and new["other.nll"] == 3.0 and new["likelihood.nll_se"] == 0.1
+    assert "NLL" in format_results(
+        {**old, "estimator": "exact", "examples": 5, "units": "nats", "seconds": 1.0, "device": "cpu", "device_count": 1}
+    )
+
+
+def test_the_direction_of_a_finding_decides(families):  # noqa: F811
+    from vaeflow import config
+
+    c = config.load(str(families / "generator.py"))
+    for select, sign in (("sample_quality.energy", 1), ("sample_quality.recall", -1)):
+        c.eval.select = select
+        assert evaluate.selecting(make_experiment(c))[-1] == sign
