@@ -120,7 +120,7 @@ def test_vectors_have_a_classifier_too(tmp_path, rng):
     ("changes", "settings", "line"),
     [
         ({"name": "train"}, {}, "--split: val or test"),
-        ({}, {"features": 64}, "60 examples are too few: more than 64 are needed; raise --examples"),
+        ({}, {"features": 64, "extractor": "classifier"}, "60 examples are too few: more than 64 are needed; raise --examples"),
         ({}, {"features": 8, "names": ("energie",)}, "sample_quality.names='energie' is unknown"),
         ({}, {"extractor": "efficientnet"}, "more than 1280 are needed"),
     ],

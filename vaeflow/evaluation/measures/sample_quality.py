@@ -43,7 +43,7 @@ class SampleQualitySettings(NamedTuple):
     neighbours        k of precision, recall, density and coverage
     names             the comparisons of x; one of two_sample.NAMES each
     floor             whether the floors are computed
-    extractor         of the Frechet distance: auto (classifier where the data have labels, else x itself), none, classifier, efficientnet
+    extractor         of the Frechet distance: auto (the classifier if there are labels and enough examples, else x itself), none, classifier, efficientnet
     features          of the classifier
     classifier_steps  of its training
     classifier_seed   of its training
@@ -123,10 +123,13 @@ def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
 
 
 def _extractor(run: Run, settings: SampleQualitySettings) -> str:
-    """The extractor that "auto" stands for."""
+    """The extractor of the Frechet distance, if that is asked for; "auto" is the classifier if there are labels and enough examples."""
+    if "frechet" not in settings.names:
+        return "none"
     if settings.extractor != "auto":
         return settings.extractor
-    return "classifier" if run.source.train.label is not None and run.source.label_names is not None else "none"
+    labelled = run.source.train.label is not None and run.source.label_names is not None
+    return "classifier" if labelled and min(len(run.split.x), len(run.source.train.x)) > settings.features else "none"
 
 
 def _frechet(run: Run, s: SampleQualitySettings, held: np.ndarray, seen: np.ndarray) -> Callable[[np.ndarray], dict[str, Finding]]:
