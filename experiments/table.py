@@ -22,6 +22,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--rows", default="", help="train these rows alone, separated by commas (the table shows all)")
     p.add_argument("--seeds", default=0, type=int, help="train so many seeds of every row: 0, 1, ... (default: the table's)")
     p.add_argument("--together", action="store_true", help="train cells in one program, for small models on an accelerator")
+    p.add_argument("--keep", action="store_true", help="rows without a finished cell in --runs keep the numbers of the file in --output")
     p.add_argument("--show", action="store_true", help="only print and write what is there")
     flags, overrides = parse_config(p, argv)
     compilation_cache()
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> None:
     runs = Path(flags.runs).resolve()
 
     def write() -> tuple[str, list[Path]]:  # of the cells that are there by now: other processes train some
-        return report.write(plan, spec.cells(plan, runs, flags.seeds), flags.output)
+        return report.write(plan, spec.cells(plan, runs, flags.seeds), flags.output, flags.keep)
 
     todo = spec.chosen(plan, spec.cells(plan, runs, flags.seeds), tuple(filter(None, flags.rows.split(","))), flags.seeds)
     failed = [] if flags.show else runner.run(plan, todo, write)

@@ -244,3 +244,20 @@ def test_wrong_commands_are_one_line(folder, more, budget, held):
 
 def test_a_config_that_is_no_table_is_one_line():
     assert "has no TABLE: it is no table" in refusal("table", "--config=configs/digits_vae.py")
+
+
+def test_rows_whose_cells_another_machine_had_keep_their_numbers(folder, tmp_path):
+    """--keep: with no cells here, the stored rows and pairs stay; a row with another budget does not."""
+    shutil.copytree(folder / "results", tmp_path / "results")
+    elsewhere = ["--runs=" + str(tmp_path / "none") if word.startswith("--runs=") else word for word in map(str, words(folder))]
+    elsewhere = ["--output=" + str(tmp_path / "results") if word.startswith("--output=") else word for word in elsewhere]
+    before = (tmp_path / "results" / "table_digits.json").read_text()
+    assert f"{results(folder)['small']['mean']:.2f}" in call("table", *elsewhere, "--show", "--keep")
+    assert (tmp_path / "results" / "table_digits.json").read_text() == before
+    stored = json.loads(before)
+    stored["rows"][0]["steps"] += 1
+    (tmp_path / "results" / "table_digits.json").write_text(json.dumps(stored))
+    call("table", *elsewhere, "--show", "--keep")
+    assert ["mean" in row for row in results(tmp_path).values()] == [False, True, True]
+    call("table", *elsewhere, "--show")
+    assert not any("mean" in row for row in results(tmp_path).values())

@@ -11,6 +11,7 @@ Neither jax nor Orbax is imported before it is needed: a finished run answers at
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import json
 import os
@@ -107,7 +108,7 @@ def read_config(directory: str | Path) -> ConfigDict:
     for key, value in _NEW.items():
         section, _, name = key.rpartition(".")
         if isinstance(place := config.get(section) if section else config, ConfigDict) and name not in place:
-            place[name] = value
+            place[name] = copy.copy(value)
     return config.lock()
 
 
@@ -204,7 +205,7 @@ def differences(directory: str | Path, config: ConfigDict) -> list[str]:
     if not (directory / "config.json").exists():
         return []
     new = _flat(plain(config))
-    old = {key: value for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"))
+    old = {key: plain(value) for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"))
     words = []
     for key in [*new, *(k for k in old if k not in new)]:
         if _is_free(key):

@@ -16,10 +16,19 @@ from vaeflow.tables.runner import done, facts, failure
 from vaeflow.tables.spec import Cell, Plan, told
 
 
-def write(p: Plan, todo: Sequence[Cell], output: Path) -> tuple[str, list[Path]]:
-    """(what is printed, the files) of the cells that have ended."""
+def write(p: Plan, todo: Sequence[Cell], output: Path, keep: bool = False) -> tuple[str, list[Path]]:
+    """(what is printed, the files) of the cells that have ended.
+
+    Args:
+        keep: rows and pairs without a finished cell keep the numbers of the file in `output`, whose cells another machine had.
+    """
     ended = [c for c in todo if done(p, c)]
     rows, pairs = collected(p, todo, ended), paired(p, ended)
+    if keep and (path := output / f"{_name(p)}.json").is_file():
+        stored = workdir.read_json(path)
+        rows = [_newer(row, next((old for old in stored["rows"] if old["row"] == row["row"]), {})) for row in rows]
+        known = [pair["rows"] for pair in pairs]
+        pairs += [pair for pair in stored["pairs"] if pair["rows"] not in known and tuple(pair["rows"]) in p.pairs]
     parts = [text(p, rows), _remark(rows), *([explained(pairs, rows), pair_text(pairs)] if pairs else ()), warning(p)]
     return "\n\n".join(filter(None, parts)), written(p, rows, pairs, output)
 
@@ -115,7 +124,7 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
     """OUTPUT/TABLE.md, .json and .png (TABLE_BUDGET of another budget than cpu, +KEY=VALUE of overrides), written whole or not at all."""
     from vaeflow.figures.tables import published_and_ours
 
-    name = with_values(p.name if p.budget == "cpu" else f"{p.name}_{p.budget}", told(p))
+    name = _name(p)
     output.mkdir(parents=True, exist_ok=True)
     paths = [output / f"{name}.{kind}" for kind in ("md", "json", "png")]
     about = {"table": p.name, **p.table._asdict(), "budget": p.budget, "budget_is": p.what}
@@ -128,6 +137,17 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
         marked = [{**row, "row": row["row"] + " (upper bound)" * (row["row"] in bounds)} for row in rows]
         published_and_ours(marked, paths[2], p.table.title, f"{p.table.number} [{p.table.unit}]", warning(p), tuple(p.columns))
     return paths[: 3 if figure else 2]
+
+
+def _name(p: Plan) -> str:
+    """The table's files without their endings."""
+    return with_values(p.name if p.budget == "cpu" else f"{p.name}_{p.budget}", told(p))
+
+
+def _newer(row: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """The row, or the stored one if it has cells, this one has none, and both are of the same budget and published number."""
+    same = all(row.get(key) == stored.get(key) for key in ("budget", "steps", "published"))
+    return stored if same and "mean" in stored and "mean" not in row else row
 
 
 def warning(p: Plan) -> str:

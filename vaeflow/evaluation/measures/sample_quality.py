@@ -43,7 +43,8 @@ class SampleQualitySettings(NamedTuple):
     neighbours        k of precision, recall, density and coverage
     names             the comparisons of x; one of two_sample.NAMES each
     floor             whether the floors are computed
-    extractor         of the Frechet distance: auto (the classifier if there are labels and enough examples, else x itself), none, classifier, efficientnet
+    extractor         of the Frechet distance: none (of x itself), classifier, efficientnet; auto: the classifier if there are labels and
+                      enough examples, else none
     features          of the classifier
     classifier_steps  of its training
     classifier_seed   of its training
