@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from vaeflow.build import call, describe, signature
 from vaeflow.config import Overrides, override, plain
 from vaeflow.data import named_split
-from vaeflow.errors import UserError, unknown
+from vaeflow.errors import UserError, unknown_kind
 from vaeflow.evaluation.checks import ais, anomaly, hmc, iwae, probes, quality, refine
 from vaeflow.evaluation.checks.check import Check, Finding, Run
 from vaeflow.evaluation.evaluate import map_options
@@ -127,12 +127,12 @@ def _settings(checks: Sequence[str], overrides: Overrides) -> dict[str, Any]:
     """{check: its checked settings}. UserError: an unknown check, a setting of a check that does not run, an impossible value."""
     for name in checks:
         if name not in CHECKS:
-            raise unknown("--checks", name, CHECKS)
+            raise unknown_kind("--checks", name, CHECKS)
     trees = {name: ConfigDict(CHECKS[name].defaults._asdict()) for name in checks}
     for key, text in overrides:
         name, _, setting = key.partition(".")
         if name not in CHECKS:
-            raise unknown(f"--{key}: the check", name, CHECKS)
+            raise unknown_kind(f"--{key}: the check", name, CHECKS)
         if name not in trees:
             raise UserError(f"--{key}={text} is a setting of a check that does not run; --checks={','.join(checks)}")
         override(trees[name], setting, text, name)
