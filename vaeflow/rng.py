@@ -2,8 +2,8 @@
 
 stream        key                                   used for
 init          fold_in(key(seed), 1)                 initial parameters
-noise, data   split(fold_in(key(seed), 2))          the loss's noise, with the step and the device folded in; dynamic binarization, with the step
-                                                    and the slot
+noise, data   split(fold_in(key(seed), 2))          the loss's noise (the step and the device are folded in) and dynamic binarization (the
+                                                    step and the slot are)
 augmentation  fold_in(fold_in(data, step), 2^32-1)  flips and crops of training images; the slot is folded in
 evaluation    fold_in(key(seed), 3)                 validation, numbers of a split, encodings; the example's index is folded in
 figures       fold_in(evaluation, 2)                samples in figures (0 and 1: pictures and draws of evaluation/map_split.py)

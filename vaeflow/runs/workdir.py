@@ -130,7 +130,7 @@ def _imports(directory: Path) -> list[str]:
     with contextlib.suppress(UserError, AttributeError, KeyError, TypeError):
         for launch in reversed(_launches(directory)):
             if files := launch.get("imports"):
-                return [" ".join(str(file["path"]).split()) for file in files]
+                return ["".join(c for c in str(file["path"]) if c.isprintable()) for file in files]
     return []
 
 

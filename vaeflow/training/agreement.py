@@ -110,8 +110,8 @@ def config_values(config: ConfigDict) -> dict[str, str]:
 
 
 def code_values() -> dict[str, str]:
-    """Versions of Python and of PACKAGES, jax's environment variables that change numbers, and a hash of every module of vaeflow and of every
-    file of --import."""
+    """Versions of Python and of PACKAGES, jax's environment variables that change numbers, and hashes of every module of vaeflow and of
+    the files of --import."""
     values = {"Python": ".".join(map(str, sys.version_info[:3]))}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
