@@ -17,7 +17,7 @@ from vaeflow.data import Split
 from vaeflow.distributions import Joint, normal
 from vaeflow.errors import UserError
 from vaeflow.evaluation.checks import ais, hmc, iwae
-from vaeflow.evaluation.checks.chains import log_mean, target
+from vaeflow.evaluation.checks.chains import blackjax, log_mean, target
 from vaeflow.evaluation.checks.check import latent, posterior_shape
 from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.model import Latent, Model
@@ -30,6 +30,7 @@ FEW = ais.AISSettings(chains=8, steps=30, leapfrog=4, pilot=2, k=0)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Every pass here runs once."""
+    blackjax()  # its functions are decorated with jax.jit when it is imported
     monkeypatch.setattr("vaeflow.evaluation.map_split.jax.jit", quick)
 
 

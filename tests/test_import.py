@@ -27,71 +27,7 @@ from vaeflow.training import agreement
 
 REGISTRIES = (MODELS, BIJECTORS, NETS, BASES, data.SOURCES, CHECKS)
 
-# One kind for every registry. Annotations are text, a network is a dataclass, the check's settings a NamedTuple: all look up their module.
-OWN = '''"""Kinds of my own."""
-
-from __future__ import annotations
-
-from pathlib import Path
-from typing import NamedTuple
-
-import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
-
-from vaeflow.bijectors import BIJECTORS, BijectorEntry
-from vaeflow.bijectors.affine import affine_coupling
-from vaeflow.build import Count
-from vaeflow.data import SOURCES
-from vaeflow.data.source import Source, Split
-from vaeflow.evaluation.checks import CHECKS, Check, Finding
-from vaeflow.models import MODELS, ModelEntry
-from vaeflow.models.flow import flow
-from vaeflow.models.parts.bases import BASES
-from vaeflow.nets import NETS
-from vaeflow.nets.mlp import mlp
-
-
-class Settings(NamedTuple):
-    """Of the check."""
-
-    n: Count = 2
-
-
-class Unused(nn.Module):
-    """A network."""
-
-    width: int
-
-
-def wide(*, hidden: tuple[Count, ...], activation: str, dtype: str):
-    """A network."""
-    return mlp(hidden=hidden, activation=activation, dtype=dtype)
-
-
-def points(config, seed):
-    """Two-dimensional data."""
-    x = np.random.default_rng(seed).normal(size=(config.size, 2)).astype(np.float32)
-    return Source(Split(x), Split(x[:100]), Split(x[:100]), 0)
-
-
-def needs(run, settings):
-    """Nothing."""
-
-
-def check(run, settings):
-    """One number."""
-    return {"largest": Finding(float(np.abs(run.split.x).max()), f"of {settings.n}")}
-
-
-Path(__file__).with_suffix(".ran").open("a").write("x")
-MODELS["my_flow"] = ModelEntry(flow, ())
-BIJECTORS["my_coupling"] = BijectorEntry(affine_coupling, ())
-NETS["my_net"] = wide
-BASES["my_base"] = BASES["logistic"]
-SOURCES["my_points"] = points
-CHECKS["my_check"] = Check(check, needs, "a check of my own", Settings())
-'''
+OWN = (ROOT / "tests" / "own_kinds.py").read_text()
 
 TRAIN = (
     *(*FLOW, "--config.train.steps=20", "--config.model.kind=my_flow", "--config.parts.net.kind=my_net", "--config.model.base=my_base"),
@@ -334,9 +270,3 @@ def test_a_file_that_makes_arrays_before_the_processes_meet_is_one_line(tmp_path
     words = ("--coordinator=127.0.0.1:1", "--processes=2", "--process=0", f"--workdir={tmp_path / 'run'}")
     code, _, err = run("--config=configs/digits_vae.py", *words, f"--import={own}")
     assert code == 2 and f"error: --import={own} makes arrays of jax before the processes have met" in err, err
-
-
-def test_the_rule_that_no_workdir_is_executed_names_one_place():
-    """`exec_module` is called in config.py alone (tests/test_style.py), for --config and --import."""
-    text = (ROOT / "vaeflow" / "config.py").read_text()
-    assert text.count("exec_module(") == 1 and text.count("_execute(path") == 3

@@ -127,13 +127,15 @@ def make_take(x: Experiment) -> Callable[..., Any]:
     config, source, devices = x.config.data, x.source, x.devices
     share, augment = config.batch // devices.shares, tuple(config.get("augment", ()))
 
+    def slots():  # places of this device's share in the global batch
+        return devices.index() * share + jnp.arange(share)
+
     def take(arrays, chunk, i, key):
         batch = dict(data.select(arrays, chunk, i))
-        slots = devices.index() * share + jnp.arange(share) if augment or config.binarize == "dynamic" else None
         if augment:
-            batch["x"] = data.augment_batch(rng.augmentation_key(key), batch["x"], augment, slots)
+            batch["x"] = data.augment_batch(rng.augmentation_key(key), batch["x"], augment, slots())
         if config.binarize == "dynamic":
-            batch["x"] = data.binarize_batch(key, batch["x"], source.levels, slots)
+            batch["x"] = data.binarize_batch(key, batch["x"], source.levels, slots())
         return batch
 
     return take
