@@ -30,6 +30,7 @@ def base() -> ConfigDict:
             levels=0,  # npz: integers are grey values 0 .. levels - 1; 0: 256, or 2 when none is above 1
             context="none",  # none, label (one-hot), array (of an npz): what the model is conditioned on
             binarize="none",  # none, threshold, static, dynamic
+            augment=(),  # flip, crop: of training images, in every step
             batch=128,  # of all devices together
             place="auto",  # auto, device (resident, one dispatch for many steps), stream (grain)
             workers=2,  # stream: reading threads

@@ -12,7 +12,7 @@ EXAMPLES = """\
 
 
 def main(argv: list[str]) -> None:
-    p = parser(__doc__, EXAMPLES)
+    p = parser(__doc__, EXAMPLES, imports=False)
     p.add_argument("workdirs", nargs="+", type=path, help="the runs' folders")
     p.add_argument("--output", default=path("comparison.png"), type=path, help="the figure of the curves, a png file")
     p.add_argument("--markdown", action="store_true", help="print the table as Markdown")

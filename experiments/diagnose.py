@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
-from experiments.main import compilation_cache, run
+from experiments.main import run, set_up
 from vaeflow.commands import train
 from vaeflow.errors import UserError
 
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--split", default="", choices=("train", "val", "test"), help="default: test, where the run has one")
     p.add_argument("--list", action="store_true", help="every measure with its settings and their defaults, and exit")
     flags, overrides = parse_config(p, argv, "--")
-    compilation_cache()  # before jax is imported
+    set_up(flags.imports)
     if flags.workdir is not None:
         train.introduce("diagnosing", flags.workdir, overrides=overrides)
     from vaeflow.evaluation.diagnose import diagnose, listing

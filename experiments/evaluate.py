@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
-from experiments.main import compilation_cache, run
+from experiments.main import run, set_up
 from vaeflow.commands import train
 
 EXAMPLES = """\
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--workdir", required=True, type=path, help="a run's folder")
     p.add_argument("--split", default="", choices=("train", "val", "test"), help="default: test, where the run has one")
     flags, overrides = parse_config(p, argv)
-    compilation_cache()  # before jax is imported
+    set_up(flags.imports)
     train.introduce("evaluating", flags.workdir, overrides=overrides)
     train.evaluate_run(flags.workdir, split=flags.split, overrides=overrides)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 
 from experiments.flags import parse_config, parser, path
-from experiments.main import compilation_cache, run
+from experiments.main import run, set_up
 from vaeflow.commands import train
 
 EXAMPLES = """\
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--label", type=int, default=-1, help="conditional models: the class to draw (default: all in turn)")
     p.add_argument("--output", type=path, help="the figures' folder; default: explore in the workdir, of several runs this folder")
     flags, overrides = parse_config(p, argv)
-    compilation_cache()  # before jax is imported
+    set_up(flags.imports)
     runs = [*([flags.workdir] if flags.workdir else []), *flags.workdirs]
     train.introduce("exploring", *runs, overrides=overrides)
     from vaeflow.commands import explore

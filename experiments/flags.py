@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from vaeflow.config import Overrides
 from vaeflow.errors import UserError, unknown
 
 
@@ -28,11 +29,23 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; known: {', '.join(self.flags())}")
 
 
-def parser(doc: str | None, examples: str) -> Parser:
-    """A parser whose --help ends with commands that run."""
+IMPORT = (
+    "a Python file of yours, which is executed first and registers kinds (models, layers, networks, data, checks), such as "
+    "--import=own_kinds.py; may be repeated"
+)
+
+
+def parser(doc: str | None, examples: str, imports: bool = True) -> Parser:
+    """A parser whose --help ends with commands that run.
+
+    imports: the command looks up kinds, and has the flag --import.
+    """
     prog = f"python -m experiments.{Path(sys.argv[0]).stem}"
     epilog, plain = f"examples:\n{examples}", argparse.RawDescriptionHelpFormatter
-    return Parser(prog=prog, description=doc, epilog=epilog, formatter_class=plain, allow_abbrev=False)
+    made = Parser(prog=prog, description=doc, epilog=epilog, formatter_class=plain, allow_abbrev=False)
+    if imports:
+        made.add_argument("--import", dest="imports", action="append", default=[], type=path, metavar="FILE", help=IMPORT)
+    return made
 
 
 def path(text: str) -> Path:
@@ -60,3 +73,8 @@ def parse_config(p: Parser, argv: list[str], prefix: str = "--config."):
                 raise UserError(f"{word} needs a value: {word}=...")
         overrides.append((key, text))
     return p.parse(rest), overrides
+
+
+def given(flags: argparse.Namespace, overrides: Overrides) -> list[str]:
+    """--import and the overrides of a command as words, for the line that repeats it."""
+    return [*(f"--import={file}" for file in flags.imports), *(f"--config.{key}={text}" for key, text in overrides)]

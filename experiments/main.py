@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vaeflow.config import import_files
 from vaeflow.errors import RunFailed, Stopped, UserError
 from vaeflow.runs import progress
 
@@ -43,6 +44,12 @@ def run(main: Callable[[list[str]], None]) -> None:
             raise
         print(f"error: {error.strerror}{'' if error.filename is None else f': {error.filename}'}", file=sys.stderr)
         sys.exit(1)
+
+
+def set_up(imports: Sequence[Path]) -> None:
+    """What comes before jax is imported and the config is loaded: the compilation cache, then the files of --import."""
+    compilation_cache()
+    import_files(imports)
 
 
 def compilation_cache() -> None:

@@ -15,7 +15,7 @@ EXAMPLES = """\
 
 
 def main(argv: list[str]) -> None:
-    p = parser(__doc__, EXAMPLES)
+    p = parser(__doc__, EXAMPLES, imports=False)
     image_set = not any(word.partition("=")[0] == "--gas" for word in argv)
     p.add_argument(
         "--dataset", required=image_set, help="name in the catalogue, or name/config: https://www.tensorflow.org/datasets/catalog"

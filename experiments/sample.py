@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.flags import parse_config, parser, path
-from experiments.main import compilation_cache, run
+from experiments.main import run, set_up
 from vaeflow.commands import train
 
 EXAMPLES = """\
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--seed", type=int, default=0, help="of the samples")
     p.add_argument("--label", type=int, default=-1, help="conditional models: the class to draw (default: all in turn)")
     flags, overrides = parse_config(p, argv)
-    compilation_cache()  # before jax is imported
+    set_up(flags.imports)
     train.introduce("sampling from", flags.workdir, overrides=overrides)
     from vaeflow.commands import outputs
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.flags import parse_config, parser, path
-from experiments.main import compilation_cache, run
+from experiments.flags import given, parse_config, parser, path
+from experiments.main import run, set_up
 
 EXAMPLES = """\
   python -m experiments.table --config=configs/table_iwae_1.py --config.data.dir=~/tensorflow_datasets
@@ -25,8 +25,8 @@ def main(argv: list[str]) -> None:
     p.add_argument("--keep", action="store_true", help="rows without a finished cell in --runs keep the numbers of the file in --output")
     p.add_argument("--show", action="store_true", help="only print and write what is there")
     flags, overrides = parse_config(p, argv)
-    compilation_cache()
-    print(" ".join(["table", flags.config, *(f"--config.{key}={text}" for key, text in overrides), f"--runs={flags.runs}"]), flush=True)
+    set_up(flags.imports)
+    print(" ".join(["table", flags.config, *given(flags, overrides), f"--runs={flags.runs}"]), flush=True)
     from vaeflow.errors import RunFailed
     from vaeflow.tables import report, runner, spec
 

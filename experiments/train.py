@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from experiments.flags import parse_config, parser, path
-from experiments.main import compilation_cache, run
+from experiments.flags import given, parse_config, parser, path
+from experiments.main import run, set_up
 from vaeflow.config import load, override, rows
 from vaeflow.errors import UserError
 
@@ -25,6 +25,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--processes", type=int, default=0, help="how many there are")
     p.add_argument("--process", type=int, default=-1, help="which one this is: 0, 1, ...")
     flags, overrides = parse_config(p, argv)
+    set_up(flags.imports)
     if flags.list:
         for name, line in rows():
             print(f"{name:<44} {line}")
@@ -34,7 +35,6 @@ def main(argv: list[str]) -> None:
     config, file = load(flags.config), load(flags.config)
     for key, text in overrides:
         override(config, key, text)
-    compilation_cache()
     from vaeflow.commands import (
         train,  # it imports jax where there is something to train: a mistyped flag, a finished run answer at once
     )
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     processes = (flags.coordinator, flags.processes, flags.process)
     joined = flags.distributed or processes != ("", 0, -1)
     if flags.process <= 0 and not flags.distributed:  # there each process finds its number when it joins
-        print(" ".join(["train", flags.config, *(f"--config.{key}={text}" for key, text in overrides), f"--workdir={workdir}"]), flush=True)
+        print(" ".join(["train", flags.config, *given(flags, overrides), f"--workdir={workdir}"]), flush=True)
     train.launch(config, workdir, flags.dry_run, processes if joined else None, flags.config)
 
 

@@ -18,7 +18,7 @@ from vaeflow.distributions import Joint, normal
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.evaluation.measures import ais, hmc, iwae
-from vaeflow.evaluation.measures.chains import log_mean, target
+from vaeflow.evaluation.measures.chains import blackjax, log_mean, target
 from vaeflow.evaluation.measures.measure import latent, posterior_shape
 from vaeflow.model import Latent, Model
 from vaeflow.models import MODELS, build_model
@@ -30,6 +30,7 @@ FEW = ais.AISSettings(chains=8, steps=30, leapfrog=4, pilot=2, k=0)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Every pass here runs once."""
+    blackjax()  # its functions are decorated with jax.jit when it is imported
     monkeypatch.setattr("vaeflow.evaluation.map_split.jax.jit", quick)
 
 

@@ -12,7 +12,7 @@ from tests.diagnose_toys import run
 from tests.model_cases import quick
 from vaeflow.errors import UserError
 from vaeflow.evaluation.measures import hmc
-from vaeflow.evaluation.measures.chains import log_mean, move
+from vaeflow.evaluation.measures.chains import blackjax, log_mean, move
 
 FEW = hmc.HMCSettings(chains=8, warmup=50, samples=80, leapfrog=4, k=0)
 
@@ -20,6 +20,7 @@ FEW = hmc.HMCSettings(chains=8, warmup=50, samples=80, leapfrog=4, k=0)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Every pass here runs once."""
+    blackjax()  # its functions are decorated with jax.jit when it is imported
     monkeypatch.setattr("vaeflow.evaluation.map_split.jax.jit", quick)
 
 

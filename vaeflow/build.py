@@ -23,7 +23,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from vaeflow.errors import UserError, unknown
+from vaeflow.errors import UserError, unknown, unknown_kind
 
 
 class Range(NamedTuple):
@@ -89,8 +89,8 @@ def build(parts: Mapping[str, Any], name: str, want: type, _open: tuple[str, ...
                 raise UserError(
                     f"{where}.kind={kind!r} is a {other_title}, where a {title} is needed; known: {', '.join(sorted(registry))}"
                 )
-        raise unknown(f"{where}.kind", kind, registry)
-    make = _maker(registry[kind])
+        raise unknown_kind(f"{where}.kind", kind, registry)
+    make = maker(registry[kind])
     checked = check(make, values, where, parts, (*_open, name))
     try:
         return make(**checked)
@@ -98,13 +98,14 @@ def build(parts: Mapping[str, Any], name: str, want: type, _open: tuple[str, ...
         raise UserError(f"{where}: {error}") from error
 
 
-def _maker(entry: Any) -> Callable[..., Any]:
+def maker(entry: Any) -> Callable[..., Any]:
+    """The maker of a registry's entry, which may be the maker itself."""
     return getattr(entry, "make", entry)
 
 
 def _without_arguments(registry: Mapping[str, Any]) -> list[str]:
     """The kinds that need no part of their own: their name says everything."""
-    return [kind for kind, entry in registry.items() if not signature(_maker(entry))]
+    return [kind for kind, entry in registry.items() if not signature(maker(entry))]
 
 
 def signature(make: Callable[..., Any]) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
             raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
         bare = _without_arguments(_PART_KINDS[hint][1])
         if value not in parts and value not in bare:
-            raise unknown(key, value, [*parts, *bare])
+            raise unknown_kind(key, value, [*parts, *bare])
         return build(parts if value in parts else {value: {"kind": value}}, value, hint, _open)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):

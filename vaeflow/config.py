@@ -2,14 +2,17 @@
 
 A config module has a docstring (first line: what it is), `ROWS = {row: one line}` and `get_config(row="") -> ConfigDict`.
 `load("configs/mnist_vae.py:16")` runs it; `override(config, "optim.learning_rate", "3e-4")` sets a value of the type that is
-there. A config FILE is code and is executed; a workdir's config.json is data.
+there. A config FILE is code and is executed, and so is a file of --import, which registers kinds; a workdir's config.json and env.json
+are data.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,11 +49,7 @@ def module(path: str | Path) -> ModuleType:
     if not path.is_file() or path.suffix != ".py":
         folders = (path if path.is_dir() else path.parent, Path("configs"))
         raise unknown("--config", str(path), next(filter(None, map(_files, folders)), ()))
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    with _executing(path):
-        spec.loader.exec_module(loaded)
+    loaded = _execute(path, f"config_{path.stem}", "--config")
     for name in ("ROWS", "get_config"):
         if not hasattr(loaded, name):
             raise UserError(f"--config={path} has no {name}; see configs/digits_vae.py for what a config module exports")
@@ -62,17 +61,71 @@ def _files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("*.py") if path.name not in ("__init__.py", "base.py", "vaes.py"))
 
 
+def _execute(path: Path, name: str, flag: str, keep: bool = False) -> ModuleType:
+    """The module `name` of the file `path`, which `flag` names.
+
+    keep: enter it in sys.modules, where dataclasses and annotations as text look up the names of their module.
+    """
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    if keep:
+        sys.modules[name] = loaded
+    with _executing(path, flag):
+        spec.loader.exec_module(loaded)
+    return loaded
+
+
 @contextlib.contextmanager
-def _executing(path: Path) -> Iterator[None]:
-    """A mistake in a config's own code is one line too: the file, the line, what it is."""
+def _executing(path: Path, flag: str) -> Iterator[None]:
+    """Turns an exception in the file `path` into one line: the flag with the file, the line, the exception."""
     try:
         yield
     except UserError:
         raise
-    except (SyntaxError, ImportError, NameError, AttributeError, LookupError, TypeError, ValueError) as error:
-        frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == path.resolve()]
-        line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else "?"
-        raise UserError(f"--config={path}, line {line}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        if isinstance(error, SyntaxError):
+            places.append((error.filename or "", error.lineno))
+        lines = [line for name, line in places if line and name and Path(name).resolve() == path.resolve()]
+        where = f"{flag}={path}" + (f", line {lines[-1]}" if lines else "")
+        raise UserError(f"{where}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+# {absolute path: SHA-256} of the files that `import_files` executed last.
+_IMPORTED: dict[Path, str] = {}
+
+
+def import_files(paths: Sequence[str | Path]) -> None:
+    """Execute Python files that register kinds, in this order, each of them once: --import of the commands.
+
+    Args:
+        paths: files that add to a registry when they are executed; a file that is named twice is executed once.
+
+    Raises:
+        UserError: a file does not exist, is not Python, or raises an exception; the line names the file and the line in it.
+
+    Example:
+        import_files(["own_kinds.py"])  # own_kinds.py: from vaeflow.models import MODELS; MODELS["mine"] = ...
+    """
+    _IMPORTED.clear()
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise UserError(f"--import={path} {'is not a file' if path.exists() else 'does not exist'}; it must be a Python file of yours")
+        if path.suffix != ".py":
+            raise UserError(f"--import={path} must be a Python file, NAME.py")
+        where = path.resolve()
+        if where in _IMPORTED:
+            continue
+        with _executing(path, "--import"):
+            _IMPORTED[where] = hashlib.sha256(path.read_bytes()).hexdigest()
+        place = hashlib.sha256(str(where).encode()).hexdigest()[:8]  # files of one name in two folders are two modules
+        _execute(path, f"imported_{place}_{path.stem}", "--import", keep=True)
+
+
+def imported() -> list[dict[str, str]]:
+    """[{"path": absolute path, "sha256": hash of the file}] of the files that `import_files` executed last, in order."""
+    return [{"path": str(path), "sha256": digest} for path, digest in _IMPORTED.items()]
 
 
 def load(path_and_row: str) -> ConfigDict:
@@ -81,7 +134,7 @@ def load(path_and_row: str) -> ConfigDict:
     loaded = module(path)
     if row not in loaded.ROWS:
         raise unknown(f"--config={path}: the row", row, (name or "(none)" for name in loaded.ROWS))
-    with _executing(Path(path)):
+    with _executing(Path(path), "--config"):
         return loaded.get_config(row).lock()
 
 

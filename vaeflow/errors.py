@@ -18,6 +18,15 @@ def unknown(key: str, value: object, known: Iterable[object]) -> UserError:
     return UserError(f"{key}={value!r} is unknown{hint}; known: {', '.join(sorted(names)) or 'none'}")
 
 
+class UnknownKind(UserError):
+    """A kind that is not in its registry, where a file of the user's own (--import) may register it."""
+
+
+def unknown_kind(key: str, value: object, known: Iterable[object]) -> UnknownKind:
+    """`unknown` for a name in a registry: the line also names the flag that adds kinds."""
+    return UnknownKind(f"{unknown(key, value, known)}; a kind of your own needs --import=FILE")
+
+
 class RunFailed(UserError):
     """A run that started and failed: a non-finite loss, a full disk."""
 

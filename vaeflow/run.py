@@ -31,7 +31,8 @@ def load_run(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), a
     check_sections(config, str(Path(directory) / "config.json"))
 
     setup.after_training(config)
-    model = models.build_model(config)
+    with workdir.import_hint(directory):
+        model = models.build_model(config)
     setup.platform()
     params = load_params(directory, config.eval.params)
     return model, params if config.devices.mapping == "fsdp" else jax.device_put(params), config  # what is divided may not fit one

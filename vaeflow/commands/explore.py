@@ -11,7 +11,7 @@ from vaeflow.build import SEEDS
 from vaeflow.commands import compare
 from vaeflow.config import Overrides
 from vaeflow.data import named_split
-from vaeflow.errors import UserError, unknown
+from vaeflow.errors import UserError, unknown_kind
 from vaeflow.evaluation import sampling
 from vaeflow.evaluation.store import restore
 from vaeflow.figures import views
@@ -34,7 +34,7 @@ def explore(
     """Draw the views `show` of a run (all that apply: ()), or the plane of several, and print each figure's path."""
     for name in show:
         if name not in (*views.VIEWS, "plane"):
-            raise unknown("--show", name, (*views.VIEWS, "plane"))
+            raise unknown_kind("--show", name, (*views.VIEWS, "plane"))
     if not directories:
         raise UserError("there is no run to look at: name one, --workdir=WORKDIR, or several for --show=plane")
     several = len(directories) > 1

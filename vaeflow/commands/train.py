@@ -56,7 +56,8 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
         from vaeflow.training.dry_run import report
         from vaeflow.training.setup import headline, make_experiment
 
-    x = make_experiment(config, directory if same else None)
+    with workdir.import_hint(directory):
+        x = make_experiment(config, directory if same else None)
     evaluate.check_eval(x)
     agreement.check_data(x.source)
     if dry_run:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from vaeflow.data import densities, digits, images, maf, omniglot, tables, tfds
+from vaeflow.data.augment import augment_batch, check_augment
 from vaeflow.data.binarize import binarize_batch, binarized
 from vaeflow.data.feed import Feed, indices, make_feed, select
 from vaeflow.data.source import DataConfig, Source, Split, differs, moments, named_split, parse, summary
-from vaeflow.errors import UserError, unknown
+from vaeflow.errors import UserError, unknown_kind
 
 __all__ = [
     "SOURCES",
@@ -23,6 +24,7 @@ __all__ = [
     "Feed",
     "Source",
     "Split",
+    "augment_batch",
     "binarize_batch",
     "differs",
     "indices",
@@ -50,11 +52,12 @@ def load(data: Mapping[str, Any], seed: int) -> Source:
     """The data of the section `config.data`, checked. `seed` draws the training points of a density and nothing else."""
     kind = data.get("kind", "")
     if kind not in SOURCES:
-        raise unknown("data.kind", kind, SOURCES)
+        raise unknown_kind("data.kind", kind, SOURCES)
     config = parse(data)
     source = SOURCES[kind](config, seed)
     for name, split in source.splits().items():
         _check(name, split, source.train, config)
+    check_augment(config.augment, source.train.x.shape[1:])
     source = _binarize(source, config)
     if config.context == "label":
         source = source.map(lambda name, split: split._replace(context=_one_hot(name, split, source, config)))

@@ -34,6 +34,7 @@ class DataConfig(NamedTuple):
     levels          npz: number of values 0 .. levels - 1 of integer examples; 0: 256, or 2 when none is above 1
     context         none | label: one-hot labels | array: the array `context` of an npz
     binarize        none | threshold: x >= levels / 2 | static: one fixed Bernoulli draw | dynamic: a new draw for every step
+    augment         names of flip (horizontal) and crop: of the training images in every step, see vaeflow/data/augment.py; (): none
     batch           examples per step, all devices together
     place           auto | device: resident | stream: gathered on the host by grain
     workers         threads that decode images or gather streamed batches
@@ -60,6 +61,7 @@ class DataConfig(NamedTuple):
     prefetch: Natural
     cache_dir: str
     levels: Natural = 0
+    augment: tuple[Literal["flip", "crop"], ...] = ()
 
 
 def parse(data: Mapping[str, Any] | DataConfig) -> DataConfig:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from vaeflow.build import call, describe, signature
 from vaeflow.config import Overrides, override, plain
 from vaeflow.data import named_split
-from vaeflow.errors import UserError, unknown
+from vaeflow.errors import UserError, unknown_kind
 from vaeflow.evaluation.evaluate import entry_of, map_options
 from vaeflow.evaluation.information import evenly
 from vaeflow.evaluation.measures import MEASURES, Run, known
@@ -92,7 +92,7 @@ def _settings(measures: Sequence[str], overrides: Overrides) -> dict[str, Any]:
     for key, text in overrides:
         name, _, setting = key.partition(".")
         if name not in MEASURES:
-            raise unknown(f"--{key}: the measure", name, MEASURES)
+            raise unknown_kind(f"--{key}: the measure", name, MEASURES)
         if name not in trees:
             raise UserError(f"--{key}={text} is a setting of a measure that is not asked for; --measures={','.join(measures)}")
         override(trees[name], setting, text, name)

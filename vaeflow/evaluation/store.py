@@ -85,6 +85,7 @@ def restore(directory: Path, source: Any = None, overrides: Overrides = ()) -> M
     with progress.phase("loading the run and its data"):
         loaded: tuple[Any, Any, Any] = load_run(directory, overrides, allowed=workdir.EVAL_OVERRIDABLE)
         model, params, config = loaded
-        source = data.load(config.data, config.seed) if source is None else source
+        with workdir.import_hint(directory):
+            source = data.load(config.data, config.seed) if source is None else source
     check_data(directory, source)
     return Measured(model, params, config, source, Path(), None)

@@ -10,8 +10,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from vaeflow.build import call, check, part_kind, signature
-from vaeflow.errors import UserError, unknown
+from vaeflow.build import call, check, maker, part_kind, signature
+from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Model, exactly
 from vaeflow.models import contrastive, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
 
@@ -58,8 +58,8 @@ def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
     if kind is None:
         raise UserError(f"model.kind is missing; known: {', '.join(sorted(MODELS))}")
     if kind not in MODELS:
-        raise unknown("model.kind", kind, MODELS)
-    make = MODELS[kind].make
+        raise unknown_kind("model.kind", kind, MODELS)
+    make = maker(MODELS[kind])
     known = signature(make)
     for key in sampling:
         if key not in known or key in model:

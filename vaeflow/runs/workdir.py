@@ -1,7 +1,8 @@
 """A run's directory: config.json, env.json, the lock, and reading a finished run back.
 
     config.json       the whole resolved config: data, never code; reading a run needs nothing else
-    env.json          one entry a launch: config's name, the step it went on from, commit, diff, versions, devices, command line
+    env.json          one entry a launch: config's name, the step it went on from, commit, diff, versions, devices, command line,
+                      files of --import with their hashes (recorded, never executed from here)
     data.json         what the data were: examples, shape, grey values, classes
     metrics.jsonl, tensorboard/, checkpoints/, results.json, figures/
 
@@ -25,8 +26,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.config import plain
-from vaeflow.errors import UserError
+from vaeflow.config import imported, plain
+from vaeflow.errors import UnknownKind, UserError
 from vaeflow.runs import checksums, guard
 from vaeflow.runs.files import no_follow, with_values, write_json
 from vaeflow.runs.provenance import processor, source_state
@@ -39,7 +40,7 @@ _FREE = (
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
 # Keys added after some runs were created, with the value those runs used.
-_NEW: dict[str, Any] = {"profile": False, "train.accumulate": 1, "data.levels": 0}
+_NEW: dict[str, Any] = {"profile": False, "train.accumulate": 1, "data.levels": 0, "data.augment": ()}
 _NEW |= {"eval.measures": (), "eval.settings": ConfigDict(), "eval.examples": 0, "eval.select": "loss", "eval.validate": ConfigDict()}
 # What evaluation may override: its own values, and the location of the data.
 EVAL_OVERRIDABLE = ("eval", "data.dir", "data.path", "data.cache_dir")
@@ -112,6 +113,26 @@ def read_config(directory: str | Path) -> ConfigDict:
     return config.lock()
 
 
+@contextlib.contextmanager
+def import_hint(directory: str | Path) -> Iterator[None]:
+    """Adds to an UnknownKind that is raised in the block the files that the run in the directory was launched with (--import), by name
+    alone: a workdir is data."""
+    try:
+        yield
+    except UnknownKind as error:
+        files = " ".join(f"--import={file}" for file in _imports(Path(directory)))
+        raise UserError(f"{error} (this run was launched with {files})" if files else str(error)) from None
+
+
+def _imports(directory: Path) -> list[str]:
+    """Paths that env.json has of the newest launch with --import, each as one line; none where it cannot be read."""
+    with contextlib.suppress(UserError, AttributeError, KeyError, TypeError):
+        for launch in reversed(_launches(directory)):
+            if files := launch.get("imports"):
+                return ["".join(c for c in str(file["path"]) if c.isprintable()) for file in files]
+    return []
+
+
 def which_params(directory: Path, config: Any) -> str:
     """Whose checkpoint evaluation reads, "best" or "last"."""
     from vaeflow.runs.checkpoint_reader import committed_steps
@@ -136,6 +157,7 @@ def provenance(directory: Path, config: Any) -> dict[str, Any]:
             "trained_changed": bool(trained.get("diff")),
         },
         **{"commit": state["commit"], "changed": bool(state["diff"])},
+        **({"imports": imported()} if imported() else {}),
     }
 
 
@@ -180,6 +202,7 @@ def environment() -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         **source_state(),
+        "imports": imported(),
         "python": platform.python_version(),
         "versions": versions,
         "platform": jax.default_backend(),

@@ -157,7 +157,8 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
         if len(group) > 1 and config.devices.mapping == "auto":
             config.devices.mapping = "jit"  # cells train together on one device
         same = next((m.x.source for m in made.values() if m.x.config.data == config.data and config.data.kind != "density"), None)
-        x = setup.make_experiment(config, cell.directory, same)
+        with workdir.import_hint(cell.directory):
+            x = setup.make_experiment(config, cell.directory, same)
         evaluate.check_eval(x)
         store.check_data(cell.directory, x.source)
         workdir.prepare(cell.directory, config, f"configs/{p.name}.py:{cell.row},{p.budget}")

@@ -24,7 +24,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from vaeflow import data
-from vaeflow.config import plain
+from vaeflow.config import imported, plain
 from vaeflow.errors import RunFailed, Stopped, UserError
 from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.workdir import PACKAGES
@@ -106,11 +106,13 @@ def check_folder(directory: Path) -> None:
 def config_values(config: ConfigDict) -> dict[str, str]:
     """{"optim.learning_rate": "0.001"}: the values of a config as JSON, without HOST_KEYS."""
     flat = traverse_util.flatten_dict(plain(config), sep=".", keep_empty_nodes=True)
-    return {key: json.dumps(value) for key, value in flat.items() if key not in HOST_KEYS}
+    values = {key: {} if value is traverse_util.empty_node else value for key, value in flat.items()}
+    return {key: json.dumps(value) for key, value in values.items() if key not in HOST_KEYS}
 
 
 def code_values() -> dict[str, str]:
-    """Versions of Python and of PACKAGES, jax's environment variables that change numbers, and a hash of every module of vaeflow."""
+    """Versions of Python and of PACKAGES, jax's environment variables that change numbers, and hashes of every module of vaeflow and of
+    the files of --import."""
     values = {"Python": ".".join(map(str, sys.version_info[:3]))}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -120,6 +122,8 @@ def code_values() -> dict[str, str]:
     root = Path(__file__).resolve().parents[1]
     for path in sorted(root.rglob("*.py")):
         values[f"vaeflow/{path.relative_to(root).as_posix()}"] = _digest([path.read_bytes()])
+    for i, file in enumerate(imported()):  # each host may have it in another folder
+        values[f"file {i + 1} of --import"] = f"{Path(file['path']).name} sha256:{file['sha256'][:12]}"
     return values
 
 

@@ -23,6 +23,7 @@ from jax._src import distributed as distributed_state
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vaeflow.config import imported
 from vaeflow.errors import UserError
 
 AXIS = "devices"
@@ -194,6 +195,9 @@ def distributed(coordinator: str = "", processes: int = 0, process: int = -1) ->
         jax.distributed.initialize(**given)
     except (ValueError, RuntimeError) as error:
         words = str(error).splitlines()[0]
+        if imported() and "must be called before" in words:
+            files = " ".join(f"--import={file['path']}" for file in imported())
+            raise UserError(f"{files} makes arrays of jax before the processes have met: make them inside of functions") from None
         if coordinator:
             raise UserError(f"the processes could not meet at --coordinator={coordinator!r}: {words}") from error
         how = "on a cluster other than SLURM, a TPU pod or MPI say --coordinator=HOST:PORT --processes=N --process=I"

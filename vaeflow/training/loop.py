@@ -125,13 +125,17 @@ class _Loop:
 def make_take(x: Experiment) -> Callable[..., Any]:
     """take(arrays, chunk, i, key): the batch of a dispatch's i-th step on this device, see step.make_dispatch."""
     config, source, devices = x.config.data, x.source, x.devices
-    share = config.batch // devices.shares
+    share, augment = config.batch // devices.shares, tuple(config.get("augment", ()))
+
+    def slots():  # places of this device's share in the global batch
+        return devices.index() * share + jnp.arange(share)
 
     def take(arrays, chunk, i, key):
         batch = dict(data.select(arrays, chunk, i))
+        if augment:
+            batch["x"] = data.augment_batch(rng.augmentation_key(key), batch["x"], augment, slots())
         if config.binarize == "dynamic":
-            slots = devices.index() * share + jnp.arange(share)
-            batch["x"] = data.binarize_batch(key, batch["x"], source.levels, slots)
+            batch["x"] = data.binarize_batch(key, batch["x"], source.levels, slots())
         return batch
 
     return take

@@ -46,7 +46,7 @@ class StepInputs(NamedTuple):
     fixed: Params
     arrays: Any  # the resident training split, or None
     key: Array  # of the model's noise
-    data_key: Array  # of dynamic binarization
+    data_key: Array  # of dynamic binarization and augmentation
     count: Array  # int32, steps in this dispatch
 
 

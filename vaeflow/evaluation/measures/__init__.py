@@ -12,7 +12,7 @@ from typing import Any
 
 from vaeflow.build import call
 from vaeflow.config import plain
-from vaeflow.errors import UserError, unknown
+from vaeflow.errors import UserError, unknown_kind
 from vaeflow.evaluation.measures import (
     ais,
     anomaly,
@@ -29,7 +29,7 @@ from vaeflow.evaluation.measures import (
 )
 from vaeflow.evaluation.measures.measure import Finding, Measure, Run, once
 
-__all__ = ["MEASURES", "Finding", "Measure", "Run", "applicable", "lacking", "settings_of"]
+__all__ = ["MEASURES", "Finding", "Measure", "Run", "applicable", "known", "lacking", "once", "settings_of"]
 
 MEASURES: dict[str, Measure] = {
     "elbo": Measure(
@@ -83,7 +83,7 @@ def known(names: Iterable[str], key: str) -> None:
     """UserError: `names`, the value of the config key or flag `key`, has no measure."""
     for name in names:
         if name not in MEASURES:
-            raise unknown(key, name, MEASURES)
+            raise unknown_kind(key, name, MEASURES)
 
 
 def settings_of(name: str, evaluation: Any, changed: Mapping[str, Any] | None = None) -> Any:

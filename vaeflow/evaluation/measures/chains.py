@@ -6,10 +6,10 @@ examples.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import blackjax
 import jax
 import jax.numpy as jnp
 
@@ -18,8 +18,15 @@ from vaeflow.objectives import iwae
 
 LogDensity = Callable[[Array], Array]
 
-_hmc: Any = blackjax.hmc
-_kernel = _hmc.build_kernel()
+
+@functools.cache
+def blackjax() -> Any:
+    """The package, imported where it is used: it makes arrays of jax, which a file of --import that registers a check must not do before
+    several processes have met. They are values and not tracers, even if a program is being traced."""
+    with jax.ensure_compile_time_eval():
+        import blackjax
+        import blackjax.diagnostics
+    return blackjax
 
 
 class Target(NamedTuple):
@@ -57,7 +64,8 @@ def move(key: Array, z: Array, log_density: LogDensity, step_size: Array, leapfr
     """
     own, stretch = jax.random.split(key)
     size = step_size * jax.random.uniform(stretch, (), z.dtype, 1 - jitter, 1 + jitter)
-    state, info = _kernel(own, _hmc.init(z, log_density), log_density, size, jnp.ones(z.size, z.dtype), leapfrog)
+    hmc = blackjax().hmc
+    state, info = hmc.build_kernel()(own, hmc.init(z, log_density), log_density, size, jnp.ones(z.size, z.dtype), leapfrog)
     return state.position, info.acceptance_rate
 
 

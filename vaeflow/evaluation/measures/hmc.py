@@ -20,13 +20,12 @@ from typing import Annotated, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
 from jax.scipy import stats
 
 from vaeflow.build import Count, Decay, Fraction, Natural, Positive, Range
 from vaeflow.errors import UserError
 from vaeflow.evaluation.measures import iwae
-from vaeflow.evaluation.measures.chains import LogDensity, Target, adapt, log_mean, move_all, target
+from vaeflow.evaluation.measures.chains import LogDensity, Target, adapt, blackjax, log_mean, move_all, target
 from vaeflow.evaluation.measures.measure import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
 from vaeflow.model import Array
 from vaeflow.objectives import iwae as log_mean_exp
@@ -100,8 +99,8 @@ def estimate(key: Array, aim: Target, s: HMCSettings) -> dict[str, Array]:
     watched = jnp.concatenate([flat, log_joint[..., None]], axis=-1)
     return {
         **{"log_p": -value, "se": se, "accepted": accepted},
-        "ess": effective_sample_size(log_joint, chain_axis=1, sample_axis=0),
-        "rhat": potential_scale_reduction(watched, chain_axis=1, sample_axis=0).max(),
+        "ess": blackjax().diagnostics.effective_sample_size(log_joint, chain_axis=1, sample_axis=0),
+        "rhat": blackjax().diagnostics.potential_scale_reduction(watched, chain_axis=1, sample_axis=0).max(),
     }
 
 
