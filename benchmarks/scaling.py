@@ -118,7 +118,7 @@ def devices(values: Sequence[int]) -> list[Point]:
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
-    """A panel a series; the vertical axis is logarithmic where it spans much."""
+    """A panel per series; the vertical axis has the unit, and is logarithmic where it spans much."""
     from matplotlib.ticker import LogLocator
 
     from vaeflow.figures.canvas import COLOURS, canvas
@@ -127,11 +127,13 @@ def draw(points: Sequence[Point], path: Path) -> None:
     with canvas(path, 3.1 * len(names), 3.2) as figure:
         for ax, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             mine = [p for p in points if p["series"] == name]
+            units = list(dict.fromkeys(p["what"].rpartition("[")[2].rstrip("]") for p in mine))
             for colour, what in zip(COLOURS, dict.fromkeys(p["what"] for p in mine), strict=False):
                 xy = [(p["x"], p["value"]) for p in mine if p["what"] == what]
-                ax.plot(*np.array(xy).T, "o-", ms=4, color=colour, label=what)
+                label = what.rpartition(" [")[0] if len(units) == 1 else what
+                ax.plot(*np.array(xy).T, "o-", ms=4, color=colour, label=label)
             ticks = sorted({p["x"] for p in mine})
-            ax.set(xlabel=name, xscale="log")
+            ax.set(xlabel=name, xscale="log", ylabel=" or ".join(units))
             ax.set_xticks(ticks, [f"{x:,}" for x in ticks])
             if max(p["value"] for p in mine) > 4 * min(p["value"] for p in mine):
                 ax.set(yscale="log")

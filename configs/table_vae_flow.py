@@ -27,6 +27,7 @@ TABLE = dict(
     seeds=3,
     together=False,
     digits=3,
+    groups=("digits_", "mnist_"),
 )
 BUDGETS = {
     "cpu": "digits: 3,000 steps of 64; MNIST: 20 epochs, batch 128: at most 10 minutes of one CPU core a cell",

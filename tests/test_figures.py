@@ -17,6 +17,7 @@ from vaeflow import figures
 from vaeflow.errors import UserError
 from vaeflow.evaluation import density_grid
 from vaeflow.evaluation.density_grid import GridDensity
+from vaeflow.figures import canvas as canvas_module
 from vaeflow.figures import curves, images, points, tables
 from vaeflow.figures.canvas import DPI, canvas
 
@@ -120,10 +121,44 @@ def test_single_figures(tmp_path):
     for name, samples in (("images", x), ("plane", x.reshape(9, -1)[:, :2]), ("vectors", x.reshape(9, -1))):
         size(figures.draw_samples(samples, config, tmp_path / f"{name}.png"))
     runs = {f"run {i}": rows(val=i % 2 == 0) for i in range(9)}
-    assert near(figures.draw_curves(runs, tmp_path / "compare.png"), 6.8, 4.0)
+    assert near(figures.draw_curves(runs, tmp_path / "compare.png"), 6.8, 2 * 4.0)  # runs with validation, runs without
+    data = {name: "one" if i < 4 else "two" for i, name in enumerate(runs)}
+    assert near(figures.draw_curves(runs, tmp_path / "data.png", data), 6.8, 4 * 4.0)
     size(figures.draw_curves({"empty": []}, tmp_path / "empty.png"))
     colour = images.image_grid(np.random.default_rng(0).random((5, 4, 6, 3)), tmp_path / "colour.png", "colour", 0)
     assert size(colour)[0] > size(colour)[1]
+
+
+def test_a_caption_names_the_run_the_split_and_the_parameters(tmp_path, monkeypatch):
+    """Below every figure of a run, and of no other figure; the size stays."""
+    seen = []
+    monkeypatch.setattr(canvas_module, "_write", lambda figure, path: seen.append((path.stem, figure.get_supxlabel())))
+    config = toys.config(levels=17)
+    config.optim = {"ema": 0.99}
+    model, split = toys.linear_gaussian(event=(8, 8, 1)), image_split()
+    figures.draw_all(model, {}, toys.source(split, 17), config, rows(), tmp_path / "my_run" / "figures")
+    captions = dict(seen)
+    assert all("my_run, seed 0" in text and "averaged over training (EMA 0.99)" in text.replace("\n", " ") for text in captions.values())
+    assert "test split" in captions["samples"] and "training: current parameters" in captions["curves"].replace("\n", " ")
+    figures.draw_samples(split.x[:4], config, tmp_path / "x.png")
+    assert seen[-1] == ("x", "")
+
+
+def test_means_are_told_from_draws():
+    model, split = toys.linear_gaussian(event=(8, 8, 1)), image_split()
+    assert not figures.shows_means(model, {}, split) and not figures.shows_means(toys.gaussian_flow(), {}, split)
+    shown = model._replace(latent=model.latent._replace(show=lambda key, p: p.mean()))
+    assert figures.shows_means(shown, {}, split)
+
+
+def test_a_table_has_axes_of_its_own_for_each_group(tmp_path):
+    """More columns than fit stand in further lines; width stays below 1,700 pixels."""
+    names = [f"{data}_{i}" for data in ("digits", "mnist") for i in range(3)]
+    rows = [dict(row=n, published=1.0, mean=2.0, values=[1.9, 2.1], more={c: [3.0, 4.0] for c in "abcde"}) for n in names]
+    for groups, height in (((), 1), (("digits_", "mnist_"), 2)):
+        path = tables.published_and_ours(rows, tmp_path / "t.png", "title", "number [unit]", "note", "abcde", groups)
+        width, found = size(path)
+        assert width < 1700 and found > 300 * height
 
 
 def test_curves_survive_odd_rows(tmp_path):

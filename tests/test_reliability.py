@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from tests import toys
 from tests.diagnose_toys import run
@@ -82,7 +83,7 @@ def test_compare_marks_bounds(tmp_path, monkeypatch, capsys):
         (tmp_path / name / "metrics.jsonl").write_text(
             '{"step": 1, "split": "val", "loss": 1.0}\n{"step": 2, "split": "val", "loss": 0.5}\n'
         )
-    monkeypatch.setattr("vaeflow.runs.workdir.read_config", lambda _: None)
+    monkeypatch.setattr("vaeflow.runs.workdir.read_config", lambda _: ConfigDict({"data": {"kind": "digits", "name": ""}}))
     compare.compare([tmp_path / "weak", tmp_path / "good"], tmp_path / "curves.png")
     lines = capsys.readouterr().out.splitlines()
     assert "upper bound (ESS 2.0, Pareto-k > 0.7 in 40%)" in lines[2] and "bound" not in lines[3]

@@ -65,8 +65,8 @@ def test_samples_of_the_data_are_at_the_floor_and_others_are_not(tmp_path):
     assert found["bad"]["recall"].value < 0.8 < found["good"]["recall"].value
     value, se = number(found["good"]["energy"])
     assert abs(value) < 3 * se
-    assert "on 8 features of a 2-layer ConvNet trained here on toy (test accuracy 100.0%)" in found["good"]["frechet"].what
-    assert "60 samples and 60 held-out examples" in found["good"]["frechet"].what
+    assert "; 8 features of a 2-layer ConvNet trained here on toy (test accuracy 100.0%)" in found["good"]["frechet"].what
+    assert "60 samples, 60 held out" in found["good"]["frechet"].what
 
 
 def test_a_second_call_compiles_nothing_and_repeats_the_floors(tmp_path):

@@ -13,7 +13,7 @@ from tests.test_no_density import families  # noqa: F401  (a fixture)
 from vaeflow.data import Split
 from vaeflow.evaluation import evaluate
 from vaeflow.evaluation.measures import MEASURES, Finding, Measure
-from vaeflow.evaluation.results import flat, format_results
+from vaeflow.evaluation.results import flat, format_results, rounded
 from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.metrics import read_metrics
 from vaeflow.training.recorder import Validation
@@ -37,7 +37,7 @@ def test_a_model_without_a_density_selects_by_samples(families):  # noqa: F811
     found = json.loads((families / "run" / "results.json").read_text())
     assert found["params"] == "best" and found["params_step"] == best
     assert {"energy", "energy_floor", "precision", "memorisation"} <= set(found["measures"]["sample_quality"]["numbers"])
-    assert "energy_floor" in text and "sample_quality" in text
+    assert " floor " in text and "sample_quality" in text and "energy distance, unbiased; 1,000 samples, 1,000 held out" in text
     assert "finished" in call("train", f"--config={families / 'generator.py'}", f"--workdir={families / 'run'}", *ENERGY,
                               "--config.train.steps=40", "--config.optim.learning_rate=0.3")  # fmt: skip
 
@@ -105,7 +105,7 @@ def test_named_measures_their_settings_and_a_part_of_the_split(families):  # noq
         "--config.eval.settings.sample_quality.names=energy",
     )
     text = call("evaluate", f"--workdir={run}", *words)
-    (path,) = run.glob("results+eval.examples=50*.json")
+    (path,) = run.glob("results+eval.examples=50+eval.measures=likelihood,sample_quality+*.json")
     found = json.loads(path.read_text())
     assert (found["examples"], found["split_examples"]) == (50, 1000) and "50 of 1,000 examples" in text
     assert list(found["measures"]) == ["likelihood", "sample_quality"] and found["measures"]["likelihood"]["settings"]["k"] == 6
@@ -138,3 +138,9 @@ def test_the_direction_of_a_finding_decides(families):  # noqa: F811
     for select, sign in (("sample_quality.energy", 1), ("sample_quality.recall", -1)):
         c.eval.select = select
         assert evaluate.selecting(make_experiment(c))[-1] == sign
+
+
+def test_numbers_are_printed_with_the_digits_of_their_errors():
+    assert rounded(0.123456, 0.0123) == ("0.123", "0.012") and rounded(-150.59, 3.648) == ("-150.6", "3.6")
+    assert rounded(1234.5678, None) == ("1235", "") and rounded("IWAE-5", None) == ("IWAE-5", "") and rounded(None, None) == ("", "")
+    assert rounded(0.5, 0.0) == ("0.5", "0") and rounded(7, None) == ("7", "") and rounded(float("nan"), 0.1)[0] == "nan"

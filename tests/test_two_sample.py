@@ -263,8 +263,8 @@ def test_compare_computes_everything_with_floors_and_compiles_once(rng):
         assert first[name][0] > 3 * abs(first[f"{name}_floor"][0]), name
     for name in shares:
         assert first[name][0] < first[f"{name}_floor"][0], name
-    assert "250 training examples in place of samples and 200 held-out" in first["energy_floor"][2]
-    assert "250 samples and 200 held-out" in first["energy"][2] and "k = 5" in first["recall"][2]
+    assert "250 training examples, 200 held out" in first["energy_floor"][2]
+    assert "250 samples, 200 held out" in first["energy"][2] and "k = 5" in first["recall"][2]
     assert f"{kernel_statistics.median_distance(held):.3g}" in first["mmd2"][2]
 
     compiled = (kernel_statistics._pairs, two_sample._sliced, neighbours._balls, neighbours._nearest)
@@ -276,9 +276,9 @@ def test_compare_computes_everything_with_floors_and_compiles_once(rng):
 
     moved = compare(KEY, held, 3 + train, held, two_sample.TwoSampleSettings(names=("energy", "memorisation")))
     assert moved["energy_floor"][0] > 1 > moved["energy"][0]  # the floor is of training data
-    assert moved["memorisation_floor"][0] == 0 and "100 held-out examples in place of samples" in moved["memorisation_floor"][2]
+    assert moved["memorisation_floor"][0] == 0 and "100 held-out examples" in moved["memorisation_floor"][2]
     few = two_sample.TwoSampleSettings(examples=100, names=("energy",), floor=False)
-    assert set(found := compare(KEY, held, train, held, few)) == {"energy"} and "100 samples and 100 held-out" in found["energy"][2]
+    assert set(found := compare(KEY, held, train, held, few)) == {"energy"} and "100 samples, 100 held out" in found["energy"][2]
 
 
 def test_mistakes_are_named(rng):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaeflow.errors import UserError
 from vaeflow.evaluation.reliability import EXPLAINED, nll_is_bound, upper_bound
-from vaeflow.evaluation.results import flat
+from vaeflow.evaluation.results import SUMMARISED, flat, rounded
 from vaeflow.runs import workdir
 from vaeflow.runs.metrics import aligned_table, read_metrics
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # jax and the rest take seconds to import
 
 
 def compare(directories: list[Path], output: Path, markdown: bool = False) -> None:
-    """Print one row a run, from its results.json, and draw the validation curves (training ones without validation). A NLL whose
-    importance weights support only a bound is marked.
+    """Print one row per run, from its results.json, and draw the validation curves (training ones without validation), a panel per data
+    set. A NLL whose importance weights support only a bound is marked.
 
     Runs in the plane: the table has the true density's NLL, the gap to it and the integral of the model's density, and all densities
     are drawn in densities.png beside `output`. Runs with a latent variable: their paths of reconstruction against KL, in recon_kl.png.
@@ -28,9 +28,9 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         raise UserError(
             f"--output={str(output)!r} must be a .png file, and not {densities.name} or {plane.name}, which are drawn beside it"
         )
-    rows, curves, planes, others = [], {}, {}, {}
+    rows, curves, planes, others, data, measured = [], {}, {}, {}, {}, {}
     for name, directory in names(directories).items():
-        workdir.read_config(directory)
+        config: Any = workdir.read_config(directory)
         path = directory / "results.json"
         if not path.is_file():
             line = f"workdir={directory} has no results.json; run: python -m experiments.evaluate --workdir={directory}"
@@ -42,8 +42,10 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         if commit := results.get("trained_commit"):
             results["trained_by"] = commit[:7] + "+changes" * bool(results.get("trained_changed"))
         results["nll_is"] = upper_bound(results)
+        results["data"] = data[name] = " ".join(filter(None, (config.data.kind, config.data.name)))
         rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
         curves[name] = read_metrics(directory)
+        measured[name] = {key: value for key, value in results.items() if key.partition(".")[0] not in SUMMARISED}
         if more := sorted(one.name for one in directory.glob("results*.json") if one != path):
             others[name] = more
         if "integral" in results:
@@ -52,17 +54,33 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         raise UserError("none of these workdirs has a results.json: train first")
     from vaeflow import figures
 
-    kept = [i for i in range(len(_COLUMNS) + 1) if any(row[i] != "" for row in rows)]
     titles = ["run", *(title for _, title in _COLUMNS)]
+    kept = [i for i in range(len(titles)) if any(row[i] != "" for row in rows)]
+    kept = [i for i in kept if titles[i] != "data" or len(set(data.values())) > 1]
     print(aligned_table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], markdown=markdown))
+    if numbers := _numbers(measured):
+        print(f"\n{aligned_table(['measure.number', *measured], numbers, markdown=markdown)}")
     if any(row[titles.index("the NLL is")] for row in rows):
         print(f"\n{EXPLAINED}")
     print("\nnumbers from results.json of each run" + "".join(f"; not read, {name}: {', '.join(more)}" for name, more in others.items()))
-    print(f"\n{figures.draw_curves(curves, output)}")
+    print(f"\n{figures.draw_curves(curves, output, data)}")
     if figures.draw_planes(curves, plane):
         print(plane)
     if cells := _cells(planes):
         print(figures.draw_densities(cells, densities))
+
+
+def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """One row per number of the measures that are no column of the table: its name, then its value with its error for each run."""
+    keys = dict.fromkeys(key for found in measured.values() for key in found if "." in key and not key.endswith("_se"))
+    rows = []
+    for key in keys:
+        values = [found.get(key) for found in measured.values()]
+        if any(isinstance(value, int | float) for value in values):
+            errors = [found.get(f"{key}_se") for found in measured.values()]
+            texts = [rounded(value, se) for value, se in zip(values, errors, strict=True)]
+            rows.append([key, *(f"{value} ± {se}" if se else value for value, se in texts)])
+    return rows
 
 
 def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Panel]:
@@ -100,6 +118,7 @@ def names(directories: Sequence[Path]) -> dict[str, Path]:
 
 
 _COLUMNS = (
+    ("data", "data"),
     ("density", "density"),
     ("neg_elbo", "-ELBO [nats]"),
     ("nll", "NLL [nats]"),

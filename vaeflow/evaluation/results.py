@@ -33,7 +33,7 @@ _ROWS = (
     ("recon_mse", "squared error of an element", 5),
 )
 # Measures whose findings are rows of the summary; all others have a table of their own.
-_SUMMARISED = ("elbo", "information", "likelihood", "terms", "density_grid")
+SUMMARISED = ("elbo", "information", "likelihood", "terms", "density_grid")
 _DENSITY = {
     "exact": "exact log-likelihood",
     "weight": "estimated by importance weighting",
@@ -60,23 +60,25 @@ def flat(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def findings_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """The aligned table of {measure: {numbers, settings, seconds}}; lists are left out."""
+    """The aligned table of {measure: {numbers, settings, seconds}}; NAME_floor stands beside NAME, lists are left out."""
     rows: list[tuple[Any, ...]] = []
     for measure, entry in entries.items():
-        shown = {name: finding for name, finding in entry["numbers"].items() if not isinstance(finding["value"], list)}
+        numbers = {name: finding for name, finding in entry["numbers"].items() if not isinstance(finding["value"], list)}
+        shown = {name: finding for name, finding in numbers.items() if name.removesuffix("_floor") == name or name[:-6] not in numbers}
         for i, (name, finding) in enumerate(shown.items()):
-            se = finding.get("se")
-            value, error = _rounded(finding["value"], None if se is None or math.isnan(se) else se)
-            rows.append(("" if i else measure, None if i else entry["seconds"], name, value, error, finding.get("what", "")))
-    return aligned_table(("measure", "seconds", "number", "value", "± s.e.", "what it is"), rows, {"seconds": 1})
+            own, floor = (rounded(one.get("value"), one.get("se")) for one in (finding, numbers.get(f"{name}_floor", {})))
+            rows.append(("" if i else measure, None if i else entry["seconds"], name, *own, *floor, finding.get("what", "")))
+    titles = ("measure", "seconds", "number", "value", "± s.e.", "floor", "± s.e. ", "what it is")
+    kept = [i for i in range(len(titles)) if any(row[i] for row in rows)]
+    return aligned_table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows], {"seconds": 1})
 
 
-def _rounded(value: Any, se: float | None) -> tuple[str, str]:
+def rounded(value: Any, se: float | None) -> tuple[str, str]:
     """A number with the decimals that its standard error supports (two digits of it), else with four digits; and the error."""
     if not isinstance(value, float) or not math.isfinite(value):
-        return str(value), ""
+        return "" if value is None else str(value), ""
     if not se or not math.isfinite(se):
-        return f"{value:.4g}", "" if se is None else f"{se:.2g}"
+        return f"{value:.4g}", "0" if se == 0 else ""
     decimals = min(max(1 - math.floor(math.log10(se)), 0), 12)
     return f"{value:.{decimals}f}", f"{se:.{decimals}f}"
 
@@ -99,7 +101,7 @@ def format_results(found: Mapping[str, Any]) -> str:
     if table:
         first, second = (max(len(row[i]) for row in table) for i in (0, 1))
         lines += [f"  {title:<{first}}   {value:>{second}}   {error}".rstrip() for title, value, error in table]
-    if others := {name: entry for name, entry in found.get("measures", {}).items() if name not in _SUMMARISED}:
+    if others := {name: entry for name, entry in found.get("measures", {}).items() if name not in SUMMARISED}:
         lines += ["", findings_table(others)]
     remarks = [f"warning: {line}" for line in results.get("warnings", ())]
     remarks.append(f"density: {_DENSITY[results['density'] + ', bound' * bound]}")

@@ -68,7 +68,7 @@ def check_data(directory: Path, source: data.Source) -> None:
 def results_name(run: ConfigDict, config: ConfigDict, split: str = "") -> str:
     """The file of the numbers that `config` asks for, of a run with the config `run`: results.json, or results_SPLIT+eval.KEY=VALUE.json
     with what differs."""
-    changed = [f"eval.{key}={value}" for key, value in sorted(config.eval.items()) if run.eval.get(key) != value]
+    changed = [f"eval.{key}={workdir.text_of(plain(value))}" for key, value in sorted(config.eval.items()) if run.eval.get(key) != value]
     return f"{with_values('_'.join(filter(None, ('results', split))), [text for text in changed if not _is_speed(text)])}.json"
 
 

@@ -227,45 +227,43 @@ def compare(key: Array, samples: Any, train: Any, held: Any, settings: TwoSample
     out = _distances(keys[2], samples, held, width, s, "samples", "")
     if s.floor:
         seen = choose(keys[3], train, len(samples))
-        out |= _distances(keys[2], seen, held, width, s, "training examples in place of samples", "_floor")
+        out |= _distances(keys[2], seen, held, width, s, "training examples", "_floor")
     if "memorisation" in s.names:
         sets = [("", "samples", samples, held)]
-        sets += [("_floor", "held-out examples in place of samples", held[::2], held[1::2])] if s.floor else []
+        sets += [("_floor", "held-out examples", held[::2], held[1::2])] if s.floor else []
         for suffix, name, x, reference in sets:
             found = memorisation(keys[4], x, train, reference, s.chunk)
             n = min(len(train), len(reference))
-            what = (
-                f"share of {len(x):,} {name} nearer to one of {n:,} training than of {n:,} held-out examples; 0.5: none, z = {found.z:.2f}"
-            )
+            what = f"share of {len(x):,} {name} nearer to one of {n:,} training than of {n:,} held-out examples; z = {found.z:.2f}"
             out[f"memorisation{suffix}"] = (found.value, found.se, what)
     return out
 
 
 def _distances(key: Array, x: Any, held: Any, width: float, s: TwoSampleSettings, name: str, suffix: str) -> Compared:
     """The entries of `compare` that are functions of x [N, *event] and held-out data, with `suffix` in their names."""
-    sets, dimension = f"{len(x):,} {name} and {len(held):,} held-out examples", int(np.prod(x.shape[1:]))
+    sets, dimension = f"{len(x):,} {name}, {len(held):,} held out", int(np.prod(x.shape[1:]))
     out: Compared = {}
     if "energy" in s.names:
         value, se = energy_distance(x, held, s.chunk)
-        out["energy"] = (value, se, f"energy distance of {sets}, unbiased")
+        out["energy"] = (value, se, f"energy distance, unbiased; {sets}")
     if "sliced_wasserstein" in s.names:
         value, se, of_directions = sliced_wasserstein(key, x, held, s.projections)
-        what = f"sliced W_2 of {sets}; {s.projections} directions, whose own s.e. is {of_directions:.2g}"
+        what = f"sliced W_2, {s.projections} directions (s.e. over these {of_directions:.2g}); {sets}"
         out["sliced_wasserstein"] = (value, se, what)
     if "mmd2" in s.names:
         kernels = ", ".join(f"{w * width:.3g}" for w in WIDTHS)
         value, se = mmd2(x, held, width, s.chunk)
-        out["mmd2"] = (value, se, f"MMD^2 of {sets}, unbiased; Gaussian kernels of widths {kernels}")
+        out["mmd2"] = (value, se, f"MMD^2, unbiased, Gaussian kernels of {kernels}; {sets}")
     if "neighbours" in s.names:
         found = precision_recall(x, held, s.neighbours, s.chunk)._asdict()
-        what = f"of {sets}; k = {s.neighbours} nearest neighbours"
-        out |= {part: (share.value, share.se, f"{part} {what}") for part, share in found.items()}
+        what = f"k = {s.neighbours} nearest neighbours; {sets}"
+        out |= {part: (share.value, share.se, f"{part}, {what}") for part, share in found.items()}
     n = min(len(x), len(held))
     if "frechet" in s.names and dimension <= FRECHET_DIMENSION and n >= FRECHET_EXAMPLES * dimension:
         sizes = [int(size) for size in np.linspace(n / 5, n, 9)]
         a, b = (np.asarray(y, np.float64).reshape(len(y), -1) for y in (x, held))
-        out["frechet"] = (frechet(a, b), None, f"Frechet distance of {sets}, {dimension} dimensions; biased upwards by about 1/n")
-        what = f"Frechet distance of {sets} for n -> infinity, from {len(sizes)} sizes of {sizes[0]:,} to {n:,}; s.e. of the regression"
+        out["frechet"] = (frechet(a, b), None, f"Frechet distance, {dimension} dimensions, biased upwards by about 1/n; {sets}")
+        what = f"Frechet distance for n -> infinity, from n = {sizes[0]:,} to {n:,} (s.e. of the regression); {sets}"
         value, se = frechet_extrapolated(a, b, sizes)
         out["frechet_extrapolated"] = (value, se, what)
     return {f"{part}{suffix}": entry for part, entry in out.items()}

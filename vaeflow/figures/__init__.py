@@ -22,6 +22,7 @@ from vaeflow.evaluation import density_grid, elbo, evaluate, latent_space
 from vaeflow.evaluation.latent_space import Space
 from vaeflow.evaluation.map_split import gather, map_split
 from vaeflow.figures import curves, images, latents, points, priors
+from vaeflow.figures.canvas import captioned
 from vaeflow.figures.curves import Rows
 from vaeflow.model import Array, Model, Params
 from vaeflow.runs.progress import phase
@@ -47,17 +48,23 @@ def draw_all(
     the test split (the validation or training split without one).
     """
     directory = Path(directory)
-    split = next(s for s in (source.test, source.val, source.train) if s is not None)
+    name, split = next((name, split) for name in ("test", "val", "train") if (split := getattr(source, name)) is not None)
+    average = getattr(config, "optim", {}).get("ema", 0.0)
+    averaged = f"parameters averaged over training (EMA {average:g})" if average else "parameters of one step"
+    run = f"{directory.absolute().parent.name}, seed {config.seed}"
     key = rng.figure_key(config.seed)
     drawn: list[Path | None] = []
 
+    caption = f"{run}; training: current parameters, validation: {averaged}"
+
     def draw(name: str, figure: Callable[[], Path | list[Path] | None]) -> None:
-        with phase(f"drawing {name}"):
+        with phase(f"drawing {name}"), captioned(caption):
             found = figure()
         drawn.extend(found if isinstance(found, list) else [found])
 
     draw("the training curves", lambda: curves.training_curves(rows, directory / "curves.png"))
     draw("the training curves", lambda: curves.recon_kl_plane(rows, directory / "recon_kl.png"))
+    caption = f"{run}; {name} split; {averaged}"
     draw("samples", lambda: _samples(model, params, split, source.label_names, config, key, directory))
     if density_grid.applies(model, split.x):
         draw("the density", lambda: _density(model, params, split, key, rng.eval_key(config.seed), directory / "density.png", density))
@@ -88,9 +95,9 @@ def draw_samples(x: np.ndarray, config: Any, path: str | Path, label: np.ndarray
     return points.marginals(None, x, path)
 
 
-def draw_curves(runs: Mapping[str, Rows], path: str | Path) -> Path:
-    """The validation curves of several runs, {name: rows of metrics.jsonl}, in one plot."""
-    return curves.run_curves(runs, Path(path))
+def draw_curves(runs: Mapping[str, Rows], path: str | Path, data: Mapping[str, str] | None = None) -> Path:
+    """The losses of several runs, {name: rows of metrics.jsonl}; data: {name: its data set}, a panel each."""
+    return curves.run_curves(runs, Path(path), data)
 
 
 def draw_planes(runs: Mapping[str, Rows], path: str | Path) -> Path | None:
@@ -125,15 +132,16 @@ def _samples(
     model: Model, params: Params, split: Split, names: Sequence[str] | None, config: Any, key: Array, directory: Path
 ) -> Path | None:
     event = split.x.shape[1:]
+    what = "samples: means of p(x|z)" if shows_means(model, params, split) else "samples of the model"
     if images.is_image(event):
         if names is not None and _is_class(split, len(names)):
             label = np.repeat(np.arange(len(names)), -(-config.sample.n // len(names)))
             context = jnp.asarray(np.eye(len(names), dtype=np.float32)[label])
             x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, key, len(label), context))
-            title = f"{len(x)} samples of the model, by class"
+            title = f"{len(x)} {what}, by class"
             return images.class_grid(x, label, names, directory / "samples.png", title, grey_top(config))
         x = _draw(model, params, _head(split, config.sample.n), key, config.sample.n)
-        return images.image_grid(x, directory / "samples.png", f"{len(x)} samples of the model", grey_top(config))
+        return images.image_grid(x, directory / "samples.png", f"{len(x)} {what}", grey_top(config))
     if event == (2,):
         if density_grid.applies(model, split.x):
             return None  # the density's figure shows them
@@ -141,6 +149,20 @@ def _samples(
         return points.density_panels(shown.x, _draw(model, params, shown, key, len(shown.x)), None, directory / "samples.png")
     shown = _head(split, _SCATTER)
     return points.marginals(shown.x, _draw(model, params, shown, key, len(shown.x)), directory / "marginals.png")
+
+
+def shows_means(model: Model, params: Params, split: Split) -> bool:
+    """True if a sample of a latent variable model is the mean of p(x|z) and not a draw: two keys give the same x for the same z."""
+    if model.latent is None:
+        return False
+    latent, context = model.latent, None if split.context is None else jnp.asarray(split.context[:1])
+
+    def pair(params: Params) -> Array:
+        z = latent.posterior(params, jnp.asarray(split.x[:1]), context).sample(seed=jax.random.key(0))
+        return jnp.stack([latent.show(jax.random.key(i), latent.likelihood(params, z, context)) for i in (1, 2)])
+
+    one, other = np.asarray(jax.jit(pair)(params))
+    return bool(np.array_equal(one, other))
 
 
 def _is_class(split: Split, classes: int) -> bool:

@@ -6,7 +6,9 @@ matplotlib takes 1.5 s to import, so it is imported where a figure is made. The 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,20 @@ STYLE = {
 }
 
 
+# What the figures drawn now are of: run, split, parameters. Stands below each of them.
+_CAPTION: contextvars.ContextVar[str] = contextvars.ContextVar("caption", default="")
+
+
+@contextlib.contextmanager
+def captioned(text: str) -> Iterator[None]:
+    """Figures drawn in the block have this line below them."""
+    token = _CAPTION.set(text)
+    try:
+        yield
+    finally:
+        _CAPTION.reset(token)
+
+
 @contextlib.contextmanager
 def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
     """A Figure of width x height inches in the project's style, written to `path` (PNG, 150 dots per inch) at the end."""
@@ -55,6 +71,9 @@ def canvas(path: str | Path, width: float, height: float) -> Iterator[Any]:
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+        if caption := _CAPTION.get():
+            characters = max(30, int(width * 17))  # of 6.5 points
+            figure.supxlabel("\n".join(textwrap.wrap(caption, characters)), x=0.01, ha="left", fontsize=6.5, color="#6b737b")
         _write(figure, Path(path))
 
 

@@ -120,23 +120,28 @@ def _equal_sums(ax: Any) -> None:
     ax.set(xlabel="KL(q(z|x) || p(z)) [nats per example]", ylabel="reconstruction -E log p(x|z) [nats per example]")
 
 
-def run_curves(runs: Mapping[str, Rows], path: Path) -> Path:
-    """Validation loss (training loss without a validation split) of several runs against the step."""
-    shown, names = [], []
-    with canvas(path, 6.8, 4.0) as figure:
-        ax = figure.subplots()
-        for i, (name, rows) in enumerate(runs.items()):
-            split = "val" if len(series(rows, "val", "loss")[0]) else "train"
-            steps, values = series(rows, split, "loss")
-            if not len(steps):
-                continue
-            style = ("-", "--", ":", "-.")[i // len(COLOURS) % 4]
-            ax.plot(steps, values, style, color=COLOURS[i % len(COLOURS)], label=name if split == "val" else f"{name} (training)")
-            shown.append(values)
-            names.append(name)
-        ax.set(xlabel="step", ylabel="validation loss [nats per example]", ylim=_limits(shown))
-        if names:
-            ax.legend(ncols=2 if len(names) > 6 else 1)
+def run_curves(runs: Mapping[str, Rows], path: Path, data: Mapping[str, str] | None = None) -> Path:
+    """Losses of several runs against the step: a panel per data set and split, since losses of other data or splits do not compare.
+
+    Args:
+        runs: {name: rows of metrics.jsonl}; the validation loss is drawn, the training loss of a run without validation.
+        data: {name: its data set}; None: one data set.
+    """
+    panels: dict[tuple[str, str], dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    for name, rows in runs.items():
+        split = "val" if len(series(rows, "val", "loss")[0]) else "train"
+        if len(series(rows, split, "loss")[0]):
+            panels.setdefault(((data or {}).get(name, ""), split), {})[name] = series(rows, split, "loss")
+    with canvas(path, 6.8, 4.0 * max(len(panels), 1)) as figure:
+        axes = figure.subplots(max(len(panels), 1), 1, squeeze=False)[:, 0]
+        for ax, ((of, split), found) in zip(axes, panels.items(), strict=False):
+            for i, (name, (steps, values)) in enumerate(found.items()):
+                style = ("-", "--", ":", "-.")[i // len(COLOURS) % 4]
+                ax.plot(steps, values, style, marker="o", markersize=2.5, color=COLOURS[i % len(COLOURS)], label=name)
+            what = {"val": "validation", "train": "training"}[split]
+            limits = _limits([values for _, values in found.values()])
+            ax.set(xlabel="step", ylabel=f"{what} loss [nats per example]", ylim=limits, title=of)
+            ax.legend(ncols=2 if len(found) > 6 else 1)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,28 +12,60 @@ import numpy as np
 
 from vaeflow.figures.canvas import COLOURS, canvas
 
+Row = Mapping[str, Any]
+# Panels in a line beside the row names, at most: wider figures are unreadable on a page.
+_PANELS = 3
 
-def published_and_ours(rows: Sequence[Mapping[str, Any]], path: Path, title: str, label: str, note: str, more: Sequence[str] = ()) -> Path:
-    """One line a row: every seed, their mean, the published number; a panel for each of a row's `more`. note: what stands below."""
-    below = "\n".join([label, *textwrap.wrap(note, 80)])
-    with canvas(path, 7.0 + 2.2 * len(more), 1.4 + 0.32 * len(rows)) as figure:
-        axes = figure.subplots(1, 1 + len(more), sharey=True, squeeze=False, width_ratios=[2.0, *[1.0] * len(more)])[0]
-        y = np.arange(len(rows))
-        known = [(i, row["published"]) for i, row in enumerate(rows) if row["published"] is not None]
-        if known:
-            axes[0].plot(*np.array([(value, i) for i, value in known]).T, "D", ms=6, mfc="none", color=COLOURS[1], label="published")
-        _seeds(axes[0], [(i, row["values"]) for i, row in enumerate(rows) if "mean" in row])
-        axes[0].set(title=title, xlabel=below, ylim=(len(rows) - 0.5, -0.5))
-        axes[0].set_yticks(y, [row["row"] for row in rows])
-        axes[0].legend(loc="best")
-        for ax, name in zip(axes[1:], more, strict=True):
-            points = [(i, values) for i, row in enumerate(rows) if (values := row.get("more", {}).get(name))]
-            _seeds(ax, points)
-            ax.set(xlabel=name)
-            every = [value for _, values in points for value in values]
-            if every and max(every) > 20 * min(every) > 0:
-                _logarithmic(ax)
+
+def published_and_ours(
+    rows: Sequence[Row], path: Path, title: str, label: str, note: str, more: Sequence[str] = (), groups: Sequence[str] = ()
+) -> Path:
+    """One line per row: every seed, their mean, the published number.
+
+    Args:
+        rows: a table's entries, with `row`, `published` and, if they have cells, `mean`, `values`, `more` {column: values}.
+        label: the table's number and its unit.
+        note: text below the figure.
+        more: columns with a panel each.
+        groups: prefixes of row names, such as the data set; each group has axes of its own. Rows without one are a group.
+    """
+    named = {group: [row for row in rows if row["row"].startswith(group)] for group in groups}
+    left = [row for row in rows if not row["row"].startswith(tuple(groups))] if groups else list(rows)
+    parts = [own for own in (*named.values(), left) if own]
+    panels = [label, *more]
+    columns = -(-len(panels) // -(-len(panels) // _PANELS))  # lines of nearly equal length
+    lines = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    heights = [0.7 + 0.26 * len(own) for own in parts for _ in lines]
+    with canvas(path, 3.2 + 2.6 * columns, sum(heights) + 0.6 + 0.16 * len(textwrap.wrap(note, 100))) as figure:
+        axes = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
+        for i, own in enumerate(parts):
+            for j, names in enumerate(lines):
+                for ax, name in itertools.zip_longest(axes[i * len(lines) + j], names):
+                    if name is None:
+                        ax.axis("off")
+                    else:
+                        _panel(ax, own, name, name == label)
+                axes[i * len(lines) + j][0].set_yticks(np.arange(len(own)), [row["row"] for row in own])
+        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=3)
+        if note:
+            figure.supxlabel("\n".join(textwrap.wrap(note, 100)), fontsize=8)
     return path
+
+
+def _panel(ax: Any, rows: Sequence[Row], name: str, ours: bool) -> None:
+    """A column of rows: the table's number beside the published one, or one of `more`."""
+    known = [(i, row["published"]) for i, row in enumerate(rows) if ours and row["published"] is not None]
+    if known:
+        ax.plot(*np.array([(value, i) for i, value in known]).T, "D", ms=6, mfc="none", color=COLOURS[1], label="published")
+    points = [(i, row["values"] if ours else row.get("more", {}).get(name)) for i, row in enumerate(rows) if "mean" in row]
+    _seeds(ax, [(i, values) for i, values in points if values])
+    ax.set(xlabel=name, ylim=(len(rows) - 0.5, -0.5))
+    ax.set_yticks(np.arange(len(rows)), [""] * len(rows))
+    every = [value for _, values in points for value in values or ()]
+    if not ours and every and max(every) > 20 * min(every) > 0:
+        _logarithmic(ax)
 
 
 def _logarithmic(ax: Any) -> None:

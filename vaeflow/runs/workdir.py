@@ -219,7 +219,7 @@ def environment() -> dict[str, Any]:
 def changed_values(old: Any, new: Any) -> list[str]:
     """KEY=VALUE of every value of the config `new` that differs from `old` and changes what is learned, sorted: what names a new run."""
     before, after = _flat(plain(old)), _flat(plain(new))
-    return [f"{key}={_text(after[key])}" for key in sorted(after) if not _is_free(key) and before.get(key) != after[key]]
+    return [f"{key}={text_of(after[key])}" for key in sorted(after) if not _is_free(key) and before.get(key) != after[key]]
 
 
 def differences(directory: str | Path, config: ConfigDict) -> list[str]:
@@ -257,7 +257,10 @@ def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(free + ".") for free in _FREE)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A plain value as a folder's or file's name has it: lists and groups without brackets."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{text_of(own)}" for key, own in value.items())
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -135,7 +135,9 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
     if figure:
         bounds = {row["row"] for row in rows if p.table.number in _NLL and row.get("upper_bound")}
         marked = [{**row, "row": row["row"] + " (upper bound)" * (row["row"] in bounds)} for row in rows]
-        published_and_ours(marked, paths[2], p.table.title, f"{p.table.number} [{p.table.unit}]", warning(p), tuple(p.columns))
+        published_and_ours(
+            marked, paths[2], p.table.title, f"{p.table.number} [{p.table.unit}]", warning(p), tuple(p.columns), p.table.groups
+        )
     return paths[: 3 if figure else 2]
 
 

@@ -43,6 +43,7 @@ class Table(NamedTuple):
     together: bool
     digits: int = 2
     note: str = ""
+    groups: tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):

@@ -32,6 +32,8 @@ from vaeflow.model import Array, Params
 LEAST_SELECTING = 1000
 # Subset sizes of the extrapolated Frechet distance, from this share of the examples on.
 _SIZES, _SMALLEST = 9, 0.2
+# The smallest subset has this many examples per feature.
+_LEAST_SIZE = 5
 
 
 class SampleQualitySettings(NamedTuple):
@@ -143,17 +145,17 @@ def _frechet(run: Run, s: SampleQualitySettings, held: np.ndarray, seen: np.ndar
 
     def distances(features: np.ndarray, name: str, suffix: str) -> dict[str, Finding]:
         n, count = min(len(features), len(data)), data.shape[1]
-        sets = f"{len(features):,} {name} and {len(data):,} held-out examples, on {own.name}"
-        out = {f"frechet{suffix}": Finding(frechet(features, data), f"Frechet distance of {sets}")}
-        sizes = sorted({int(size) for size in np.linspace(max(_SMALLEST * n, count + 1), n, _SIZES)})
-        if len(sizes) >= 3 and n > 2 * count:
+        sets = f"{len(features):,} {name}, {len(data):,} held out; {own.name}"
+        out = {f"frechet{suffix}": Finding(frechet(features, data), f"Frechet distance; {sets}")}
+        sizes = sorted({int(size) for size in np.linspace(max(_SMALLEST * n, _LEAST_SIZE * count), n, _SIZES)})
+        if n >= 2 * _LEAST_SIZE * count:  # below, the bias is not linear in 1/n
             value, se = frechet_extrapolated(features, data, sizes)
-            what = f"the same for n -> infinity, from sizes of {sizes[0]:,} to {n:,}; s.e. of the regression"
+            what = f"Frechet distance for n -> infinity, from n = {sizes[0]:,} to {n:,} (s.e. of the regression); {sets}"
             out[f"frechet_extrapolated{suffix}"] = Finding(value, what, se)
         return out
 
     def measure(x: np.ndarray) -> dict[str, Finding]:
         out = distances(own.features(x), "samples", "")
-        return out | ({} if floor is None else distances(floor, "training examples in place of samples", "_floor"))
+        return out | ({} if floor is None else distances(floor, "training examples", "_floor"))
 
     return measure
