@@ -36,7 +36,14 @@ _FREE = (
     *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
-_NEW = {"profile": False, "train.accumulate": 1, "data.levels": 0}  # came later than some runs, which had them so
+_NEW = {
+    "profile": False,
+    "train.accumulate": 1,
+    "data.levels": 0,
+    "optim.groups": {},
+    "optim.turns": [],
+}  # keys added after some runs were created, with the value those runs used
+_WHOLE = ("optim.groups",)  # mappings whose keys the config chooses: they are compared as one value
 EVAL_OVERRIDABLE = (
     "eval",
     "data.dir",
@@ -204,8 +211,8 @@ def differences(directory: str | Path, config: ConfigDict) -> list[str]:
     directory = Path(directory)
     if not (directory / "config.json").exists():
         return []
-    new = _flat(plain(config))
-    old = {key: value for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"))
+    new = _flat(plain(config), whole=_WHOLE)
+    old = {key: value for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"), whole=_WHOLE)
     words = []
     for key in [*new, *(k for k in old if k not in new)]:
         if _is_free(key):
@@ -238,11 +245,11 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"optim.ema": 0.999}; an empty group is a value."""
-    if not isinstance(tree, dict) or not tree:
+def _flat(tree: Any, prefix: str = "", whole: tuple[str, ...] = ()) -> dict[str, Any]:
+    """{"optim.ema": 0.999}; an empty group is a value, and so is a group in `whole`."""
+    if not isinstance(tree, dict) or not tree or prefix in whole:
         return {prefix: tree}
-    return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else name).items()}
+    return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else name, whole).items()}
 
 
 def _launches(directory: Path) -> list[Any]:

@@ -10,6 +10,7 @@ from vaeflow.config import plain
 from vaeflow.model import Params, by_path, split_params
 from vaeflow.runs.metrics import aligned_table
 from vaeflow.training.flops import flops
+from vaeflow.training.optimizer import group_lines
 from vaeflow.training.setup import Experiment, first_batch, init_params
 from vaeflow.training.step import init_state, make_step
 
@@ -31,6 +32,9 @@ def report(x: Experiment) -> str:
             totals[kind] += leaf.size
     lines += ["", aligned_table(["parameter", "shape", "dtype", "number", "kind"], rows)]
     lines += ["", "parameters: " + ", ".join(f"{n:,} {kind}" for kind, n in totals.items()), *notes]
+    if groups := group_lines(x.tx, x.optim, split_params(params, frozen)[0]):
+        header = ["group", "parameters", "number", "optimiser", "rate", "schedule", "clip", "clip_weights", "updated in"]
+        lines += ["", aligned_table(header, groups), ""]
 
     split = sum(np.asarray(a).nbytes for a in (x.source.train.x, x.source.train.context) if a is not None)
     step = cost(x, params, frozen)
