@@ -53,7 +53,7 @@ def base() -> ConfigDict:
             decay_rate=0.5,
             final_fraction=0.0,  # cosine
             ema=0.999,  # 0: off
-            groups={},  # top-level name of the parameters: its values of the above, names, clip_weights; vaeflow/training/groups.py
+            groups={},  # name: other values of the above for the parameters of that name; see vaeflow/training/parameter_groups.py
             turns=(),  # NAME:STEPS, in the order of a cycle, such as critic:5, generator:1; empty: all parameters in every step
         )
     )

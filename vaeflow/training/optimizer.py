@@ -5,7 +5,7 @@ decay: constant 1; cosine  final + (1 - final) (1 + cos(pi s / S)) / 2  with s =
        step  decay_rate^floor(s / decay_every); exponential  decay_rate^(s / decay_every);
        stages  decay_rate^i in stage i = 0, 1, ..., which lasts 3^i decay_every steps (Burda et al. 2016)
 
-With optim.groups or optim.turns (groups.py) each group of parameters has a chain of its own, and t counts the updates of the group.
+With optim.groups or optim.turns (parameter_groups.py) each group of parameters has a chain of its own, and t counts the group's updates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import optax
 from vaeflow.build import Count, Decay, Fraction, Natural, NonNegative, Positive
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
-from vaeflow.training.groups import Group, GroupConfig, choose, make_groups
+from vaeflow.training.parameter_groups import Group, GroupConfig, choose, make_groups
 
 
 class OptimConfig(NamedTuple):
@@ -155,29 +155,6 @@ def _of_group(group: Group, c: OptimConfig, steps: int) -> optax.GradientTransfo
         return group.on(step)
 
     return optax.conditionally_mask(chain, own_turn)
-
-
-def group_lines(tx: optax.GradientTransformation, c: OptimConfig, trained: Params) -> list[list[Any]]:
-    """Rows of --dry_run: group, top-level names, number of parameters, learning rate, schedule, clip, clip_weights, turn."""
-    rows = []
-    for group in groups_of(tx, trained):
-        own, size = c._replace(**group.config.overrides()), sum(a.size for a in jax.tree.leaves(group.of(trained)))
-        turn = f"{group.turns[group.name]} of {sum(group.turns.values())} steps" if group.turns else "every step"
-        bounds = group.config.clip_weights
-        rows.append(
-            [
-                group.name,
-                " ".join(group.names),
-                size,
-                own.name,
-                f"{own.learning_rate:g}",
-                own.schedule,
-                own.clip or "-",
-                bounds or "-",
-                turn,
-            ]
-        )
-    return rows
 
 
 def _chain(c: OptimConfig, steps: int, where: str = "optim", group: str = "") -> optax.GradientTransformation:

@@ -13,8 +13,9 @@ from flax import traverse_util
 
 from vaeflow.build import Count, Natural, Positive
 from vaeflow.model import Array, Batch, Model, Params, by_path, merge_params, split_params
-from vaeflow.training import groups, optimizer
+from vaeflow.training import optimizer
 from vaeflow.training.devices import Devices
+from vaeflow.training.parameter_groups import finish_update, only_on_turn
 
 
 class TrainConfig(NamedTuple):
@@ -116,8 +117,8 @@ def make_step(
         trained: Params = optax.apply_updates(state.trained, updates)  # type: ignore[assignment]
         if players:
             trained, grads = (
-                groups.finish_update(players, state.step, state.trained, trained),
-                groups.only_on_turn(players, state.step, grads),
+                finish_update(players, state.step, state.trained, trained),
+                only_on_turn(players, state.step, grads),
             )
         stats = state.stats
         if model.update is not None:

@@ -1,14 +1,17 @@
 """Parameter groups and turns: the sections `config.optim.groups` and `config.optim.turns`.
 
-A group is a set of top-level names of the parameters with options of its own. A config file declares the groups; the command line
-overrides the values that the file gives them:
+A group is a set of top-level names of the parameters with options of its own. A config file declares the groups:
 
     c.optim.groups = dict(critic=dict(learning_rate=1e-4, clip_weights=(-0.01, 0.01)), generator=dict(learning_rate=5e-5))
-    c.optim.turns = ("critic:5", "generator:1")         --config.optim.groups.critic.learning_rate=2e-4   --config.optim.turns=critic:1,...
+    c.optim.turns = ("critic:5", "generator:1")
 
-Turns are a list because a ConfigDict sorts its keys, and their order is that of the cycle. In each step one group is updated. The others
-keep their parameters, their optimiser state and their moving average bit for bit. Every step has a batch of its own, so a run of
-train.steps = 6000 has 1000 generator steps.
+The command line overrides the values that the file gives a group, `--config.optim.groups.critic.learning_rate=2e-4`, and all turns at once,
+`--config.optim.turns=critic:1,generator:1`. Parameters that no group names are the group DEFAULT.
+
+Turns are a list because a ConfigDict sorts its keys, and their order is that of the cycle. A turn is named after a group, after a top-level
+name that is in no group, or DEFAULT. In each step one group is updated. The others keep their parameters, their optimiser state and their
+moving average bit for bit. Every step has a batch of its own, so the run above has train.steps / 6 generator steps. The loss of two players
+is in vaeflow/objectives/turns.py.
 """
 
 from __future__ import annotations
@@ -114,16 +117,20 @@ def make_groups(groups: Mapping[str, GroupConfig], turns: Sequence[str], names: 
     for turn in cycle:
         if turn in owner and turn not in groups:
             raise UserError(f"optim.turns: the parameters {turn!r} are in the group {owner[turn]!r}; name that group")
-        if turn not in groups:
+        if turn not in groups and turn != DEFAULT:
             if turn not in names:
-                raise unknown("optim.turns: the name", turn, {*groups, *(name for name in names if name not in owner)})
+                raise unknown("optim.turns: the name", turn, {*groups, *(name for name in names if name not in owner), DEFAULT})
             owner[turn] = turn
     rest = tuple(name for name in names if name not in owner)
-    if cycle and (missing := [*(group for group in groups if group not in cycle), *rest]):
-        raise UserError(f"optim.turns={','.join(turns)} has no turn for {', '.join(missing)}; every trained parameter must be in one turn")
+    if DEFAULT in cycle and not rest:
+        raise UserError(f"optim.turns: {DEFAULT!r} is invalid: all parameters are in other turns")
+    if cycle and (missing := [*(group for group in groups if group not in cycle), *(rest if DEFAULT not in cycle else ())]):
+        hint = f"every trained parameter must be in one turn ({DEFAULT}: all that are in no other)"
+        raise UserError(f"optim.turns={','.join(turns)} has no turn for {', '.join(missing)}; {hint}")
     made = [
         Group(group, tuple(name for name in names if owner.get(name) == group), groups.get(group, GroupConfig()), cycle)
         for group in dict.fromkeys([*groups, *cycle])
+        if group != DEFAULT
     ]
     return (*made, Group(DEFAULT, rest, GroupConfig(), cycle)) if rest else tuple(made)
 
