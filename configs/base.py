@@ -54,6 +54,8 @@ def base() -> ConfigDict:
             decay_rate=0.5,
             final_fraction=0.0,  # cosine
             ema=0.999,  # 0: off
+            groups={},  # name: other values of the above for the parameters of that name; see vaeflow/training/parameter_groups.py
+            turns=(),  # NAME:STEPS, in the order of a cycle, such as critic:5, generator:1; empty: all parameters in every step
         )
     )
     c.train = ConfigDict(

@@ -6,7 +6,8 @@ A maker is a function with keyword-only arguments (or a NamedTuple class); its a
     Annotated[float, Range(...)]     a number in a closed or half-open interval (see Count, Positive, Fraction, ...)
     Literal["a", "b"]                a closed set of names
     tuple[int, ...]                  a list or tuple of such
-    Mapping[str, T]                  a group of values
+    a NamedTuple class               a group of values, checked in turn
+    Mapping[str, int]                a group of values whose keys are free
     Layer, Net                       the NAME of another entry of `config.parts`, which is built in turn; or a kind without arguments
     Layer | None                     the same, or "" for none
 
@@ -22,6 +23,8 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+from ml_collections import ConfigDict
 
 from vaeflow.errors import UserError, unknown, unknown_kind
 
@@ -136,13 +139,18 @@ def describe(hint: Any) -> str:
         return f"one of {', '.join(str(a) for a in args)}"
     if origin is tuple:
         return f"a list of {describe(args[0])}"
-    if origin is Mapping:
-        return "a group of values"
     if origin in (types.UnionType, typing.Union):
         return f"{describe(next(a for a in args if a is not type(None)))} or ''"
+    if origin is Mapping or _is_section(hint):
+        return "a group of values"
     if hint in _PART_KINDS:
         return f"the name of a {_PART_KINDS[hint][0]} in config.parts"
     return getattr(hint, "__name__", str(hint))
+
+
+def _is_section(hint: Any) -> bool:
+    """True for a NamedTuple class that is no part."""
+    return hint not in _PART_KINDS and isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
 
 
 def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tuple[str, ...]) -> Any:
@@ -163,10 +171,6 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
     if origin in (types.UnionType, typing.Union):
         inner = next(a for a in args if a is not type(None))
         return None if value == "" else _value(inner, value, key, parts, _open)
-    if origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise UserError(f"{key}={value!r} has the wrong type; it must be a group of values")
-        return {str(k): _value(args[1], v, f"{key}.{k}", parts, _open) for k, v in value.items()}
     if hint is Any:
         return value
     if hint in _PART_KINDS:
@@ -176,6 +180,12 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
         if value not in parts and value not in bare:
             raise unknown_kind(key, value, [*parts, *bare])
         return build(parts if value in parts else {value: {"kind": value}}, value, hint, _open)
+    if origin is Mapping or _is_section(hint):
+        if not isinstance(value, (Mapping, ConfigDict)):
+            raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
+        if origin is Mapping:
+            return {name: _value(args[1], value[name], f"{key}.{name}", parts, _open) for name in value}
+        return hint(**check(hint, dict(value), key, parts, _open))
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise UserError(f"{key}={value!r} is invalid; it must be a finite number")

@@ -1,5 +1,5 @@
 """Training objectives as functions of log-weights, draws and steps: bounds.py, regularisers.py, relaxations.py,
-score_function.py, schedules.py."""
+score_function.py, schedules.py, turns.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from vaeflow.objectives.regularisers import capacity, critic_loss, decomposition
 from vaeflow.objectives.relaxations import annealing, binary_concrete, gumbel_softmax, straight_through
 from vaeflow.objectives.schedules import BetaSchedule, beta_schedule
 from vaeflow.objectives.score_function import baseline_loss, leave_one_out, reinforce, silent, sleep_q, vimco, wake_p, wake_q
+from vaeflow.objectives.turns import steps_of, turn_of
 
 __all__ = [
     "PATH",
@@ -32,7 +33,9 @@ __all__ = [
     "renyi",
     "silent",
     "sleep_q",
+    "steps_of",
     "straight_through",
+    "turn_of",
     "vimco",
     "wake_p",
     "wake_q",

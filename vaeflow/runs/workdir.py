@@ -40,8 +40,17 @@ _FREE = (
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
 # Keys added after some runs were created, with the value those runs used.
-_NEW: dict[str, Any] = {"profile": False, "train.accumulate": 1, "data.levels": 0, "data.augment": ()}
-_NEW |= {"eval.measures": (), "eval.settings": ConfigDict(), "eval.examples": 0, "eval.select": "loss", "eval.validate": ConfigDict()}
+_NEW: dict[str, Any] = {
+    "profile": False,
+    "train.accumulate": 1,
+    "data.levels": 0,
+    "data.augment": (),
+    "optim.groups": {},
+    "optim.turns": (),
+}
+_NEW |= {"eval.measures": (), "eval.settings": {}, "eval.examples": 0, "eval.select": "loss", "eval.validate": {}}
+# Groups whose keys the config chooses: they are compared as one value.
+_WHOLE = ("optim.groups", "eval.settings", "eval.validate")
 # What evaluation may override: its own values, and the location of the data.
 EVAL_OVERRIDABLE = ("eval", "data.dir", "data.path", "data.cache_dir")
 PACKAGES = (
@@ -227,8 +236,8 @@ def differences(directory: str | Path, config: ConfigDict) -> list[str]:
     directory = Path(directory)
     if not (directory / "config.json").exists():
         return []
-    new = _flat(plain(config))
-    old = {key: plain(value) for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"))
+    new = _flat(plain(config), whole=_WHOLE)
+    old = {key: plain(value) for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"), whole=_WHOLE)
     words = []
     for key in [*new, *(k for k in old if k not in new)]:
         if _is_free(key):
@@ -264,11 +273,11 @@ def text_of(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"optim.ema": 0.999}; an empty group is a value."""
-    if not isinstance(tree, dict) or not tree:
+def _flat(tree: Any, prefix: str = "", whole: tuple[str, ...] = ()) -> dict[str, Any]:
+    """{"optim.ema": 0.999}; an empty group is a value, and so is a group in `whole`."""
+    if not isinstance(tree, dict) or not tree or prefix in whole:
         return {prefix: tree}
-    return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else name).items()}
+    return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else name, whole).items()}
 
 
 def _launches(directory: Path) -> list[Any]:

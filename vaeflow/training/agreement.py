@@ -106,8 +106,7 @@ def check_folder(directory: Path) -> None:
 def config_values(config: ConfigDict) -> dict[str, str]:
     """{"optim.learning_rate": "0.001"}: the values of a config as JSON, without HOST_KEYS."""
     flat = traverse_util.flatten_dict(plain(config), sep=".", keep_empty_nodes=True)
-    values = {key: {} if value is traverse_util.empty_node else value for key, value in flat.items()}
-    return {key: json.dumps(value) for key, value in values.items() if key not in HOST_KEYS}
+    return {key: json.dumps({} if value is traverse_util.empty_node else value) for key, value in flat.items() if key not in HOST_KEYS}
 
 
 def code_values() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 from flax import traverse_util
@@ -10,6 +12,7 @@ from vaeflow.config import plain
 from vaeflow.model import Params, by_path, split_params
 from vaeflow.runs.metrics import aligned_table
 from vaeflow.training.flops import flops
+from vaeflow.training.optimizer import groups_of
 from vaeflow.training.setup import Experiment, first_batch, init_params
 from vaeflow.training.step import init_state, make_step
 
@@ -31,6 +34,9 @@ def report(x: Experiment) -> str:
             totals[kind] += leaf.size
     lines += ["", aligned_table(["parameter", "shape", "dtype", "number", "kind"], rows)]
     lines += ["", "parameters: " + ", ".join(f"{n:,} {kind}" for kind, n in totals.items()), *notes]
+    if rows := _groups(x, split_params(params, frozen)[0]):
+        header = ["group", "parameters", "number", "optimiser", "rate", "schedule", "clip", "clip_weights", "updated in"]
+        lines += ["", aligned_table(header, rows), ""]
 
     split = sum(np.asarray(a).nbytes for a in (x.source.train.x, x.source.train.context) if a is not None)
     step = cost(x, params, frozen)
@@ -42,6 +48,18 @@ def report(x: Experiment) -> str:
         f"devices: {x.devices.count} as {x.devices.mapping}; {x.train.steps} steps of {x.batch // x.devices.count} examples on each"
     )
     return "\n".join(lines)
+
+
+def _groups(x: Experiment, trained: Params) -> list[list[Any]]:
+    """One row per parameter group; none without optim.groups and optim.turns."""
+    rows = []
+    for group in groups_of(x.tx, trained):
+        own, size = x.optim._replace(**group.config.overrides()), sum(leaf.size for leaf in jax.tree.leaves(group.of(trained)))
+        names, bounds = " ".join(group.names), ",".join(f"{bound:g}" for bound in group.config.clip_weights)
+        turn = f"{group.turns[group.name]} of {sum(group.turns.values())} steps" if group.turns else "every step"
+        options = [own.name, f"{own.learning_rate:g}", own.schedule, f"{own.clip:g}" if own.clip else "-", bounds or "-"]
+        rows.append([group.name, names, size, *options, turn])
+    return rows
 
 
 def cost(x: Experiment, params: Params, frozen: frozenset = frozenset()) -> dict[str, float]:

@@ -132,6 +132,8 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
         if config.fixed_from:
             why = f"config.fixed_from={config.fixed_from!r} keeps all of them"
         raise UserError(f"there are no parameters to train: {why}")
+    if not resuming:  # the first launch has checked them, and it alone knows which parameters fixed_from holds
+        jax.eval_shape(tx.init, split_params(shapes, frozen)[0])
     return experiment._replace(parameters=sum(leaf.size for leaf in trained))
 
 

@@ -15,6 +15,7 @@ from vaeflow.build import Count, Natural, Positive
 from vaeflow.model import Array, Batch, Model, Params, by_path, merge_params, split_params
 from vaeflow.training import optimizer
 from vaeflow.training.devices import Devices
+from vaeflow.training.parameter_groups import finish_update, only_on_turn
 
 
 class TrainConfig(NamedTuple):
@@ -87,6 +88,9 @@ def make_step(
 
     accumulate: number of micro-batches per device; gradients are averaged over them, in the memory of one. Every n-th example is in a
     micro-batch, so sharded examples stay on their device. A loss that compares examples sees one micro-batch.
+
+    The groups of a `tx` with turns that a step does not update keep parameters, optimiser state and moving average; the metric grad_norm is
+    the norm of the gradients of the others.
     """
 
     def gradients(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[Params, dict[str, Array]]:
@@ -108,13 +112,19 @@ def make_step(
 
     def step(state: State, fixed: Params, batch: Batch, key: Array) -> tuple[State, dict[str, Array]]:
         grads, metrics = mean((gradients if accumulate == 1 else averaged)(state, fixed, batch, key))
+        players = optimizer.groups_of(tx, state.trained)
         updates, opt_state = tx.update(grads, state.opt_state, state.trained)
         trained: Params = optax.apply_updates(state.trained, updates)  # type: ignore[assignment]
+        if players:
+            trained, grads = (
+                finish_update(players, state.step, state.trained, trained),
+                only_on_turn(players, state.step, grads),
+            )
         stats = state.stats
         if model.update is not None:
             updated = model.update(merge_params(trained, stats, fixed), key, batch, state.step)
             stats = mean(_only(stats, split_params(updated)[1]))
-        average = optimizer.ema_update(state.ema, trained, state.step, ema) if ema else {}
+        average = optimizer.grouped_ema_update(players, state.ema, trained, state.step, ema) if ema else {}
         metrics["grad_norm"] = optax.tree.norm(grads)
         return State(state.step + 1, trained, stats, opt_state, average), metrics
 
