@@ -70,8 +70,7 @@ def sliced_wasserstein(key: Array, a: Any, b: Any, projections: int = 128) -> Sl
 
     se covers the draws of a and b for these directions, by the Kantorovich potentials phi(x) = int 2 (t - T(t)) dt of the matching T (the
     influence function of W_2^2), averaged over directions, and the delta method. It compares checkpoints, and samples with their floor,
-    which share directions. Near equal distributions the value is mostly bias, and se is up to 1.5 times
-    too large. se_directions is
+    which share directions. Near equal distributions the value is mostly bias, and se is up to 1.5 times too large. se_directions is
     s(W_2^2)/sqrt(L), by the delta method: the error as an estimate of the mean over all directions, for these examples.
 
     Args:
