@@ -121,7 +121,8 @@ class Model(NamedTuple):
     sample    (params, key, n, context=None) -> [n, *event]
     log_prob  (params, key, batch) -> [B] nats, or None       ONE draw of the estimator; evaluation mode
     density   what log_prob is. exact: log p(x). weight: exp of it has mean p(x) (so its own mean is a lower bound, the
-              ELBO). bound: a lower bound in expectation only. none: no density
+              ELBO). bound: a lower bound in expectation only. estimate: its mean is log p(x) (a stochastic trace): draws are averaged,
+              never inside the log, and never integrated on a grid. none: no density
     latent    for models with a latent variable: what reconstructions, active units and AIS need
     encode    (params, key, batch) -> z [B, ...], or None       of models without `latent`: a flow's f^-1(x), one dequantisation draw
     update    (params, key, batch, step) -> params, or None   sets the "stats" leaves after the optimiser's step
@@ -134,7 +135,7 @@ class Model(NamedTuple):
     loss: LossFn
     sample: SampleFn
     log_prob: BatchFn | None
-    density: Literal["exact", "weight", "bound", "none"]
+    density: Literal["exact", "weight", "bound", "estimate", "none"]
     latent: Latent | None = None
     encode: BatchFn | None = None
     update: UpdateFn | None = None

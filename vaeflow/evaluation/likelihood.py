@@ -85,7 +85,7 @@ def importance(model: Model, k: int, chunk: int) -> Example:
 
 
 def average(model: Model, draws: int, chunk: int = 0) -> Example:
-    """One example -> log_prob, the mean of `draws` draws: the ELBO for "weight", the bound for "bound"; of more than one draw also `se`,
+    """One example -> log_prob, the mean of `draws` draws: ELBO of a "weight", the bound, the estimate; of more than one draw also `se`,
     its Monte Carlo standard error.
 
     chunk: draws at a time (0: all). Draw i has the key fold_in(example's key, i), whatever the chunk.
@@ -123,8 +123,8 @@ def log_likelihood(
 ) -> dict[str, np.ndarray]:
     """Per-example arrays [N] over a whole split; `options` are those of `map_split.map_split`.
 
-    density "exact": log_prob alone. "bound": log_prob, the mean of k draws, and se (of the Monte Carlo); one draw of a model that reads no
-    key. "weight": log_prob (IWAE-k), elbo, ess, se (of the Monte Carlo) and pareto_k (NaN when k < 21).
+    density "exact": log_prob alone. "bound", "estimate": log_prob, the mean of k draws, and se (of the Monte Carlo); one draw of a model
+    that reads no key. "weight": log_prob (IWAE-k), elbo, ess, se (of the Monte Carlo) and pareto_k (NaN when k < 21).
     """
     return prepare_log_likelihood(model, params, split, key, k=k, chunk=chunk, batch=batch, **options)(params)
 
@@ -136,7 +136,7 @@ def prepare_log_likelihood(
     if model.log_prob is None:
         raise UserError("this model has no density: log_prob is not available")
     if model.density != "weight":
-        draws = k if model.density == "bound" and draws_noise(model, shapes, split) else 1
+        draws = k if model.density in ("bound", "estimate") and draws_noise(model, shapes, split) else 1
         averages = map_split(average(model, draws, chunk), split, key, batch=batch, draws=draws, **options)
         return lambda params, key=None: gather(averages(params, key))
     weights = map_split(importance(model, k, chunk), split, key, batch=batch, draws=k, **options)

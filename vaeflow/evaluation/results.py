@@ -39,6 +39,7 @@ _DENSITY = {
     "weight": "estimated by importance weighting",
     "weight, bound": "a lower bound on log p(x) by importance weighting; the weights are too uneven for an estimate",
     "bound": "a lower bound of the log-likelihood",
+    "estimate": "an unbiased estimate of the log-likelihood",
     "none": "no density",
 }
 
@@ -167,7 +168,7 @@ def _information(results: Mapping[str, Any]) -> str:
 
 
 def _diagnostics(results: Mapping[str, Any]) -> str:
-    if results["density"] == "bound":
+    if results["density"] in ("bound", "estimate"):
         return f"the mean of {results['k']} draws: Monte Carlo s.e. {results['nll_mc_se']:.4f}"
     bound, error = nll_is_bound(results), f"Monte Carlo s.e. {results['nll_mc_se']:.4f}"
     parts = [] if bound else [error]

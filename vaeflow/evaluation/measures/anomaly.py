@@ -56,7 +56,7 @@ def check(run: Run, settings: AnomalySettings) -> dict[str, Finding]:
 
 
 def _estimator(run: Run, k: int) -> str:
-    return {"weight": f"IWAE-{k}", "exact": "exact"}.get(run.model.density, "a bound")
+    return {"weight": f"IWAE-{k}", "exact": "exact", "estimate": "an estimate"}.get(run.model.density, "a bound")
 
 
 def scores(run: Run, split: Split, k: int) -> dict[str, np.ndarray]:

@@ -74,11 +74,12 @@ def likelihood_terms(model: Model, found: dict[str, np.ndarray], k: int) -> dict
     out: dict[str, Any] = {"nll": nll, "nll_se": se}
     if model.density == "exact":
         return out | {"estimator": "exact"}
-    if model.density == "bound" and "se" not in found:  # no draw in it
-        return out | {"estimator": "bound"}
+    named = {"bound": "bound", "estimate": "unbiased estimate"}.get(model.density, "")
+    if named and "se" not in found:  # no draw in it
+        return out | {"estimator": named}
     monte_carlo = np.sqrt((np.asarray(found["se"], np.float64) ** 2).sum()) / len(found["se"])
-    out |= {"estimator": f"IWAE-{k}" if model.density == "weight" else f"bound, mean of {k} draws", "k": k, "nll_mc_se": float(monte_carlo)}
-    if model.density == "bound":
+    out |= {"estimator": f"{named}, mean of {k} draws" if named else f"IWAE-{k}", "k": k, "nll_mc_se": float(monte_carlo)}
+    if named:
         return out
     out["ess"] = float(found["ess"].mean(dtype=np.float64))
     out["elbo_k"], out["elbo_k_se"] = mean_se(found["elbo"])
