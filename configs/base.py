@@ -79,7 +79,7 @@ def base() -> ConfigDict:
             measures=(),  # names of measures (experiments.diagnose --list); (): the likelihood, the ELBO's terms, ... where they apply
             settings=ConfigDict(),  # of measures, where they differ from the defaults: dict(ais=dict(chains=32))
             examples=0,  # of the split, in a fixed shuffled order; 0: all
-            select="loss",  # what chooses `best` on the validation split: loss, or "measure.finding"
+            select="loss",  # criterion for `best` on the validation split: loss, or "measure.finding"
             validate=ConfigDict(),  # settings of that measure during training, where they differ from the final ones
         )
     )

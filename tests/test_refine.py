@@ -35,7 +35,7 @@ def test_the_gaps_of_a_linear_gaussian_model(monkeypatch):
     found = refine.check(r, SETTINGS)
     assert approximation > 0.2
     for name, expected in (("amortisation_gap", amortisation), ("approximation_gap", approximation)):
-        value, _, se = found[name]
+        value, se = found[name].value, found[name].se
         assert se is not None and abs(value - expected) < 4 * se < 0.3, name
     log_p = toys.linear_gaussian_log_p(r.split.x).mean()
     assert abs(found["log_p"].value - log_p) < 4 * found["log_p_mc_se"].value < 0.2

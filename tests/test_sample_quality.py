@@ -11,7 +11,7 @@ from tests import toys
 from tests.diagnose_toys import number, run
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation import two_sample
+from vaeflow.evaluation import sampling, two_sample
 from vaeflow.evaluation.measures import classifier, sample_quality
 from vaeflow.evaluation.measures.sample_quality import SampleQualitySettings
 from vaeflow.evaluation.sampling import prepare_draw
@@ -120,7 +120,7 @@ def test_vectors_have_a_classifier_too(tmp_path, rng):
     ("changes", "settings", "line"),
     [
         ({"name": "train"}, {}, "--split: val or test"),
-        ({}, {"features": 64, "extractor": "classifier"}, "60 examples are too few: more than 64 are needed; raise --examples"),
+        ({}, {"features": 64, "extractor": "classifier"}, "60 held-out examples are too few: more than 64 are needed"),
         ({}, {"features": 8, "names": ("energie",)}, "sample_quality.names='energie' is unknown"),
         ({}, {"extractor": "efficientnet"}, "more than 1280 are needed"),
     ],
@@ -139,10 +139,11 @@ def test_without_labels_the_frechet_distance_is_of_x_where_that_is_small(tmp_pat
         sample_quality.needs(plain, SampleQualitySettings(extractor="classifier", features=8))
 
 
-def test_draws_come_in_batches_with_the_contexts_in_turn():
+def test_draws_come_in_batches_with_the_contexts_in_turn(monkeypatch):
+    monkeypatch.setattr(sampling, "_DRAWS", 3)
     context = np.arange(7, dtype=np.float32)[:, None]
     seen = toys.model(None, "none", sample=lambda params, key, n, context: context + 0 * jax.random.normal(key, (n, 1)))
-    draws = prepare_draw(seen, 9, context, 3)({}, jax.random.key(0))
+    draws = prepare_draw(seen, 9, context)({}, jax.random.key(0))
     np.testing.assert_array_equal(draws, np.concatenate([context, context[:2]]))
     noise = toys.model(None, "none", sample=lambda params, key, n, context=None: jax.random.normal(key, (n, 1)))
-    assert len(np.unique(prepare_draw(noise, 7, None, 3)({}, jax.random.key(0)))) == 7
+    assert len(np.unique(prepare_draw(noise, 7, None)({}, jax.random.key(0)))) == 7

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import toys
 from tests.commands import call, refusal
+from tests.diagnose_toys import run
 from tests.test_no_density import families  # noqa: F401  (a fixture)
 from vaeflow.data import Split
+from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
-from vaeflow.evaluation.measures import MEASURES, Finding, Measure
+from vaeflow.evaluation.measures import MEASURES, Finding, Measure, sample_quality
 from vaeflow.evaluation.results import flat, format_results, rounded
 from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.metrics import read_metrics
@@ -88,6 +92,12 @@ def test_patience_counts_gains_above_the_standard_error(families, monkeypatch): 
         (["eval.settings.ais.chain=3"], ["eval.settings.ais: the key='chain'", "did you mean 'chains'"]),
         (["eval.settings.aiss.chain=3"], ["eval.settings='aiss'", "did you mean 'ais'"]),
         (["eval.examples=-1"], ["eval.examples=-1 is invalid"]),
+        (["eval.measures=likelihood"], ["eval.measures: 'likelihood' does not apply", "no density"]),
+        (["eval.settings.likelihood=5"], ["eval.settings.likelihood=5 has the wrong type", "a group of values"]),
+        (["eval.settings..b=1"], ["a key has no name"]),
+        (["eval.select=sample_quality.energy", "eval.validate.names=mmd2"], ["does not apply: sample_quality gives", "mmd2"]),
+        (["eval.select=sample_quality.energy", "eval.validate.samples=5"], ["5 samples are too few: more than 8"]),
+        (["eval.select=sample_quality.memorisation"], ["eval.select='sample_quality.memorisation'", "sample_quality.energy"]),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_compiled(families, words, held, monkeypatch):  # noqa: F811
@@ -115,9 +125,9 @@ def test_named_measures_their_settings_and_a_part_of_the_split(families):  # noq
 
 def test_the_examples_are_the_same_ones_in_a_shuffled_order():
     split = Split(np.arange(100)[:, None], None, np.arange(100))
-    some, more = (evaluate.shuffled(split, n, 3) for n in (10, 20))
+    some, more = (evaluate.shuffled(split, n) for n in (10, 20))
     assert set(some.x[:, 0]) < set(more.x[:, 0]) and (some.x[:, 0] == some.label).all()
-    assert set(some.x[:, 0]) != set(evaluate.shuffled(split, 10, 4).x[:, 0]) and set(some.x[:, 0]) != set(range(10))
+    assert set(some.x[:, 0]) != set(range(10))
 
 
 def test_results_of_before_the_measures_read_as_flat():
@@ -129,6 +139,80 @@ def test_results_of_before_the_measures_read_as_flat():
     assert "NLL" in format_results(
         {**old, "estimator": "exact", "examples": 5, "units": "nats", "seconds": 1.0, "device": "cpu", "device_count": 1}
     )
+
+
+def test_a_value_of_a_measure_is_replaced_whatever_its_type():
+    from vaeflow import config
+
+    c = config.load("configs/digits_vae.py")
+    for key, text, value in (
+        ("samples", "100", 100),
+        ("names", "energy,mmd2", "energy,mmd2"),
+        ("names", "energy", "energy"),
+        ("samples", "0.5", 0.5),
+    ):
+        config.override(c, f"eval.settings.sample_quality.{key}", text)
+        assert c.eval.settings.sample_quality[key] == value
+    with pytest.raises(UserError, match="is a group of values"):
+        config.override(c, "eval.settings.sample_quality", "5")
+
+
+def test_cells_that_select_by_other_measures_have_validations_of_their_own():
+    from vaeflow import config
+    from vaeflow.training.stacked import structure
+
+    one, two = config.load("configs/digits_vae.py"), config.load("configs/digits_vae.py")
+    two.eval.k = 7
+    assert structure(one) == structure(two)  # after training only
+    two.eval.select = "sample_quality.energy"
+    assert structure(one) != structure(two)
+    one.eval.select = two.eval.select
+    assert structure(one) != structure(two)  # k
+
+
+def test_a_selecting_measure_gives_what_it_provides(caplog):
+    """Every finding that may select on these data is there, and nothing is compiled by a second call."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3)).astype(np.float32)
+    found = run(toys.model(None, "none", sample=lambda params, key, n, context=None: params[:n]), Split(x[:200]), Split(x))
+    for name, measure in MEASURES.items():
+        assert not measure.better or measure.prepare.__qualname__ != "once.<locals>.prepare", f"{name} compiles at every validation"
+    for finding in MEASURES["sample_quality"].better:
+        settings = sample_quality.SampleQualitySettings(**sample_quality.for_selection(found, finding) | {"samples": 200})
+        measure = sample_quality.prepare(found, settings)
+        with jax.log_compiles():
+            given = measure(jnp.asarray(x[:200]), found.key)
+        assert finding != "energy" or [line for line in caplog.messages if "Compiling" in line]  # the lines are seen
+        assert (finding in given) == (finding in sample_quality.provides(found, settings)), finding
+        caplog.clear()
+        with jax.log_compiles():
+            measure(jnp.asarray(x[100:300]), found.key)
+        assert not [line for line in caplog.messages if "Compiling" in line], finding
+
+
+def test_a_table_does_not_repeat_a_cell_whose_results_are_other_ones(tmp_path, monkeypatch):
+    from vaeflow.tables import runner, spec
+
+    plan = spec.plan("configs/table_iwae_1.py", [("eval.k", "3")])
+    (cell,) = spec.cells(plan, tmp_path, 1)[:1]
+    monkeypatch.setattr(runner, "done", lambda *_: False)
+    trained = []
+    monkeypatch.setattr(runner, "_train", lambda p, group: trained.append(group) or [])
+    assert runner.run(plan, [cell], lambda: None) == [cell] and len(trained) == 1
+    assert "not those that the table asks for" in runner.failure(cell)
+
+
+def test_results_are_those_of_a_cell_by_all_that_changes_a_number():
+    from vaeflow import config
+    from vaeflow.tables.runner import _measured_as
+
+    asked = config.load("configs/digits_vae.py").eval
+    stored = config.plain(asked)
+    assert _measured_as({"eval": stored}, asked) and _measured_as({"eval": {**stored, "batch": 7, "chunk": 3}}, asked)
+    old = {key: stored[key] for key in ("params", "batch", "k", "chunk")}  # before the other keys
+    assert _measured_as({"eval": old}, asked)
+    for key, value in (("k", 3), ("measures", ["likelihood"]), ("examples", 9), ("settings", {"ais": {"chains": 3}})):
+        assert not _measured_as({"eval": {**stored, key: value}}, asked), key
 
 
 def test_the_direction_of_a_finding_decides(families):  # noqa: F811

@@ -59,7 +59,7 @@ def test_a_run_goes_on_when_the_one_that_it_began_with_is_gone(tmp_path):
 
 
 def test_a_validation_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "make_validate", lambda *_: lambda _: {"loss": float("nan")})
+    monkeypatch.setattr(evaluate, "make_validate", lambda *_: lambda *_: {"loss": float("nan")})
     with pytest.raises(RunFailed, match=r"non-finite at step 10: validation loss=nan"):
         call("train", *FLOW, "--config.train.steps=10", f"--workdir={tmp_path / 'nan'}")
     assert not list((tmp_path / "nan" / "checkpoints").glob("*/[0-9]*"))

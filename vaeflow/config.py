@@ -167,6 +167,8 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config") -> 
 def _add(config: ConfigDict, key: str, text: str) -> None:
     """config.<key> = text below one of _OPEN, where groups and keys are added; the measure checks name and type."""
     *parents, last = key.split(".")
+    if not all((*parents, last)):
+        raise UserError(f"config.{key}: a key has no name")
     node: Any = config
     with config.unlocked():
         for name in parents:
@@ -175,6 +177,10 @@ def _add(config: ConfigDict, key: str, text: str) -> None:
             node = node[name]
             if not isinstance(node, ConfigDict):
                 raise UserError(f"config.{key}: {name} is one value ({node!r}), not a group of values")
+        if isinstance(node.get(last), ConfigDict):
+            raise UserError(f"config.{key} is a group of values ({', '.join(node[last])}); name one of them")
+        if last in node:
+            delattr(node, last)  # the new value may have another type
         node[last] = _literal(text)
 
 

@@ -15,6 +15,7 @@ from vaeflow.errors import UserError, unknown_kind
 from vaeflow.evaluation import sampling
 from vaeflow.evaluation.store import restore
 from vaeflow.figures import views
+from vaeflow.figures.canvas import captioned
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.metrics import read_metrics
 from vaeflow.runs.progress import phase
@@ -43,14 +44,17 @@ def explore(
     names = ("plane",) if several else show or (*views.VIEWS, "plane")
     if not several and output is None:
         guard.check_links(directories[0], ("explore",))
-    folder = output or (Path() if several else directories[0] / "explore")
+    folder = output or (Path("runs/compare") if several else directories[0] / "explore")
+    caption = ""
     found: dict[str, Callable[[], list[Path]]] = {"plane": lambda: _plane(directories, folder)}
     if set(names) != {"plane"}:
         run = _load(directories[0], folder, examples, split, seed, label, overrides)
+        parameters = f"parameters averaged over training (EMA {ema:g})" if (ema := run.config.optim.ema) else "parameters of one step"
+        caption = f"{directories[0].absolute().name}, seed {run.config.seed}; {run.name} split; {parameters}"
         found |= {name: functools.partial(view, run) for name, view in views.VIEWS.items()}
     for name in names:
         try:
-            with phase(f"drawing {name}"):
+            with phase(f"drawing {name}"), captioned("" if name == "plane" else caption):
                 drawn = found[name]()
             print(*drawn, sep="\n", flush=True)
         except views.Inapplicable as error:

@@ -57,7 +57,7 @@ def density(
     xs, ys = (low[i] + (np.arange(side) + 0.5) * (high[i] - low[i]) / side for i in (0, 1))
     points = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2).astype(np.asarray(split.x).dtype)
     total = np.full(len(points), -np.inf)
-    for context, share in _contexts(split.context):
+    for context, share in contexts_of(split.context):
         grid = Split(points, None if context is None else np.broadcast_to(context, (len(points), *context.shape)))
         found = log_likelihood(model, params, grid, key, k=_DRAWS, chunk=16, batch=4096, devices=devices)["log_prob"]
         total = np.logaddexp(total, np.asarray(found, np.float64) + np.log(share))
@@ -78,7 +78,8 @@ def load(path: Path) -> tuple[GridDensity, np.ndarray]:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 
-def _contexts(context: np.ndarray | None) -> list[tuple[np.ndarray | None, float]]:
+def contexts_of(context: np.ndarray | None) -> list[tuple[np.ndarray | None, float]]:
+    """(a distinct context [C], its share) of contexts [N, C]; UserError: there are too many to be classes."""
     if context is None:
         return [(None, 1.0)]
     values, counts = np.unique(np.asarray(context), axis=0, return_counts=True)

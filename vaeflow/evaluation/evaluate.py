@@ -14,10 +14,10 @@ import jax
 import numpy as np
 
 from vaeflow.config import plain
-from vaeflow.data import Source, Split
+from vaeflow.data import Source, Split, named_split
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation.elbo import elbo_terms, gaussian
-from vaeflow.evaluation.information import collapse_warnings
+from vaeflow.evaluation.information import collapse_warnings, evenly
 from vaeflow.evaluation.likelihood import average
 from vaeflow.evaluation.map_split import Example, gather, map_split
 from vaeflow.evaluation.measures import MEASURES, Finding, Run, applicable, known, lacking, settings_of
@@ -50,7 +50,7 @@ def validator(x: Experiment) -> Callable[..., Validation]:
     def by_measure(params: Params, key: Array | None = None) -> Validation:
         found = measure(params, run.key if key is None else key)[finding]
         values = plain_values(params, key) | {x.eval.select: float(found.value)}
-        return Validation(values, sign * float(found.value), found.se or 0.0)
+        return Validation(values, sign * float(found.value), (found.se or 0.0) if MEASURES[name].noisy else 0.0)
 
     return by_measure
 
@@ -74,6 +74,11 @@ def selecting(x: Experiment) -> tuple[Run, str, str, Any, int]:
     settings = settings_of(name, x.config.eval, {**MEASURES[name].selecting(run, finding), **plain(x.config.eval.validate)})
     if why := lacking(name, run, settings):
         raise UserError(f"eval.select={x.eval.select!r} does not apply: {why}")
+    provides = MEASURES[name].provides
+    if provides is not None and finding not in (given := provides(run, settings)):
+        raise UserError(
+            f"eval.select={x.eval.select!r} does not apply: {name} gives, with these data and settings, {', '.join(sorted(given))}"
+        )
     return run, name, finding, settings, 1 if MEASURES[name].better[finding] == "low" else -1
 
 
@@ -81,8 +86,15 @@ def check_eval(x: Experiment) -> None:
     """UserError: the section eval of the config names an unknown measure, an invalid setting or a selection that does not apply."""
     known(x.eval.measures, "eval.measures")
     known(x.eval.settings, "eval.settings")
-    for name in {*x.eval.measures, *x.eval.settings}:
+    for name in x.eval.settings:
         settings_of(name, x.config.eval)
+    if x.eval.measures:
+        of = named_split(x.source)
+        split = x.source.split(of)
+        n = min(x.eval.examples or len(split.x), len(split.x))
+        shapes = jax.eval_shape(x.model.init, jax.random.key(0), first_batch(x))
+        options = map_options(x.source, x.config, x.devices)
+        applicable(Run(x.model, shapes, x.config, x.source, evenly(split, n), of, eval_key(x.config.seed), options), x.eval.measures)
     if x.eval.select != "loss":
         selecting(x)
     elif x.eval.validate:
@@ -169,8 +181,9 @@ def measured(
     started = time.perf_counter()
     split, size = source.split(name), len(source.split(name).x)
     if 0 < config.eval.get("examples", 0) < size:
-        split = shuffled(split, config.eval.examples, config.seed)
+        split = shuffled(split, config.eval.examples)
     run = Run(model, params, config, source, split, name, eval_key(config.seed), map_options(source, config, devices))
+    known(config.eval.get("settings", {}), "eval.settings")
     wanted = applicable(run, config.eval.get("measures", ()))
     arrays: dict[str, np.ndarray] = {}
     entries: dict[str, Any] = {}
@@ -199,9 +212,9 @@ def entry_of(found: dict[str, Finding], settings: Any, seconds: float) -> dict[s
     return {"numbers": numbers, "settings": plain(settings._asdict()), "seconds": seconds}
 
 
-def shuffled(split: Split, n: int, seed: int) -> Split:
-    """The first n examples of a split in an order that depends on the seed alone."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(split.x))[:n])
+def shuffled(split: Split, n: int) -> Split:
+    """The first n examples of a split in one fixed order: the same ones for all runs and seeds."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(split.x))[:n])
     return Split(*(None if a is None else np.asarray(a[rows]) for a in split))  # type: ignore[arg-type]
 
 

@@ -93,7 +93,7 @@ def efficientnet(path: str | Path | None = None, *, size: int = SIZE, chunk: int
     """
     if size < 32 or chunk < 1:
         raise UserError(f"efficientnet: size={size} must be at least 32 and chunk={chunk} at least 1")
-    path = _installed() if path is None else Path(path)
+    path = installed() if path is None else Path(path)
     with _opened(path) as file:
         if (digest := _sha256(file)) != SHA256:
             raise UserError(f"{str(path)!r} has sha256 {digest}, and {PACKAGE} {VERSION} has {SHA256}; it was not read")
@@ -209,7 +209,7 @@ def _kind(array: np.ndarray) -> str:
     return f"{array.dtype} {list(array.shape)}"
 
 
-def _installed() -> Path:
+def installed() -> Path:
     """The file of weights in the installed package. UserError: the package is not installed."""
     try:
         path = Path(str(importlib.metadata.distribution(PACKAGE).locate_file(WEIGHTS)))

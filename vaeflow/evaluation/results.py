@@ -47,8 +47,8 @@ _DENSITY = {
 def flat(results: Mapping[str, Any]) -> dict[str, Any]:
     """{name: value, name_se: standard error} of a results file, and the entries that are not findings.
 
-    The findings stand under "measures"; a name that two measures have is the first one's, and "measure.name" is always there. A file of
-    before 2026-12 is flat already.
+    The findings are stored under "measures"; a name that two measures have is the first one's, and "measure.name" is always there. Files
+    written before measures existed are flat already.
     """
     out = {name: value for name, value in results.items() if name != "measures"}
     for measure, entry in results.get("measures", {}).items():

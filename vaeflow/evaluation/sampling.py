@@ -15,16 +15,18 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array, Model, Params
 from vaeflow.runs import workdir
 
+# Draws at a time: a constant, so that samples do not depend on eval.batch.
+_DRAWS = 250
 
-def prepare_draw(model: Model, n: int, context: np.ndarray | None, batch: int) -> Callable[[Params, Array], np.ndarray]:
+
+def prepare_draw(model: Model, n: int, context: np.ndarray | None) -> Callable[[Params, Array], np.ndarray]:
     """(params, key) -> n draws of the model, [n, *event] float32; a second call compiles nothing.
 
     Args:
         n: number of draws.
         context: [N, C] of a conditional model, repeated in turn; None of another one.
-        batch: draws at a time (memory). The draws depend on it.
     """
-    size = min(batch, n)
+    size = min(_DRAWS, n)
     draw = jax.jit(model.sample, static_argnums=2)
 
     def run(params: Params, key: Array) -> np.ndarray:

@@ -15,7 +15,7 @@ from vaeflow.evaluation import evaluate
 from vaeflow.evaluation.density_grid import GridDensity
 from vaeflow.run import load_run
 from vaeflow.runs import guard, progress, workdir
-from vaeflow.runs.files import with_values, write_npz
+from vaeflow.runs.files import text_of, with_values, write_npz
 from vaeflow.training import devices
 
 
@@ -68,13 +68,9 @@ def check_data(directory: Path, source: data.Source) -> None:
 def results_name(run: ConfigDict, config: ConfigDict, split: str = "") -> str:
     """The file of the numbers that `config` asks for, of a run with the config `run`: results.json, or results_SPLIT+eval.KEY=VALUE.json
     with what differs."""
-    changed = [f"eval.{key}={workdir.text_of(plain(value))}" for key, value in sorted(config.eval.items()) if run.eval.get(key) != value]
-    return f"{with_values('_'.join(filter(None, ('results', split))), [text for text in changed if not _is_speed(text)])}.json"
-
-
-def _is_speed(text: str) -> bool:
-    """Values of config.eval that do not change a number."""
-    return text.startswith(("eval.batch=", "eval.chunk="))
+    before, after = plain(run.eval), plain(config.eval)
+    keys = [key for key in sorted(after) if before.get(key) != after[key] and key not in workdir.EVAL_SPEED]
+    return f"{with_values('_'.join(filter(None, ('results', split))), [f'eval.{key}={text_of(after[key])}' for key in keys])}.json"
 
 
 def restore(directory: Path, source: Any = None, overrides: Overrides = ()) -> Measured:

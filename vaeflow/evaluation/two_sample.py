@@ -6,7 +6,7 @@ a_1..N and held-out data b_1..M in R^D, the two distances of this module:
     sliced_wasserstein      (mean over directions u of W_2^2(u.a, u.b))^(1/2)      units of x, biased upwards
     frechet_extrapolated    the limit of the Frechet distance for n -> infinity    units of x^2
 
-The floor of a distance is the same distance with as many training examples in place of the samples: a perfect model is there and not at
+The floor of a distance is the same distance with as many training examples in place of the samples: a perfect model scores it, not
 0. Shapes are static and keys are arguments: a second call with the same shapes compiles nothing, and two checkpoints are compared by the
 same directions and the same reference examples.
 """

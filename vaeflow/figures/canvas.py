@@ -44,7 +44,7 @@ STYLE = {
 }
 
 
-# What the figures drawn now are of: run, split, parameters. Stands below each of them.
+# Run, split and parameters of the figures drawn now: printed below each of them.
 _CAPTION: contextvars.ContextVar[str] = contextvars.ContextVar("caption", default="")
 
 

@@ -14,6 +14,13 @@ from typing import Any
 _LONGEST = 200  # bytes of a name: file systems accept 255, and temporary files append to it
 
 
+def text_of(value: Any) -> str:
+    """A plain value as a folder's or file's name has it: lists and groups without brackets."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{text_of(own)}" for key, own in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def with_values(name: str, values: Sequence[str]) -> str:
     """The name of a file or folder whose content has other values than `name`'s: NAME+KEY=VALUE+..., for example `digits_vae+seed=1`.
 

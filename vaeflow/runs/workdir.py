@@ -19,7 +19,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from vaeflow.config import imported, plain
 from vaeflow.errors import UnknownKind, UserError
 from vaeflow.runs import checksums, guard
-from vaeflow.runs.files import no_follow, with_values, write_json
+from vaeflow.runs.files import no_follow, text_of, with_values, write_json
 from vaeflow.runs.provenance import processor, source_state
 
 # What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
@@ -53,6 +53,8 @@ _NEW |= {"eval.measures": (), "eval.settings": {}, "eval.examples": 0, "eval.sel
 _WHOLE = ("optim.groups", "eval.settings", "eval.validate")
 # What evaluation may override: its own values, and the location of the data.
 EVAL_OVERRIDABLE = ("eval", "data.dir", "data.path", "data.cache_dir")
+# Of the section eval: what changes no number.
+EVAL_SPEED = ("batch", "chunk")
 PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
     *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),
@@ -140,6 +142,12 @@ def _imports(directory: Path) -> list[str]:
             if files := launch.get("imports"):
                 return ["".join(c for c in str(file["path"]) if c.isprintable()) for file in files]
     return []
+
+
+def with_defaults(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored section of a config, with the keys that were added after it was stored."""
+    added = {key.removeprefix(f"{section}."): plain(value) for key, value in _NEW.items() if key.startswith(f"{section}.")}
+    return added | dict(values)
 
 
 def which_params(directory: Path, config: Any) -> str:
@@ -239,8 +247,10 @@ def differences(directory: str | Path, config: ConfigDict) -> list[str]:
     new = _flat(plain(config), whole=_WHOLE)
     old = {key: plain(value) for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"), whole=_WHOLE)
     words = []
+    # A measure that selects reads these too.
+    bound = ("eval.k", "eval.settings") if new.get("eval.select", "loss") != "loss" else ()
     for key in [*new, *(k for k in old if k not in new)]:
-        if _is_free(key):
+        if _is_free(key) and key not in bound:
             continue
         if key not in old:
             words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
@@ -264,13 +274,6 @@ def must_agree(directory: str | Path, config: ConfigDict) -> None:
 
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(free + ".") for free in _FREE)
-
-
-def text_of(value: Any) -> str:
-    """A plain value as a folder's or file's name has it: lists and groups without brackets."""
-    if isinstance(value, dict):
-        return ",".join(f"{key}:{text_of(own)}" for key, own in value.items())
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _flat(tree: Any, prefix: str = "", whole: tuple[str, ...] = ()) -> dict[str, Any]:

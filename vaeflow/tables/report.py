@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaeflow.errors import UserError
 from vaeflow.evaluation.reliability import EXPLAINED, evidence, only_bound
 from vaeflow.runs import workdir
 from vaeflow.runs.files import with_values, write_atomic
@@ -26,9 +27,10 @@ def write(p: Plan, todo: Sequence[Cell], output: Path, keep: bool = False) -> tu
     rows, pairs = collected(p, todo, ended), paired(p, ended)
     if keep and (path := output / f"{_name(p)}.json").is_file():
         stored = workdir.read_json(path)
-        rows = [_newer(row, next((old for old in stored["rows"] if old["row"] == row["row"]), {})) for row in rows]
-        known = [pair["rows"] for pair in pairs]
-        pairs += [pair for pair in stored["pairs"] if pair["rows"] not in known and tuple(pair["rows"]) in p.pairs]
+        old = {row["row"]: row for row in stored["rows"]}
+        rows = [_newer(row, old.get(row["row"], {})) for row in rows]
+        known, kept = [pair["rows"] for pair in pairs], {row["row"] for row in rows if row is old.get(row["row"])}
+        pairs += [pair for pair in stored["pairs"] if pair["rows"] not in known and kept.issuperset(pair["rows"])]
     parts = [text(p, rows), _remark(rows), *([explained(pairs, rows), pair_text(pairs)] if pairs else ()), warning(p)]
     return "\n\n".join(filter(None, parts)), written(p, rows, pairs, output)
 
@@ -45,6 +47,10 @@ def collected(p: Plan, todo: Sequence[Cell], finished: Sequence[Cell]) -> list[d
         steps = mine[0].config.train.steps
         entry |= {"budget": p.budget, "steps": steps, "of_the_papers": steps * batch / whole, "cells": len(mine)}
         entry |= {"failed": [f"seed {c.seed}: {why}" for c in mine if c not in finished and (why := failure(c))]}
+        if missing := [c.directory for c, r in ended if p.table.number not in r]:
+            raise UserError(
+                f"{missing[0]}/results.json has no number {p.table.number!r}, which TABLE asks for: add its measure to eval.measures"
+            )
         values = [r[p.table.number] for _, r in ended]
         if values:
             mean = math.fsum(values) / len(values)

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from vaeflow.config import plain
 from vaeflow.errors import Stopped, UserError
 from vaeflow.evaluation.results import flat
 from vaeflow.runs import guard, workdir
@@ -47,6 +48,9 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
                 if mine:
                     progress = True
                     failed += _train(p, mine)
+                    for cell in mine:  # never the same cell again
+                        if cell not in failed and not done(p, cell):
+                            failed.append(_say_failed(cell, "its results are not those that the table asks for"))
             write()
         if not progress and any(not done(p, cell) for cell in ready):
             print("what is left is being trained by other processes")
@@ -67,12 +71,18 @@ def done(p: Plan, cell: Cell) -> bool:
             return False
     except UserError:
         return False
-    asked, results = cell.config.eval, flat(workdir.read_json(cell.directory / "results.json"))
-    if results.get("density") == "bound" and "eval" not in results:  # of one draw, where it is now the mean of eval.k
-        return False
-    if results.get("k", asked.k) != asked.k or results["params"] != workdir.which_params(cell.directory, cell.config):
+    results = flat(workdir.read_json(cell.directory / "results.json"))
+    if not _measured_as(results, cell.config.eval) or results["params"] != workdir.which_params(cell.directory, cell.config):
         return False
     return not p.checks or all(_as_asked(found, own, results) for found, own in _checks(p, cell))
+
+
+def _measured_as(results: Mapping[str, Any], asked: Any) -> bool:
+    """True if the results were made with the section eval `asked`, but for values that change no number."""
+    if "eval" not in results:  # before that was stored
+        return results.get("density") != "bound" and results.get("k", asked.k) == asked.k
+    stored = workdir.with_defaults("eval", results["eval"])
+    return all(stored.get(key) == value for key, value in plain(asked).items() if key not in workdir.EVAL_SPEED)
 
 
 def _checks(p: Plan, cell: Cell) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
@@ -84,7 +94,10 @@ def _checks(p: Plan, cell: Cell) -> list[tuple[Mapping[str, Any], Mapping[str, A
 
 def _as_asked(found: Mapping[str, Any], own: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
     """Whether a check was made with these settings, of the examples and the parameters of the results."""
-    same = all(found.get(key) == results[key] for key in ("split", "examples", "params"))
+    whole = results.get("split_examples", results["examples"])  # checks are of the whole split, whatever eval.examples
+    same = all(
+        found.get(key) == value for key, value in {"split": results["split"], "examples": whole, "params": results["params"]}.items()
+    )
     return same and all(found["settings"].get(key) == value for key, value in own.items())
 
 

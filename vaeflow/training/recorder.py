@@ -31,7 +31,7 @@ class Validation(NamedTuple):
 
     values  {name: number}, the row of metrics.jsonl
     score   the number that selects `best` (lower is better), or None: `last` alone is kept
-    se      its standard error: early stopping counts a gain that is larger; 0 where draws and examples are the same each time
+    se      its standard error, if the score has noise of its own: early stopping counts gains that are larger; else 0
     """
 
     values: Mapping[str, float]
@@ -49,6 +49,7 @@ class Counts(NamedTuple):
     position: int  # bytes of metrics.jsonl
     seconds: float
     done: str  # why training has ended, or ""
+    gained: float | None = None  # the score at the last gain above its standard error
 
 
 class Recorder:
@@ -122,10 +123,14 @@ class Recorder:
             counts = self.counts._replace(position=self.metrics.position())
             if result.score is not None:
                 better = counts.best is None or result.score < counts.best
-                gained = counts.best is None or result.score < counts.best - result.se
+                last = counts.best if counts.gained is None else counts.gained
+                gained = last is None or result.score < last - result.se
                 counts = counts._replace(best=result.score if better else counts.best, worse=0 if gained else counts.worse + 1)
+                counts = counts._replace(gained=result.score if gained else last)
             if t.patience and counts.worse >= t.patience and not end:
-                counts = counts._replace(done=f"early stopping at step {step}: no better validation loss in {t.patience} evaluations")
+                counts = counts._replace(
+                    done=f"early stopping at step {step}: no better validation {self.x.eval.select} in {t.patience} evaluations"
+                )
             self.counts = counts
         if end:
             self.counts = self.counts._replace(done=f"finished all {t.steps} steps")

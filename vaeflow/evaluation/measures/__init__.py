@@ -40,7 +40,6 @@ MEASURES: dict[str, Measure] = {
         information.needs,
         "mutual information, aggregate posterior, reconstruction error",
         information.InformationSettings(),
-        {"recon_mse": "low"},
     ),
     "likelihood": Measure(likelihood.prepare, likelihood.needs, "negative log-likelihood", likelihood.LikelihoodSettings(), {"nll": "low"}),
     "terms": Measure(terms.prepare, terms.needs, "the model's own terms", terms.TermsSettings()),
@@ -72,10 +71,12 @@ MEASURES: dict[str, Measure] = {
         sample_quality.SampleQualitySettings(),
         sample_quality.BETTER,
         sample_quality.for_selection,
+        sample_quality.provides,
+        noisy=True,
     ),
 }
 
-# What eval.measures=() stands for: those of them that apply, and sample_quality for a model without a density.
+# What eval.measures=() stands for: those of them that apply, and sample_quality for a model with neither a density nor a latent.
 DEFAULT = ("elbo", "information", "likelihood", "terms", "density_grid")
 
 
@@ -92,7 +93,10 @@ def settings_of(name: str, evaluation: Any, changed: Mapping[str, Any] | None = 
     values = dict(measure.defaults._asdict())
     if name == "likelihood":
         values |= {"k": evaluation.k, "chunk": evaluation.chunk}
-    own = {**plain(evaluation.get("settings", {})).get(name, {}), **(changed or {})}
+    given = plain(evaluation.get("settings", {})).get(name, {})
+    if not isinstance(given, Mapping):
+        raise UserError(f"eval.settings.{name}={given!r} has the wrong type; it must be a group of values")
+    own = {**given, **(changed or {})}
     for key, value in own.items():  # the command line gives a list as text: it does not know the type of a key that it adds
         own[key] = tuple(value.split(",")) if isinstance(value, str) and isinstance(values.get(key), tuple) else value
     return call(type(measure.defaults), values | own, f"eval.settings.{name}")
@@ -118,7 +122,8 @@ def applicable(run: Run, names: Iterable[str] = ()) -> dict[str, Any]:
     """
     names = tuple(names)
     known(names, "eval.measures")
-    wanted = names or (*DEFAULT, *(("sample_quality",) if run.model.log_prob is None else ()))
+    unmeasured = run.model.log_prob is None and run.model.latent is None
+    wanted = names or (*DEFAULT, *(("sample_quality",) if unmeasured else ()))
     found = {name: settings_of(name, run.config.eval) for name in wanted}
     why = {name: lacking(name, run, settings) for name, settings in found.items()}
     for name in names:

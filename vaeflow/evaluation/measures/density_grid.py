@@ -10,7 +10,7 @@ from vaeflow.evaluation.measures.measure import Finding, Run
 
 
 class DensityGridSettings(NamedTuple):
-    """None."""
+    """No settings."""
 
 
 def needs(run: Run, settings: DensityGridSettings) -> None:
@@ -18,6 +18,7 @@ def needs(run: Run, settings: DensityGridSettings) -> None:
     del settings
     if not density_grid.applies(run.model, run.split.x):
         raise UserError(f"the data have the shape {run.split.x.shape[1:]} and the model the density {run.model.density!r}")
+    density_grid.contexts_of(run.split.context)
 
 
 def check(run: Run, settings: DensityGridSettings) -> dict[str, Finding]:

@@ -10,7 +10,7 @@ from vaeflow.model import Array, Params
 
 
 class ElboSettings(NamedTuple):
-    """None."""
+    """No settings."""
 
 
 WHAT = {

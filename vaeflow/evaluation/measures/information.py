@@ -9,7 +9,7 @@ from vaeflow.evaluation.measures.measure import Finding, Run, findings, latent
 
 
 class InformationSettings(NamedTuple):
-    """None."""
+    """No settings."""
 
 
 WHAT = {

@@ -16,7 +16,7 @@ from vaeflow.model import Array, Model, Params
 
 
 class LikelihoodSettings(NamedTuple):
-    """k: draws per example of a model whose log_prob is a draw. chunk: draws at a time (memory)."""
+    """k: draws per example, if log_prob is stochastic. chunk: draws at a time (memory)."""
 
     k: Count = 100
     chunk: Count = 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -71,6 +71,9 @@ class Measure(NamedTuple):
     defaults  its settings: a NamedTuple with annotated fields (see vaeflow/build.py), --MEASURE.KEY=VALUE on the command line
     better    {finding: "low" | "high"} of the findings that may select a checkpoint (eval.select = "measure.finding")
     selecting (Run, finding) -> the cheap settings with which it selects; eval.validate changes them
+    provides  (Run, settings) -> the findings of `better` that it gives for these data
+    noisy     whether each call has noise of its own beyond the fixed keys and examples (samples of the model): early stopping then counts
+              gains above the standard error only
     """
 
     prepare: Callable[[Run, Any], MeasureFn]
@@ -79,6 +82,8 @@ class Measure(NamedTuple):
     defaults: Any
     better: Mapping[str, str] = {}
     selecting: Callable[[Run, str], Mapping[str, Any]] = lambda run, finding: {}
+    provides: Callable[[Run, Any], Collection[str]] | None = None
+    noisy: bool = False
 
 
 def once(check: Callable[[Run, Any], dict[str, Finding]]) -> Callable[[Run, Any], MeasureFn]:

@@ -3,10 +3,10 @@
     of x          energy distance, sliced W_2, MMD^2; precision, recall, density, coverage; memorisation (two_sample.py)
     of features   Frechet distance FD = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) and its limit for n -> infinity
 
-The floor of a number is the same with training examples in place of the samples: a perfect model is there, not at 0. Samples are those of
-the model's `sample`; if it returns means of p(x|z), as for images, they have no noise of p(x|z), and distances count that too. Grey values
-are compared as intensities in [0, 1]. The floor of the features' distance is a little high if the extractor is the classifier trained
-here: it was trained on one of the two sides.
+The floor of a number is the same with training examples in place of the samples: a perfect model scores the floor, not 0. Samples are
+those of the model's `sample`; if it returns means of p(x|z), as for images, they have no noise of p(x|z), and distances count that too.
+Grey values are compared as intensities in [0, 1]. The floor of the features' distance is a little high if the extractor is the classifier
+trained here: it was trained on one of the two sides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ from vaeflow.evaluation.information import evenly
 from vaeflow.evaluation.measures.classifier import classifier
 from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run
 from vaeflow.evaluation.sampling import prepare_draw
-from vaeflow.evaluation.two_sample import NAMES, TwoSampleSettings, compare, frechet, frechet_extrapolated
+from vaeflow.evaluation.two_sample import (
+    FRECHET_DIMENSION,
+    FRECHET_EXAMPLES,
+    NAMES,
+    TwoSampleSettings,
+    compare,
+    frechet,
+    frechet_extrapolated,
+)
 from vaeflow.model import Array, Params
 
 # A selection compares at least so many samples.
@@ -79,14 +87,23 @@ def needs(run: Run, settings: SampleQualitySettings) -> None:
             raise unknown("sample_quality.names", name, NAMES)
     if not jax.numpy.issubdtype(np.asarray(run.split.x[:1]).dtype, np.number):
         raise UserError(f"distances need numbers, and the data are {run.split.x.dtype}")
-    kind = _extractor(run, settings)
-    least = {"classifier": settings.features, "efficientnet": 1280}.get(kind, max(settings.neighbours, 4))
-    if len(run.split.x) <= least or len(run.source.train.x) <= least:
-        raise UserError(f"{len(run.split.x)} examples are too few: more than {least} are needed; raise --examples")
+    kind, least = _extractor(run, settings), max(settings.neighbours, 8)  # memorisation halves the held-out examples for its floor
+    least = max(least, {"classifier": settings.features, "efficientnet": 1280}.get(kind, 0))
+    held = min(len(run.split.x), settings.examples)
+    sizes = {
+        "held-out examples": held,
+        "samples": min(settings.samples or held, settings.examples),
+        "training examples": len(run.source.train.x),
+    }
+    for name, size in sizes.items():
+        if size <= least:
+            raise UserError(f"{size} {name} are too few: more than {least} are needed")
     if kind == "classifier" and run.source.train.label is None:
         raise UserError("sample_quality.extractor='classifier' needs labels, and the training split has none")
     if kind == "efficientnet" and run.split.x.ndim != 4:
         raise UserError(f"sample_quality.extractor='efficientnet' needs images, and examples have the shape {run.split.x.shape[1:]}")
+    if kind == "efficientnet":
+        extractors.installed()
 
 
 def for_selection(run: Run, finding: str) -> dict[str, Any]:
@@ -97,6 +114,21 @@ def for_selection(run: Run, finding: str) -> dict[str, Any]:
     return own | ({} if finding.startswith("frechet") else {"extractor": "none"})
 
 
+def provides(run: Run, settings: SampleQualitySettings) -> list[str]:
+    """The findings of BETTER for these data and settings."""
+    found = [name for name in settings.names if name in BETTER]
+    found += ["precision", "recall", "density", "coverage"] if "neighbours" in settings.names else []
+    if "frechet" not in settings.names:
+        return found
+    n = min(settings.samples or len(run.split.x), settings.examples, len(run.split.x))
+    kind, dimension = _extractor(run, settings), int(np.prod(run.split.x.shape[1:]))
+    if kind == "none":
+        applies = dimension <= FRECHET_DIMENSION and n >= FRECHET_EXAMPLES * dimension
+        return [*found, "frechet_extrapolated"] if applies else [name for name in found if name != "frechet"]
+    count = settings.features if kind == "classifier" else 1280
+    return [*found, "frechet_extrapolated"] if n >= 2 * _LEAST_SIZE * count else found
+
+
 def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
     """All comparisons; keys, held-out examples and training examples are those of the run, whatever the parameters."""
     s = settings
@@ -105,10 +137,11 @@ def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
     grey = max(run.source.levels - 1, 1)
     drawn_grey = 1 if run.config.data.binarize == "dynamic" else grey
     held, seen = (np.asarray(x, np.float32) / grey for x in (split.x, evenly(run.source.train, max(n, len(split.x))).x))
-    draw = prepare_draw(run.model, n, None if split.context is None else split.context, run.options["batch"])
+    draw = prepare_draw(run.model, n, None if split.context is None else split.context)
     names = tuple(name for name in s.names if name != "frechet" or _extractor(run, s) == "none")
     salt = zlib.crc32(b"sample_quality")
-    of_features = _frechet(run, s, held, seen[:n]) if "frechet" in s.names and _extractor(run, s) != "none" else None
+    rows = np.arange(m := min(n, len(seen))) * len(seen) // m
+    of_features = _frechet(run, s, held, seen[rows]) if _extractor(run, s) != "none" else None
     two_sample = TwoSampleSettings(s.examples, s.projections, s.neighbours, names=names, floor=False)
     floors: dict[str, Finding] = {}
 
@@ -116,10 +149,10 @@ def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
         own = jax.random.fold_in(key, salt)
         x = draw(params, jax.random.fold_in(own, 0)) / drawn_grey
         compared = jax.random.fold_in(own, 1)
-        if s.floor and not floors:  # of the data alone: computed once
-            found = compare(compared, x, seen, held, two_sample._replace(floor=True))
-            floors.update({name: Finding(value, what, se) for name, (value, se, what) in found.items() if name.endswith("_floor")})
-        out = {name: Finding(value, what, se) for name, (value, se, what) in compare(compared, x, seen, held, two_sample).items()}
+        first = s.floor and not floors  # floors are of the data alone: computed once
+        found = compare(compared, x, seen, held, two_sample._replace(floor=first))
+        out = {name: Finding(value, what, se) for name, (value, se, what) in found.items()}
+        floors.update({name: finding for name, finding in out.items() if name.endswith("_floor")})
         return out | floors | (of_features(x) if of_features else {})
 
     return measure

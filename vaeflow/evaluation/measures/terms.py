@@ -13,7 +13,7 @@ from vaeflow.model import Array, Params
 
 
 class TermsSettings(NamedTuple):
-    """None."""
+    """No settings."""
 
 
 def needs(run: Run, settings: TermsSettings) -> None:
