@@ -12,7 +12,7 @@ from tests.diagnose_toys import number, run
 from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import sampling, two_sample
-from vaeflow.evaluation.measures import classifier, sample_quality
+from vaeflow.evaluation.measures import classifier, sample_quality, stored_features
 from vaeflow.evaluation.measures.sample_quality import SampleQualitySettings
 from vaeflow.evaluation.sampling import prepare_draw
 
@@ -147,3 +147,20 @@ def test_draws_come_in_batches_with_the_contexts_in_turn(monkeypatch):
     np.testing.assert_array_equal(draws, np.concatenate([context, context[:2]]))
     noise = toys.model(None, "none", sample=lambda params, key, n, context=None: jax.random.normal(key, (n, 1)))
     assert len(np.unique(prepare_draw(noise, 7, None)({}, jax.random.key(0)))) == 7
+
+
+def test_features_of_another_program_are_compared_by_their_file(tmp_path, rng):
+    found, path = toy(tmp_path, None), tmp_path / "inception.npz"
+    arrays = {name: rng.normal(size=(n, 4)) + shift for name, n, shift in (("samples", 80, 1.0), ("test", 60, 0.0), ("train", 70, 0.0))}
+    np.savez(path, **arrays)
+    settings = stored_features.StoredFeaturesSettings(str(path))
+    stored_features.needs(found, settings)
+    given = stored_features.check(found, settings)
+    assert given["frechet"].value == pytest.approx(two_sample.frechet(arrays["samples"], arrays["test"]))
+    assert given["frechet"].value > 3 > given["frechet_floor"].value and "inception.npz, sha256" in given["frechet"].what
+    assert abs(given["frechet_extrapolated_floor"].value) < given["frechet_floor"].value
+    for changes, line in (({"sha256": "0" * 64}, "is expected"), ({"path": ""}, "names no .npz file"), ({"path": "no.npz"}, "no.npz")):
+        with pytest.raises(UserError, match=line):
+            stored_features.needs(found, settings._replace(**changes))
+    with pytest.raises(UserError, match="has no array 'val'"):
+        stored_features.needs(found._replace(name="val"), settings)

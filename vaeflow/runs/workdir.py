@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -131,7 +132,7 @@ def import_hint(directory: str | Path) -> Iterator[None]:
     try:
         yield
     except UnknownKind as error:
-        files = " ".join(f"--import={file}" for file in _imports(Path(directory)))
+        files = " ".join(f"--import={shlex.quote(file)}" for file in _imports(Path(directory)))
         raise UserError(f"{error} (this run was launched with {files})" if files else str(error)) from None
 
 

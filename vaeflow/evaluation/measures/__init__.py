@@ -25,6 +25,7 @@ from vaeflow.evaluation.measures import (
     probes,
     refine,
     sample_quality,
+    stored_features,
     terms,
 )
 from vaeflow.evaluation.measures.measure import Finding, Measure, Run, once
@@ -73,6 +74,12 @@ MEASURES: dict[str, Measure] = {
         sample_quality.for_selection,
         sample_quality.provides,
         noisy=True,
+    ),
+    "stored_features": Measure(
+        once(stored_features.check),
+        stored_features.needs,
+        "Frechet distance of features that another program computed",
+        stored_features.StoredFeaturesSettings(),
     ),
 }
 

@@ -176,19 +176,29 @@ def _frechet(run: Run, s: SampleQualitySettings, held: np.ndarray, seen: np.ndar
         own = extractors.efficientnet()
     data, floor = own.features(held), own.features(seen) if s.floor else None
 
-    def distances(features: np.ndarray, name: str, suffix: str) -> dict[str, Finding]:
-        n, count = min(len(features), len(data)), data.shape[1]
-        sets = f"{len(features):,} {name}, {len(data):,} held out; {own.name}"
-        out = {f"frechet{suffix}": Finding(frechet(features, data), f"Frechet distance; {sets}")}
-        sizes = sorted({int(size) for size in np.linspace(max(_SMALLEST * n, _LEAST_SIZE * count), n, _SIZES)})
-        if n >= 2 * _LEAST_SIZE * count:  # below, the bias is not linear in 1/n
-            value, se = frechet_extrapolated(features, data, sizes)
-            what = f"Frechet distance for n -> infinity, from n = {sizes[0]:,} to {n:,} (s.e. of the regression); {sets}"
-            out[f"frechet_extrapolated{suffix}"] = Finding(value, what, se)
-        return out
-
     def measure(x: np.ndarray) -> dict[str, Finding]:
-        out = distances(own.features(x), "samples", "")
-        return out | ({} if floor is None else distances(floor, "training examples", "_floor"))
+        out = frechet_findings(own.features(x), data, f"samples, {len(data):,} held out; {own.name}")
+        if floor is None:
+            return out
+        return out | frechet_findings(floor, data, f"training examples, {len(data):,} held out; {own.name}", "_floor")
 
     return measure
+
+
+def frechet_findings(features: np.ndarray, data: np.ndarray, what: str, suffix: str = "") -> dict[str, Finding]:
+    """The Frechet distance of two sets of features and, with enough of them, its limit for n -> infinity.
+
+    Args:
+        features: [N, F] of the samples.
+        data: [M, F] of the held-out examples.
+        what: words for the two sets, after the number N.
+        suffix: of the findings' names.
+    """
+    n, count = min(len(features), len(data)), data.shape[1]
+    out = {f"frechet{suffix}": Finding(frechet(features, data), f"Frechet distance; {len(features):,} {what}")}
+    if n >= 2 * _LEAST_SIZE * count:  # below, the bias is not linear in 1/n
+        sizes = sorted({int(size) for size in np.linspace(max(_SMALLEST * n, _LEAST_SIZE * count), n, _SIZES)})
+        value, se = frechet_extrapolated(features, data, sizes)
+        how = f"Frechet distance for n -> infinity, from n = {sizes[0]:,} to {n:,} (s.e. of the regression); {len(features):,} {what}"
+        out[f"frechet_extrapolated{suffix}"] = Finding(value, how, se)
+    return out
