@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,16 @@ def test_a_check_that_does_not_apply_is_named_before_any_runs(vae):
     line = refusal("diagnose", f"--workdir={vae}", "--measures=iwae,hmc", "--hmc.limit=1")
     assert "--measures=hmc does not apply" in line and "hmc.limit=1" in line
     assert before == ((vae / "diagnostics.json").read_text() if before else "")
+
+
+def test_it_starts_from_the_settings_of_the_run(vae, tmp_path):
+    """eval.settings of the workdir's config, then the command line."""
+    copy = tmp_path / "vae"
+    shutil.copytree(vae, copy)
+    stored = json.loads((copy / "config.json").read_text())
+    stored["eval"]["settings"] = {"iwae": {"k": 21}}
+    (copy / "config.json").write_text(json.dumps(stored))
+    for words, k in (((), 21), (("--iwae.k=22",), 22)):
+        call("diagnose", f"--workdir={copy}", "--measures=iwae", "--examples=3", *words)
+        assert written(copy)["iwae"]["settings"] == {"k": k}
+    assert "known: k" in refusal("diagnose", f"--workdir={copy}", "--measures=iwae", "--iwae.kk=3")

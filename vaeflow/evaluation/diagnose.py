@@ -15,7 +15,7 @@ from vaeflow.data import named_split
 from vaeflow.errors import UserError, unknown_kind
 from vaeflow.evaluation.evaluate import entry_of, map_options
 from vaeflow.evaluation.information import evenly
-from vaeflow.evaluation.measures import MEASURES, Run, known
+from vaeflow.evaluation.measures import MEASURES, Run, known, settings_of
 from vaeflow.evaluation.results import findings_table
 from vaeflow.evaluation.store import restore
 from vaeflow.rng import eval_key
@@ -41,7 +41,7 @@ def diagnose(directory: Path, measures: Sequence[str], examples: int, split: str
     examples   of the split `split`, evenly spaced; all where it has fewer
     overrides  ("ais.chains", "16"): settings of the measures; ("config.eval.batch", "50"): as in experiments.evaluate
     """
-    settings = _settings(measures, [(key, text) for key, text in overrides if not key.startswith("config.")])
+    settings = _settings(directory, measures, [(key, text) for key, text in overrides if not key.startswith("config.")])
     if examples < 2:  # a standard error over examples needs two
         raise UserError(f"--examples={examples} is invalid; it must be >= 2")
     config = [(key.removeprefix("config."), text) for key, text in overrides if key.startswith("config.")]
@@ -85,10 +85,16 @@ def path_of(run: Run, directory: Path) -> Path:
     return directory / ("diagnostics.json" if own else f"diagnostics_{run.name}.json")
 
 
-def _settings(measures: Sequence[str], overrides: Overrides) -> dict[str, Any]:
-    """{measure: its checked settings}. UserError: an unknown measure, a setting of a measure that is not asked for, an invalid value."""
+def _settings(directory: Path, measures: Sequence[str], overrides: Overrides) -> dict[str, Any]:
+    """{measure: its checked settings}: the run's own (eval.settings, eval.k) with the command line's.
+
+    Raises:
+        UserError: an unknown measure, a setting of a measure that is not asked for, an invalid value.
+    """
     known(measures, "--measures")
-    trees = {name: ConfigDict(MEASURES[name].defaults._asdict()) for name in measures}
+    own: Any = workdir.read_config(directory) if (directory / "config.json").is_file() else None
+    starts = {name: MEASURES[name].defaults if own is None else settings_of(name, own.eval) for name in measures}
+    trees = {name: ConfigDict(start._asdict()) for name, start in starts.items()}
     for key, text in overrides:
         name, _, setting = key.partition(".")
         if name not in MEASURES:
