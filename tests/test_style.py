@@ -234,3 +234,18 @@ def test_documents_name_files_and_rows_that_exist(path):
     rows = set(re.findall(r"configs/([a-z]\w*)\.py:(\w+)", text))
     known = {name: importlib.import_module(f"configs.{name}") for name, _ in rows}
     assert not sorted((n, row) for n, row in rows if not row.isupper() and row not in {**known[n].ROWS, **getattr(known[n], "BUDGETS", {})})
+
+
+def test_one_name_for_one_thing():
+    """No two classes of vaeflow have one name, and no module of it is imported under another name."""
+    where: dict[str, list[str]] = {}
+    renamed = []
+    for path in SOURCES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef):
+                where.setdefault(node.name, []).append(name_of(path))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vaeflow":
+                modules = [a for a in node.names if a.asname and (ROOT / node.module.replace(".", "/") / f"{a.name}.py").is_file()]  # type: ignore[union-attr]
+                renamed += [f"{name_of(path)}: {a.name} as {a.asname}" for a in modules]
+    assert not {name: paths for name, paths in where.items() if len(paths) > 1}
+    assert not renamed

@@ -147,7 +147,11 @@ def test_results_of_other_parameters_or_checks_are_not_the_cells(folder, tmp_pat
     plan = spec.plan(words(tmp_path)[0].removeprefix("--config="))
     one = next(c for c in spec.cells(plan, tmp_path / "runs", 0) if (c.row, c.seed) == ("swap", 0))
     assert runner.done(plan, one)  # though it names the run that it began with by the place where that was
-    for name, change in (("results.json", {"params": "last"}), ("results.json", {"eval": {"k": 5}}), ("diagnostics.json", {"iwae": {"examples": 9}})):
+    for name, change in (
+        ("results.json", {"params": "last"}),
+        ("results.json", {"eval": {"k": 5}}),
+        ("diagnostics.json", {"iwae": {"examples": 9}}),
+    ):
         found = json.loads((one.directory / name).read_text())
         changed = found | {key: found[key] | value if isinstance(value, dict) else value for key, value in change.items()}
         (one.directory / name).write_text(json.dumps(changed))

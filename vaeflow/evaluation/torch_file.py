@@ -56,7 +56,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _TorchUnpickler(pickle.Unpickler):
     """Builds dicts, lists, tuples, numbers, text and the stand-ins, nothing else."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
@@ -96,12 +96,12 @@ def read(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def _read(file: BinaryIO) -> dict[str, np.ndarray]:
-    magic, protocol, system = (_Unpickler(file).load() for _ in range(3))
+    magic, protocol, system = (_TorchUnpickler(file).load() for _ in range(3))
     if (magic, protocol) != (MAGIC, PROTOCOL):
         raise UserError("it does not start with the magic number and the protocol of PyTorch's legacy format")
     if system["little_endian"] is not True:
         raise UserError("its numbers are big-endian")
-    state, keys = _Unpickler(file).load(), _Unpickler(file).load()
+    state, keys = _TorchUnpickler(file).load(), _TorchUnpickler(file).load()
     if type(state) is not _Dict or not all(isinstance(name, str) and type(tensor) is _Tensor for name, tensor in state.items()):
         raise UserError("it is not a dict of tensors")
     described = {storage[2]: _described(storage) for storage in (tensor.args[0] for tensor in state.values())}
