@@ -20,7 +20,7 @@ import numpy as np
 
 from vaeflow.build import Count, Natural, Seed
 from vaeflow.errors import UserError, unknown
-from vaeflow.evaluation import features as extractors
+from vaeflow.evaluation.features import efficientnet, installed
 from vaeflow.evaluation.information import evenly
 from vaeflow.evaluation.measures.classifier import classifier
 from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run
@@ -103,7 +103,7 @@ def needs(run: Run, settings: SampleQualitySettings) -> None:
     if kind == "efficientnet" and run.split.x.ndim != 4:
         raise UserError(f"sample_quality.extractor='efficientnet' needs images, and examples have the shape {run.split.x.shape[1:]}")
     if kind == "efficientnet":
-        extractors.installed()
+        installed()
 
 
 def for_selection(run: Run, finding: str) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _frechet(run: Run, s: SampleQualitySettings, held: np.ndarray, seen: np.ndar
     if _extractor(run, s) == "classifier":
         own: Any = classifier(run.source, run.config.data, s.features, s.classifier_steps, s.classifier_seed)
     else:
-        own = extractors.efficientnet()
+        own = efficientnet()
     data, floor = own.features(held), own.features(seen) if s.floor else None
 
     def measure(x: np.ndarray) -> dict[str, Finding]:
