@@ -80,6 +80,14 @@ def test_patience_counts_gains_above_the_standard_error(families, monkeypatch): 
     assert committed_steps(families / "run" / "checkpoints" / "best")[0] == 30
 
 
+def test_small_gains_add_up_to_one_above_the_standard_error(families, monkeypatch):  # noqa: F811
+    """Scores 10, 9.7, 9.4, ...: two gains of 0.3 are above 0.5 together, so that patience 2 never runs out."""
+    steps = iter(range(100))
+    monkeypatch.setattr(evaluate, "validator", lambda x: lambda params, key=None: Validation({"loss": 1.0}, 10.0 - 0.3 * next(steps), 0.5))
+    text, rows = trained(families, *ENERGY, "--config.train.patience=2", "--config.train.steps=60")
+    assert "finished all 60 steps" in text and len(rows) == 6
+
+
 @pytest.mark.parametrize(
     ("words", "held"),
     [

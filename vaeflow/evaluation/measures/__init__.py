@@ -28,17 +28,17 @@ from vaeflow.evaluation.measures import (
     stored_features,
     terms,
 )
-from vaeflow.evaluation.measures.measure import Finding, Measure, Run, once
+from vaeflow.evaluation.measures.measure import Finding, Measure, Run, needs_latent, once
 
 __all__ = ["MEASURES", "Finding", "Measure", "Run", "applicable", "known", "lacking", "once", "settings_of"]
 
 MEASURES: dict[str, Measure] = {
     "elbo": Measure(
-        elbo.prepare, elbo.needs, "the ELBO's terms and active units", elbo.ElboSettings(), {"neg_elbo": "low", "recon": "low"}
+        elbo.prepare, needs_latent, "the ELBO's terms and active units", elbo.ElboSettings(), {"neg_elbo": "low", "recon": "low"}
     ),
     "information": Measure(
         once(information.check),
-        information.needs,
+        needs_latent,
         "mutual information, aggregate posterior, reconstruction error",
         information.InformationSettings(),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vaeflow.evaluation.elbo import ACTIVE, ACTIVE_KL, prepare_latent_terms
-from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run, findings, latent
+from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run, findings
 from vaeflow.model import Array, Params
 
 
@@ -27,12 +27,6 @@ WHAT = {
     "active_per_level": "active units per level",
     "units_per_level": "units per level",
 }
-
-
-def needs(run: Run, settings: ElboSettings) -> None:
-    """UserError: the model has no latent variable."""
-    del settings
-    latent(run)
 
 
 def prepare(run: Run, settings: ElboSettings) -> MeasureFn:

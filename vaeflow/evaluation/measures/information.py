@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vaeflow.evaluation.information import information_terms
-from vaeflow.evaluation.measures.measure import Finding, Run, findings, latent
+from vaeflow.evaluation.measures.measure import Finding, Run, findings
 
 
 class InformationSettings(NamedTuple):
@@ -20,12 +20,6 @@ WHAT = {
     "own_share": "share of q(z_n) that is example n's own posterior",
     "recon_mse": "squared error of an element's reconstruction",
 }
-
-
-def needs(run: Run, settings: InformationSettings) -> None:
-    """UserError: the model has no latent variable."""
-    del settings
-    latent(run)
 
 
 def check(run: Run, settings: InformationSettings) -> dict[str, Finding]:

@@ -143,6 +143,12 @@ def latent(run: Run) -> Latent:
     return run.model.latent
 
 
+def needs_latent(run: Run, settings: Any) -> None:
+    """`Measure.needs` of a measure of any model with a latent variable. UserError: there is none."""
+    del settings
+    latent(run)
+
+
 def first(run: Run) -> dict[str, np.ndarray]:
     """A batch of one: the run's first example."""
     return {name: np.asarray(a[:1]) for name, a in (("x", run.split.x), ("context", run.split.context)) if a is not None}
