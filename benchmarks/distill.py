@@ -28,6 +28,7 @@ from vaeflow.run import load_run
 
 def sampler(model: Model, params: Params, n: int, context: Any) -> Callable[[int], float]:
     """seed -> seconds of n samples; compiled and run once."""
+    assert model.sample is not None
     compiled = jax.jit(model.sample, static_argnums=2)
 
     def run(seed: int) -> float:

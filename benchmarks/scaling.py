@@ -55,7 +55,7 @@ def dimensions(values: Sequence[int]) -> list[Point]:
     for d in values:
         x = made_of(flow_config(d, 3, "maf"))
         params = setup.init_params(x)[0]
-        assert x.model.log_prob is not None
+        assert x.model.log_prob is not None and x.model.sample is not None
         score, draw = jax.jit(x.model.log_prob), jax.jit(x.model.sample, static_argnums=2)
         batch = setup.first_batch(x)
         found = {

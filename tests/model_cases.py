@@ -88,6 +88,7 @@ def case(name: str, i: int) -> Case:
         (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(trained)
         out = dict(loss=loss, metrics=metrics, grads=grads)
         context = batch.get("context")
+        assert model.sample is not None
         out["sample"] = model.sample(params, key, DRAWS, None if context is None else context[:DRAWS])
         log_prob = model.log_prob
         if log_prob is not None and context is None:

@@ -152,7 +152,7 @@ def test_dry_run_shows_everything_and_writes_nothing(tmp_path):
 def test_load_in_a_notebook(vae):
     model, params, config = vaeflow.load(vae)
     assert config.model.latent == 2 and set(params) == {"encoder", "decoder"}
-    assert model.sample(params, jax.random.key(0), 3).shape == (3, 8, 8, 1)
+    assert model.sample(params, jax.random.key(0), 3)["x"].shape == (3, 8, 8, 1)
     last = vaeflow.load(str(vae), [("eval.params", "last")])[1]
     assert jax.tree.structure(last) == jax.tree.structure(params)
 

@@ -79,12 +79,12 @@ def assert_moments(x, mean, std):
 
 @pytest.mark.parametrize("changes", [{}, dict(sampler="langevin", proposals=1), dict(temperature=0.5)], ids=["sir", "langevin", "cold"])
 def test_samples_are_those_of_the_aggregate_posterior(changes):
-    x = quick(model(**changes).sample, static_argnums=2)(parameters(shift=0.7), KEY, DRAWS)
+    x = quick(model(**changes).sample, static_argnums=2)(parameters(shift=0.7), KEY, DRAWS)["x"]
     assert_moments(x, MEAN, jnp.sqrt((changes.get("temperature", 1.0) * STD) ** 2 + NOISE**2))
 
 
 def test_the_frozen_prior_can_still_be_sampled():
-    assert_moments(quick(model(sampler="prior").sample, static_argnums=2)(parameters(), KEY, DRAWS), 0.0, jnp.sqrt(1 + NOISE**2))
+    assert_moments(quick(model(sampler="prior").sample, static_argnums=2)(parameters(), KEY, DRAWS)["x"], 0.0, jnp.sqrt(1 + NOISE**2))
 
 
 def test_the_chains_accept_and_the_step_size_does_not_change_what_they_sample():
@@ -136,7 +136,7 @@ def test_the_loss_is_lowest_at_the_ratio_of_the_densities():
 def test_with_a_context_everything_is_given_it():
     m = model(partition=5000)
     context = jnp.array([[0.5, 0.5], [-0.5, 0.2]])
-    x = quick(m.sample, static_argnums=2)(parameters(), KEY, 2 * DRAWS, jnp.repeat(context, DRAWS, axis=0))
+    x = quick(m.sample, static_argnums=2)(parameters(), KEY, 2 * DRAWS, jnp.repeat(context, DRAWS, axis=0))["x"]
     prior = quick(lambda params, z: prior_of(m, params, context).log_prob(z))(parameters(), jnp.zeros((3, 2, 2)))
     np.testing.assert_allclose(prior[0], normal(context, STD).log_prob(jnp.zeros(2)), atol=0.1)
     for half, mean in zip(jnp.split(x, 2), context, strict=True):

@@ -166,7 +166,7 @@ def test_the_relaxed_models_temperature_falls_and_low_temperatures_of_sampling_c
     params["prior"]["logits"] = jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     cold = make(**ONE_HOT, **RELAXED, temperature=0.01)
     expected = model.latent.likelihood(params, jnp.array([0, 1, 0, 0, 0, 1.0])).mean()
-    np.testing.assert_allclose(quick(cold.sample, static_argnums=2)(params, KEY, 20), jnp.broadcast_to(expected, (20, 6)), rtol=1e-5)
+    np.testing.assert_allclose(quick(cold.sample, static_argnums=2)(params, KEY, 20)["x"], jnp.broadcast_to(expected, (20, 6)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

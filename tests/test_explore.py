@@ -20,6 +20,7 @@ from tests.test_latent_space import fabricated, one_hots
 from vaeflow import figures
 from vaeflow.data import Split
 from vaeflow.evaluation import latent_space
+from vaeflow.evaluation.sampling import draw
 from vaeflow.figures import curves, latents, views
 from vaeflow.model import Latent, Model
 from vaeflow.run import load_run
@@ -169,7 +170,7 @@ def test_samples_at_temperatures_have_the_same_noise(run, drawn):
     assert x.shape == (len(views.TEMPERATURES), 12, 8, 8, 1)
     np.testing.assert_allclose(x[0], np.broadcast_to(x[0, :1], x[0].shape), atol=1e-5)  # the middle of the prior
     model, params, _ = load_run(run)
-    np.testing.assert_allclose(x[views.TEMPERATURES.index(1.0)], model.sample(params, jax.random.key(5), 12), atol=1e-3)
+    np.testing.assert_allclose(x[views.TEMPERATURES.index(1.0)], draw(model, params, jax.random.key(5), 12)["x"], atol=1e-3)
 
 
 def test_several_runs_and_what_is_refused(run, tmp_path):

@@ -91,7 +91,7 @@ def test_vectors_and_models_without_a_manifold(tmp_path):
 def test_a_conditional_model_gets_contexts_of_its_data(tmp_path):
     def sample(params, key, n, context=None):
         assert context.shape == (n, 2)
-        return jnp.broadcast_to(context[:, :1, None, None] * 16, (n, 8, 8, 1))
+        return {"x": jnp.broadcast_to(context[:, :1, None, None] * 16, (n, 8, 8, 1))}
 
     split = image_split()._replace(context=np.eye(2, dtype=np.float32)[np.arange(30) % 2])
     model = toys.linear_gaussian(event=(8, 8, 1))._replace(sample=sample)
@@ -101,7 +101,7 @@ def test_a_conditional_model_gets_contexts_of_its_data(tmp_path):
 
 def test_pictures_of_a_class_conditional_model_stand_in_one_row_a_class(tmp_path):
     def sample(params, key, n, context=None):
-        return jnp.broadcast_to(8 * jnp.argmax(context, -1)[:, None, None, None], (n, 8, 8, 1))
+        return {"x": jnp.broadcast_to(8 * jnp.argmax(context, -1)[:, None, None, None], (n, 8, 8, 1))}
 
     split = image_split()
     split = split._replace(context=np.eye(3, dtype=np.float32)[split.label])

@@ -93,7 +93,7 @@ def test_a_mixtures_samples_choose_their_component():
     params = m.init(KEY, {"x": jax.random.normal(KEY, (8, 1))})
     params["components"] = jax.tree.map(lambda a: jnp.array([-7.0, 0.0, 7.0]).reshape(a.shape), params["components"])
     params["weights"] = jnp.log(jnp.array([0.2, 0.5, 0.3]))
-    size = np.abs(np.asarray(m.sample(params, KEY, 4000)))
+    size = np.abs(np.asarray(m.sample(params, KEY, 4000)["x"]))
     share = [(size < 0.01).mean(), (size > 10).mean()]
     np.testing.assert_allclose(share, [0.2, 0.3], atol=0.04)
 

@@ -158,7 +158,7 @@ def toy(*, below: Model, temperature: NonNegative) -> Model:
     def loss(params, key, batch, step):
         return jnp.mean((params["scale"] * batch["x"]) ** 2), {}
 
-    return Model(init, loss, lambda params, key, n, context=None: jnp.zeros((n, 2)), None, "none")
+    return Model(init, loss, lambda params, key, n, context=None: {"x": jnp.zeros((n, 2))}, None, "none")
 
 
 def test_any_family_learns_from_a_run(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def toy() -> Model:
         return params()
 
     def sample(p: Any, key: Any, n: int, /, context: Any = None) -> Any:
-        return jnp.zeros((n, 3))
+        return {"x": jnp.zeros((n, 3))}
 
     return Model(init, loss, sample, None, "none")
 
@@ -262,7 +262,7 @@ def gan(width: int = 64, weight: float = 1.0) -> Model:
         return critic + generator, {"critic_loss": critic, "generator_loss": generator}
 
     def sample(p: Any, key: Any, n: int, /, context: Any = None) -> Any:
-        return mlp(p["generator"], jax.random.normal(key, (n, 2)))
+        return {"x": mlp(p["generator"], jax.random.normal(key, (n, 2)))}
 
     return Model(init, loss, sample, None, "none")
 
@@ -280,7 +280,7 @@ def test_a_wgan_gp_covers_eight_modes():
         return step(state, fixed, {"x": x}, noise)
 
     state, _ = jax.jit(lambda s: jax.lax.scan(one, s, jax.random.split(jax.random.key(1), steps)))(state)
-    drawn = np.asarray(model.sample(state.ema, jax.random.key(2), 2000))
+    drawn = np.asarray(model.sample(state.ema, jax.random.key(2), 2000)["x"])
     distance = np.linalg.norm(drawn[:, None] - MODES, axis=-1)
     share = np.bincount(distance.argmin(-1)[distance.min(-1) < 0.5], minlength=8) / len(drawn)
     assert share.min() > 0.03, share

@@ -180,7 +180,7 @@ def test_bfloat16_networks_leave_float32_numbers():
 
 
 def test_temperature_scales_the_noise_of_every_level():
-    cold = quick(make(temperature=0.0).sample, static_argnums=2)(image_params(), KEY, 9)
+    cold = quick(make(temperature=0.0).sample, static_argnums=2)(image_params(), KEY, 9)["x"]
     assert np.ptp(cold, axis=0).max() == 0
 
 

@@ -45,7 +45,8 @@ def test_init_takes_given_parameters_as_they_are(name, i):
 @pytest.mark.parametrize("name, i", CASES)
 def test_samples_have_the_shape_and_the_range_of_the_data(name, i):
     c = case(name, i)
-    x = c.out["sample"]
+    assert all(len(leaf) == DRAWS for leaf in c.out["sample"].values())
+    x = c.out["sample"]["x"]
     assert x.shape == (DRAWS, *c.values["event"]) and np.isfinite(x).all()
     if c.values["levels"] and c.values.get("likelihood") not in ("gaussian", "gaussian_learned"):
         assert x.min() >= 0 and x.max() <= c.values["levels"] - 1

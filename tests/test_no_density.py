@@ -54,7 +54,7 @@ def generator(*, size: Positive) -> Model:
         total = jnp.sum((y.mean(0) - x.mean(0)) ** 2 + (y.std(0) - x.std(0)) ** 2)
         return total, {"loss": total}
 
-    return Model(init, loss, lambda params, key, n, context=None: draw(params, key, n), None, "none")
+    return Model(init, loss, lambda params, key, n, context=None: {"x": draw(params, key, n)}, None, "none")
 
 
 def noisy_bound(*, size: Positive) -> Model:
@@ -77,7 +77,7 @@ def noisy_bound(*, size: Positive) -> Model:
         return params | {"stats": {"target": target}}
 
     def sample(params, key, n, context=None):
-        return params["b"] + jax.random.normal(key, (n, *params["b"].shape))
+        return {"x": params["b"] + jax.random.normal(key, (n, *params["b"].shape))}
 
     return Model(init, loss, sample, log_prob, "bound", update=update)
 

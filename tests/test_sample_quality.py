@@ -14,7 +14,6 @@ from vaeflow.errors import UserError
 from vaeflow.evaluation import sampling, two_sample
 from vaeflow.evaluation.measures import classifier, sample_quality, stored_features
 from vaeflow.evaluation.measures.sample_quality import SampleQualitySettings
-from vaeflow.evaluation.sampling import prepare_draw
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def pictures(n: int, seed: int) -> Split:
 
 def toy(tmp_path, samples, **changes):
     """A run whose samples are the pictures of `samples`."""
-    model = toys.model(None, "none", sample=lambda params, key, n, context=None: jax.numpy.asarray(samples[:n]))
+    model = toys.model(None, "none", sample=lambda params, key, n, context=None: {"x": jax.numpy.asarray(samples[:n])})
     found = run(model, pictures(60, 0), pictures(80, 1), levels=17, cache_dir=str(tmp_path))
     return found._replace(**changes) if changes else found
 
@@ -74,7 +73,7 @@ def test_a_second_call_compiles_nothing_and_repeats_the_floors(tmp_path):
 
     def sample(params, key, n, context=None):
         traced.append(1)
-        return jax.numpy.asarray(params)[:n]
+        return {"x": jax.numpy.asarray(params)[:n]}
 
     found = toy(tmp_path, None)._replace(model=toys.model(None, "none", sample=sample))
     measure = sample_quality.prepare(found, SampleQualitySettings(extractor="none", names=("energy", "mmd2")))
@@ -142,11 +141,11 @@ def test_without_labels_the_frechet_distance_is_of_x_where_that_is_small(tmp_pat
 def test_draws_come_in_batches_with_the_contexts_in_turn(monkeypatch):
     monkeypatch.setattr(sampling, "_DRAWS", 3)
     context = np.arange(7, dtype=np.float32)[:, None]
-    seen = toys.model(None, "none", sample=lambda params, key, n, context: context + 0 * jax.random.normal(key, (n, 1)))
-    draws = prepare_draw(seen, 9, context)({}, jax.random.key(0))
+    seen = toys.model(None, "none", sample=lambda params, key, n, context: {"x": context + 0 * jax.random.normal(key, (n, 1))})
+    draws = sampling.draw(seen, {}, jax.random.key(0), 9, {"context": context})["x"]
     np.testing.assert_array_equal(draws, np.concatenate([context, context[:2]]))
-    noise = toys.model(None, "none", sample=lambda params, key, n, context=None: jax.random.normal(key, (n, 1)))
-    assert len(np.unique(prepare_draw(noise, 7, None)({}, jax.random.key(0)))) == 7
+    noise = toys.model(None, "none", sample=lambda params, key, n, context=None: {"x": jax.random.normal(key, (n, 1))})
+    assert len(np.unique(sampling.draw(noise, {}, jax.random.key(0), 7)["x"])) == 7
 
 
 def test_features_of_another_program_are_compared_by_their_file(tmp_path, rng):

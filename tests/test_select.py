@@ -182,7 +182,7 @@ def test_a_selecting_measure_gives_what_it_provides(caplog):
     """Every finding that may select on these data is there, and nothing is compiled by a second call."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 3)).astype(np.float32)
-    found = run(toys.model(None, "none", sample=lambda params, key, n, context=None: params[:n]), Split(x[:200]), Split(x))
+    found = run(toys.model(None, "none", sample=lambda params, key, n, context=None: {"x": params[:n]}), Split(x[:200]), Split(x))
     for name, measure in MEASURES.items():
         assert not measure.better or measure.prepare.__qualname__ != "once.<locals>.prepare", f"{name} compiles at every validation"
     for finding in MEASURES["sample_quality"].better:

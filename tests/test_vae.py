@@ -11,6 +11,7 @@ import pytest
 
 from tests.model_cases import FLOW, KEY, VAE, config, quick
 from vaeflow import objectives
+from vaeflow.evaluation.sampling import draw
 from vaeflow.models import build_model
 
 DATA, LATENT, NOISE = 5, 3, 0.4
@@ -154,10 +155,10 @@ def test_bfloat16_networks_leave_float32_numbers(name, base):
 def test_temperature_scales_the_noise_of_samples():
     batch = {"x": jax.random.bernoulli(KEY, 0.5, (16, 6)).astype(jnp.uint8)}
     params = make(prior="layer").init(KEY, batch)
-    assert np.ptp(make(prior="layer", temperature=0.0).sample(params, KEY, 9), axis=0).max() == 0
+    assert np.ptp(make(prior="layer", temperature=0.0).sample(params, KEY, 9)["x"], axis=0).max() == 0
     x = {"x": jax.random.normal(KEY, (256, 4)) * 5 + 2}
     params = make("flow", FLOW).init(KEY, x)
-    stds = [float(make("flow", FLOW, temperature=t).sample(params, KEY, 2000).std()) for t in (0.0, 0.5, 1.0)]
+    stds = [float(make("flow", FLOW, temperature=t).sample(params, KEY, 2000)["x"].std()) for t in (0.0, 0.5, 1.0)]
     assert stds[0] < 1e-5 and 0.4 < stds[1] / stds[2] < 0.6
 
 
@@ -165,7 +166,7 @@ def test_one_context_serves_many_samples():
     batch = {"x": jax.random.bernoulli(KEY, 0.5, (16, 6)).astype(jnp.uint8), "context": jnp.eye(16, 3)}
     model = make(prior="layer")
     params = quick(model.init)(KEY, batch)
-    one, many = (model.sample(params, KEY, 5, c) for c in (jnp.eye(3)[1], jnp.tile(jnp.eye(3)[1], (5, 1))))
+    one, many = (draw(model, params, KEY, 5, {"context": c})["x"] for c in (jnp.eye(3)[1], jnp.tile(jnp.eye(3)[1], (5, 1))))
     np.testing.assert_array_equal(one, many)
 
 
@@ -176,5 +177,5 @@ def test_a_dequantised_flow_is_a_probability():
     params = model.init(KEY, {"x": jnp.array([[0], [1], [1], [2], [3], [1]], jnp.uint8)})
     log_w = draws(model, params, {"x": jnp.arange(-8, 12, dtype=jnp.float32)[:, None]}, 4000)
     assert jnp.exp(objectives.iwae(log_w)).sum() == pytest.approx(1.0, abs=0.01)
-    x = model.sample(params, KEY, 500)
+    x = model.sample(params, KEY, 500)["x"]
     assert set(np.unique(x)) <= {0, 1, 2, 3}

@@ -89,7 +89,7 @@ def test_a_base_of_the_context_is_a_prior_of_each_class():
     np.testing.assert_allclose(log_p, prior.log_prob(z), rtol=1e-4, atol=1e-4)
     first = np.asarray(context[:, 0] == 1)  # the layer starts as the identity
     assert z[:, first, 0].mean() == pytest.approx(-5, abs=0.5) and z[:, ~first, 0].mean() == pytest.approx(5, abs=0.5)
-    assert model.sample(params, KEY, 5, context[0]).shape == (5, 6)
+    assert model.sample(params, KEY, 5, context[:5])["x"].shape == (5, 6)
 
 
 def test_capacity_and_penalties_enter_the_loss():

@@ -37,7 +37,7 @@ def model(log_prob, density="weight", latent=None, sample=None) -> Model:
     def nothing(*_, **__):
         raise AssertionError("nobody asks a toy for this")
 
-    return Model(init=nothing, loss=nothing, sample=sample or nothing, log_prob=log_prob, density=density, latent=latent)
+    return Model(init=nothing, loss=nothing, sample=sample, log_prob=log_prob, density=density, latent=latent)
 
 
 def noisy(spread: float) -> Model:
@@ -80,7 +80,8 @@ def linear_gaussian(width: float = 1.0, event: tuple[int, ...] = (3,)) -> Model:
 
     def sample(params, key, n, context=None):
         first, second = jax.random.split(key)
-        return likelihood(params, prior(params).sample(seed=first, sample_shape=n)).sample(seed=second)
+        z = prior(params).sample(seed=first, sample_shape=n)
+        return {"x": likelihood(params, z).sample(seed=second), "z": z}
 
     return model(log_prob, latent=Latent(prior, posterior, likelihood), sample=sample)
 
@@ -102,4 +103,4 @@ def gaussian_flow(std: float = 0.7) -> Model:
     def log_prob(params, key, batch):
         return base(batch["x"].shape[-1]).log_prob(batch["x"])
 
-    return model(log_prob, "exact", sample=lambda params, key, n, context=None: base(2).sample(seed=key, sample_shape=n))
+    return model(log_prob, "exact", sample=lambda params, key, n, context=None: {"x": base(2).sample(seed=key, sample_shape=n)})

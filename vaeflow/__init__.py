@@ -2,7 +2,7 @@
 
     import jax, vaeflow
     model, params, config = vaeflow.load("runs/digits_vae")      # a run's workdir is all that is needed
-    x = model.sample(params, jax.random.key(0), 16)
+    x = model.sample(params, jax.random.key(0), 16)["x"]
 
 `python -m experiments.train --help` is the command line. Importing the package imports neither jax nor anything slow.
 """

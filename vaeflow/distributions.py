@@ -187,7 +187,8 @@ def std_of(name: Std, s: Array, bound: float) -> Array:
 def check_likelihood(name: Likelihood, levels: int) -> None:
     """UserError: data of `levels` grey values (0: as is) have no such likelihood."""
     if name == "bernoulli" and levels != 2:
-        raise UserError(f"model.likelihood='bernoulli' needs binary data, not model.levels={levels}: set data.binarize and model.levels=2")
+        how = "set data.binarize and model.levels=2, or use bernoulli_intensities"
+        raise UserError(f"model.likelihood='bernoulli' needs binary data, not model.levels={levels}: {how}")
     if name == "discretized_logistic" and levels < 2:
         raise UserError(f"model.likelihood='discretized_logistic' needs grey values, model.levels >= 2, not {levels}")
     if levels == 1:

@@ -1,7 +1,8 @@
 """The Model protocol: pure functions in a NamedTuple, like optax.GradientTransformation.
 
 Shapes: B examples, *event the shape of one example as loaded. A `batch` is a mapping: `x` [B, *event]; where there is one,
-`context` [B, C] (labels as one-hot, features) and, in evaluation, `mask` [B].
+`context` [B, C] (labels as one-hot, features), `x0` [B, *event] (the other half of a pair), `label` [B] int32 and `mask` [B, *event]
+(True where x was observed).
 
 Units: nats per example, with respect to the data as loaded (uint8 images: dequantisation and scaling are part of the
 density). Keys are arguments and used once.
@@ -46,9 +47,9 @@ class LossFn(Protocol):
 
 
 class SampleFn(Protocol):
-    """n draws of x, [n, *event]; context is [C], [n, C] or None."""
+    """n draws as a batch, [n, ...] a leaf: `x` [n, *event] and what the family knows of them; context is [n, C] or None."""
 
-    def __call__(self, params: Params, key: Array, n: int, /, context: Array | None = None) -> Array: ...
+    def __call__(self, params: Params, key: Array, n: int, /, context: Array | None = None) -> Batch: ...
 
 
 class BatchFn(Protocol):
@@ -101,6 +102,7 @@ class Latent(NamedTuple):
     discrete    whether z is (as integers, or as bits in floating point): there is no gradient with respect to it
     exact       whether the prior's `sample` draws from the density that its `log_prob` is (resampled draws only nearly do)
     show        (key, p(x|z)) -> x as `Model.sample` gives it: means where a picture should show them, else draws
+    before      the prior that this one changed, of a model that keeps the rest of another one (a second stage), or None
     """
 
     prior: PriorFn
@@ -109,6 +111,7 @@ class Latent(NamedTuple):
     discrete: bool = False
     exact: bool = True
     show: ShowFn = _draw
+    before: PriorFn | None = None
 
 
 class Model(NamedTuple):
@@ -118,7 +121,9 @@ class Model(NamedTuple):
               known before, of another run, at the paths of this model's own; part of the tree or all of it. They take the place of
               the initial values before anything downstream is initialised
     loss      (params, key, batch, step) -> (scalar, metrics)  mean nats per example; training mode
-    sample    (params, key, n, context=None) -> [n, *event]
+    sample    (params, key, n, context=None) -> batch          {"x": [n, *event], ...}: and what the family knows of a draw, such as its
+              latent "z"; every leaf has the leading axis n. context is [n, C]. Others call it through evaluation/sampling.py.
+              None: the family makes no x
     log_prob  (params, key, batch) -> [B] nats, or None       ONE draw of the estimator; evaluation mode
     density   what log_prob is. exact: log p(x). weight: exp of it has mean p(x) (so its own mean is a lower bound, the
               ELBO). bound: a lower bound in expectation only. estimate: its mean is log p(x) (a stochastic trace): draws are averaged,
@@ -129,11 +134,14 @@ class Model(NamedTuple):
     terms     (params, key, batch) -> {name: [B]}, or None    further numbers of evaluation, nats per example; "loss", where it is among
               them, is what `best` is selected by instead of -log_prob
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
+    event, levels  the shape of one example and its number of grey values (0: continuous), which the data must have; None: any
+    paired    whether `sample` also takes x0 [n, *event] and maps it to x: the data must have pairs (the leaf x0 of a batch)
+    one_device     why the model trains on one device only; "": it trains on any number
     """
 
     init: InitFn
     loss: LossFn
-    sample: SampleFn
+    sample: SampleFn | None
     log_prob: BatchFn | None
     density: Literal["exact", "weight", "bound", "estimate", "none"]
     latent: Latent | None = None
@@ -141,6 +149,10 @@ class Model(NamedTuple):
     update: UpdateFn | None = None
     terms: TermsFn | None = None
     note: str = ""
+    event: tuple[int, ...] | None = None
+    levels: int | None = None
+    paired: bool = False
+    one_device: str = ""
 
 
 def by_path(params: Params) -> dict[tuple[str, ...], Any]:

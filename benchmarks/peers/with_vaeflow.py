@@ -133,6 +133,7 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
     run_train = jax.jit(dispatch, donate_argnums=0).lower(held[0], shared, feed.chunk(0, STEPS)).compile()
     seconds = {"train": time.perf_counter() - began}
     began = time.perf_counter()
+    assert model.sample is not None
     run_draw = jax.jit(model.sample, static_argnums=2).lower(params, key, works.POINTS).compile()
     seconds["sample"] = time.perf_counter() - began
     assert model.log_prob is not None

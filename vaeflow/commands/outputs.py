@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from vaeflow import figures
 from vaeflow.build import SEEDS
@@ -31,9 +30,9 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     n = config.sample.n
     given = sampling.conditions(directory, config, n, label)
     with phase(f"drawing {n:,} samples"):
-        x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, jax.random.key(seed), n, given.get("context")))
-    path = directory / "samples.npz"
-    _write_npz(path, {"x": x, **given})
+        drawn = sampling.draw(model, params, jax.random.key(seed), n, {name: a for name, a in given.items() if name != "label"})
+    x, path = drawn["x"], directory / "samples.npz"
+    _write_npz(path, {**given, **drawn})
     names = workdir.read_json(directory / "data.json")["labels"] if "label" in given else ()
     figure = figures.draw_samples(x, config, directory / "figures" / "samples_drawn.png", given.get("label"), names)
     options = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in sampling_options(config)]

@@ -53,7 +53,7 @@ def indices(seed: int, step: int, count: int, n: int, batch: int) -> np.ndarray:
 
 
 def select(arrays: Mapping[str, Array] | None, chunk: Any, i: Array | int) -> Batch:
-    """Step i of a chunk of one device as a batch {x [B, *event], context [B, C]}; a pure function, for use inside jit."""
+    """Step i of a chunk of one device as a batch {x [B, *event], ...} with the leaves of the split; a pure function, for use inside jit."""
     row = jax.tree.map(lambda a: a[i], chunk)
     if arrays is None:
         return row
@@ -63,13 +63,13 @@ def select(arrays: Mapping[str, Array] | None, chunk: Any, i: Array | int) -> Ba
 class Feed:
     """Chunks of training batches. `with feed:` closes the threads of a streamed one.
 
-    arrays    {x, context} of the whole split as host arrays for the device, or None when streamed
+    arrays    {x, ...}, the leaves of the whole split as host arrays for the device, or None when streamed
     capacity  steps that a chunk has room for
     """
 
     def __init__(self, split: Split, config: DataConfig, seed: int, slots: np.ndarray, steps: int, capacity: int):
         """See `make_feed`."""
-        self._data = {"x": split.x} if split.context is None else {"x": split.x, "context": split.context}
+        self._data = split.arrays()
         self._n, self._batch, self._seed, self._slots, self._steps = len(split.x), config.batch, seed, slots, steps
         self._workers, self._prefetch = config.workers, config.prefetch
         self._iterator: Any = None
@@ -96,7 +96,7 @@ class Feed:
     def chunk(self, step: int, count: int) -> Any:
         """Steps step .. step + count - 1, count <= capacity, with the rest of the room zero.
 
-        For slots [..., b] the leaves are [..., capacity, b, ...]: int32 rows for `arrays`, or else {x, context}.
+        For slots [..., b] the leaves are [..., capacity, b, ...]: int32 rows for `arrays`, or else {x, ...}.
         """
         if not 1 <= count <= self.capacity or not 0 <= step <= self._steps - count:
             raise ValueError(f"steps {step} to {step + count} of {self._steps} in a chunk of {self.capacity}")

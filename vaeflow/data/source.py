@@ -75,11 +75,19 @@ class Split(NamedTuple):
     x        [N, *event] uint8, uint16 or float32, possibly a read-only memory map
     context  [N, C] float32: what the model is conditioned on, or None
     label    [N] int32, 0 <= label < classes, or None
+    x0       [N, *event], the other half of a pair, or None
+    mask     [N, *event] bool, True where x was observed, or None
     """
 
     x: np.ndarray
     context: np.ndarray | None = None
     label: np.ndarray | None = None
+    x0: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """{name: array} of those that there are: the leaves of its batches."""
+        return {name: array for name, array in self._asdict().items() if array is not None}
 
 
 class Source(NamedTuple):

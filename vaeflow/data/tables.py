@@ -236,10 +236,10 @@ def _assemble(found: Mapping[str, Raw], levels: int, config: DataConfig, where: 
         labels = dict(zip(labels, numbers, strict=True))
     context = {name: None if raw[2] is None else np.asarray(raw[2], np.float32) for name, raw in found.items()}
     splits = {name: Split(raw[0], context[name], labels.get(name)) for name, raw in found.items()}
-    x, own_context, label = splits["train"]
-    if not len(x):
+    train = splits["train"]
+    if not len(train.x):
         raise UserError(f"{where} has no examples")
-    parts = carve(len(x), config, splits)
+    parts = carve(len(train.x), config, splits)
     if len(parts) > 1:
-        splits |= {name: rows(x, label, own_context, index) for name, index in parts.items()}
+        splits |= {name: rows(train.x, train.label, train.context, index) for name, index in parts.items()}
     return source(splits, levels, names)

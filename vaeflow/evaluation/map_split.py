@@ -46,7 +46,7 @@ def map_split(
     draws: int = 1,
     resident: bool = False,
 ) -> Pass:
-    """Compile `fn` over `split` (x [N, *event], context [N, C] or None); params -> the outputs, dispatch by dispatch, [n, ...].
+    """Compile `fn` over `split`, whose leaves are those of its batch; params -> the outputs, dispatch by dispatch, [n, ...].
 
     batch     examples at once (rounded up to a multiple of the devices)
     levels    grey values of x when it is to be binarized dynamically, else 0
@@ -68,7 +68,7 @@ def map_split(
 
     def run(params: Params, key: Array, data: dict[str, Array]) -> dict[str, Array]:
         def example(row: dict[str, Array]) -> dict[str, Array]:
-            one = {name: row[name][None] for name in ("x", "context") if name in row}
+            one = {name: value[None] for name, value in row.items() if name != "index"}
             if levels:
                 one["x"] = binarize_batch(jax.random.fold_in(key, _PICTURE), one["x"], levels, row["index"][None])
             return fn(params, jax.random.fold_in(jax.random.fold_in(key, _DRAW), row["index"]), one)
@@ -80,9 +80,7 @@ def map_split(
     def load(start: int) -> dict[str, Array]:
         index = np.arange(start, start + depth * width, dtype=np.uint32)
         rows = np.minimum(index, size - 1)  # padding repeats the last example, whose numbers are finite
-        arrays = {"x": np.asarray(split.x[rows]), "index": index}
-        if split.context is not None:
-            arrays["context"] = np.asarray(split.context[rows])
+        arrays = {name: np.asarray(a[rows]) for name, a in split.arrays().items()} | {"index": index}
         arrays = {name: a.reshape(depth, width, *a.shape[1:]) for name, a in arrays.items()}
         return jax.device_put(arrays) if devices is None else devices.spread(arrays, 1)
 

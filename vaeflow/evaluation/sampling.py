@@ -1,8 +1,12 @@
-"""What samples are drawn with."""
+"""Draws of a model, all of them through one function, and what they are conditioned on.
+
+A conditional model is drawn given contexts, and a model of pairs given the other halves x0. One convention holds for both: an array
+without the leading axis is used for every draw, an array with it is used in turn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,49 +14,103 @@ import jax
 import numpy as np
 
 from vaeflow import data
-from vaeflow.data import named_split
+from vaeflow.data import Split, named_split
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Model, Params
 from vaeflow.runs import workdir
 
 # Draws at a time: a constant, so that samples do not depend on eval.batch.
 _DRAWS = 250
+# Leaves of a batch that `Model.sample` may be given, with the number of axes of one example; None: the event's.
+_GIVEN = {"context": 1, "x0": None}
+
+Drawn = dict[str, np.ndarray]
 
 
-def prepare_draw(model: Model, n: int, context: np.ndarray | None) -> Callable[[Params, Array], np.ndarray]:
-    """(params, key) -> n draws of the model, [n, *event] float32; a second call compiles nothing.
+def draw(model: Model, params: Params, key: Array, n: int, given: Mapping[str, Any] | None = None) -> Drawn:
+    """n draws of a model as a batch of numpy arrays, [n, ...] a leaf: `x` [n, *event] and what the family knows of them.
 
     Args:
         n: number of draws.
-        context: [N, C] of a conditional model, repeated in turn; None of another one.
-    """
-    size = min(_DRAWS, n)
-    draw = jax.jit(model.sample, static_argnums=2)
+        given: {context: [C] or [N, C], x0: [*event] or [N, *event]} of a model that needs them, see the module's docstring.
 
-    def run(params: Params, key: Array) -> np.ndarray:
+    Raises:
+        UserError: the model draws nothing.
+
+    Example:
+        draw(model, params, jax.random.key(0), 16)["x"]
+    """
+    return prepare_draw(model, n, given)(params, key)
+
+
+def prepare_draw(
+    model: Model, n: int, given: Mapping[str, Any] | None = None, leaves: Sequence[str] = ()
+) -> Callable[[Params, Array], Drawn]:
+    """(params, key) -> what `draw` returns; a second call compiles nothing.
+
+    Args:
+        n: number of draws.
+        given: see `draw`.
+        leaves: the leaves that are wanted; the others are not computed. (): all.
+
+    Raises:
+        UserError: the model draws nothing.
+    """
+    if (sample := model.sample) is None:
+        raise UserError("this model draws no samples")
+    size = min(_DRAWS, n)
+    rows = {name: _rows(name, value, model) for name, value in (given or {}).items() if value is not None}
+
+    @jax.jit
+    def some(params: Params, key: Array, own: dict[str, Array]) -> dict[str, Array]:
+        found = sample(params, key, size, **own)
+        return {name: found[name] for name in leaves or found}
+
+    def run(params: Params, key: Array) -> Drawn:
         parts = []
         for i, start in enumerate(range(0, n, size)):
-            own = None if context is None else np.asarray(context[np.arange(start, start + size) % len(context)])
-            parts.append(np.asarray(draw(params, jax.random.fold_in(key, i), size, own), np.float32))
-        return np.concatenate(parts)[:n]
+            own = {name: value[np.arange(start, start + size) % len(value)] for name, value in rows.items()}
+            parts.append(jax.device_get(some(params, jax.random.fold_in(key, i), own)))
+        return {name: np.concatenate([part[name] for part in parts])[:n] for name in parts[0]}
 
     return run
 
 
-def conditions(directory: Path, config: Any, n: int, label: int) -> dict[str, np.ndarray]:
-    """{context [n, C], label [n]} of a conditional model: the class `label`, or all classes in turn; contexts that are no
-    classes are those of the data."""
+def _rows(name: str, value: Any, model: Model) -> np.ndarray:
+    """[N, ...]: one array of an example as an array of one row."""
+    value, axes = np.asarray(value), _GIVEN[name]
+    if axes is None:
+        axes = value.ndim if model.event is None else len(model.event)
+    return value[None] if value.ndim == axes else value
+
+
+def given_of(split: Split) -> dict[str, np.ndarray]:
+    """What draws of a model of these data are given: the contexts and the x0 of the split's examples, in turn."""
+    return {name: value for name in _GIVEN if (value := getattr(split, name)) is not None}
+
+
+def conditions(directory: Path, config: Any, n: int, label: int = -1) -> dict[str, np.ndarray]:
+    """{context [n, C], label [n], x0 [n, *event]} of a run's draws, as far as its data have them.
+
+    Args:
+        label: the class of all draws; -1: all classes in turn. Contexts that are no classes, and x0, are those of the data in turn.
+
+    Raises:
+        UserError: a label of a run that is not conditioned on labels, or of a class that does not exist.
+    """
     kind = config.data.context
     if kind != "label" and label != -1:
         raise UserError(f"--label={label} needs a model that is conditioned on labels; this run has data.context={kind!r}")
-    if kind == "none":
-        return {}
-    if kind == "array":
+    about = workdir.read_json(directory / "data.json") if kind == "label" or config.data.kind == "pair" else {}
+    found: dict[str, np.ndarray] = {}
+    if kind == "array" or about.get("pairs"):
         source = data.load(config.data, config.seed)
-        context = np.asarray(source.split(named_split(source)).context)
-        return {"context": np.resize(context, (n, context.shape[-1]))}
-    classes = workdir.read_json(directory / "data.json")["context"]
+        own = given_of(source.split(named_split(source)))
+        found = {name: value[np.arange(n) % len(value)] for name, value in own.items()}
+    if kind != "label":
+        return found
+    classes = about["context"]
     if not -1 <= label < classes:
         raise UserError(f"--label={label} is invalid; known: 0 to {classes - 1}, or -1 for all in turn")
     labels = np.full(n, label) if label >= 0 else np.arange(n) % classes
-    return {"context": np.eye(classes, dtype=np.float32)[labels], "label": labels}
+    return found | {"context": np.eye(classes, dtype=np.float32)[labels], "label": labels}

@@ -18,7 +18,7 @@ import numpy as np
 
 from vaeflow import rng
 from vaeflow.data import Source, Split
-from vaeflow.evaluation import density_grid, elbo, evaluate, latent_space
+from vaeflow.evaluation import density_grid, elbo, evaluate, latent_space, sampling
 from vaeflow.evaluation.latent_space import Space
 from vaeflow.evaluation.map_split import gather, map_split
 from vaeflow.figures import curves, images, latents, points, priors
@@ -124,8 +124,7 @@ def _head(split: Split, n: int) -> Split:
 
 def _draw(model: Model, params: Params, split: Split, key: Array, n: int) -> np.ndarray:
     """n samples; a conditional model gets the contexts of the split's examples in turn."""
-    context = None if split.context is None else jnp.asarray(np.resize(np.asarray(split.context), (n, split.context.shape[-1])))
-    return np.asarray(jax.jit(model.sample, static_argnums=2)(params, key, n, context))
+    return sampling.prepare_draw(model, n, sampling.given_of(split), ("x",))(params, key)["x"]
 
 
 def _samples(
@@ -136,8 +135,8 @@ def _samples(
     if images.is_image(event):
         if names is not None and _is_class(split, len(names)):
             label = np.repeat(np.arange(len(names)), -(-config.sample.n // len(names)))
-            context = jnp.asarray(np.eye(len(names), dtype=np.float32)[label])
-            x = np.asarray(jax.jit(model.sample, static_argnums=2)(params, key, len(label), context))
+            given = sampling.given_of(split) | {"context": np.eye(len(names), dtype=np.float32)[label]}
+            x = sampling.prepare_draw(model, len(label), given, ("x",))(params, key)["x"]
             title = f"{len(x)} {what}, by class"
             return images.class_grid(x, label, names, directory / "samples.png", title, grey_top(config))
         x = _draw(model, params, _head(split, config.sample.n), key, config.sample.n)

@@ -28,7 +28,7 @@ def draw_stage(model: Model, params: Params, split: Split, config: Any, key: Arr
         key_z, key_x = jax.random.split(key)
         prior = model.latent.prior(params, context)
         z = prior.sample(seed=key_z, sample_shape=() if prior.batch_shape else (n,))
-        return z, model.sample(params, key_x, n, context)
+        return z, model.sample(params, key_x, n, context)["x"]
 
     @jax.jit
     def everything(params, x):

@@ -146,8 +146,8 @@ def _temperatures(run: Request) -> list[Path]:
             model = models.build_model({**config.to_dict(), "sample": {**config.sample.to_dict(), "temperature": temperature}})
         except UserError:  # 0, for a model that divides logits by it
             continue
-        sample = jax.jit(model.sample, static_argnums=2)
-        drawn[temperature] = np.asarray(sample(run.params, jax.random.key(run.seed), n, given.get("context")))
+        own = {name: value for name, value in given.items() if name != "label"}
+        drawn[temperature] = sampling.prepare_draw(model, n, own, ("x",))(run.params, jax.random.key(run.seed))["x"]
     x = np.stack([*drawn.values()])
     if not is_image(event):
         low, high = np.quantile(np.concatenate([run.split.x, *x]), (0.0005, 0.9995), axis=0)

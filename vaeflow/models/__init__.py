@@ -25,18 +25,20 @@ class ModelEntry(NamedTuple):
               keeps statistics; both act on vectors), "frozen_vae" and "frozen_flow_prior" (models), and a base of every kind that has
               arguments, called as its kind, exist there
     context   whether the family models p(x|c)
+    traced    (section model) -> its keys whose values may be tracers: cells of a table that differ in them train in one program
     """
 
     make: Callable[..., Model]
     examples: tuple[dict[str, Any], ...]
     context: bool = True
+    traced: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda section: ()
 
 
 MODELS: dict[str, ModelEntry] = {
-    "vae": ModelEntry(vae.vae, vae.EXAMPLES),
+    "vae": ModelEntry(vae.vae, vae.EXAMPLES, traced=vae.traced),
     "vq": ModelEntry(vq.vq, vq.EXAMPLES),
-    "layered": ModelEntry(layered.layered, layered.EXAMPLES),
-    "ladder": ModelEntry(ladder.ladder, ladder.EXAMPLES),
+    "layered": ModelEntry(layered.layered, layered.EXAMPLES, traced=vae.traced),
+    "ladder": ModelEntry(ladder.ladder, ladder.EXAMPLES, traced=lambda section: ("beta",)),
     "flow": ModelEntry(flow.flow, flow.EXAMPLES),
     "flow_mixture": ModelEntry(flow_mixture.flow_mixture, flow_mixture.EXAMPLES),
     "distill": ModelEntry(distill.distill, distill.EXAMPLES),
@@ -68,6 +70,12 @@ def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
     values = check(_only(make, [k for k in known if k not in sampling]), model, "model", parts)
     made = make(**values | dict(traced or {}), **call(_only(make, list(sampling)), sampling, "sample", parts))
     return made._replace(init=exactly(made.init))
+
+
+def traced(section: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of a config's section `model` that its family can be trained with as tracers, see ModelEntry."""
+    entry = MODELS.get(section["kind"])
+    return getattr(entry, "traced", ModelEntry._field_defaults["traced"])(section)
 
 
 def _plain(section: Any) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from vaeflow.build import Count, Natural, Positive
 from vaeflow.distributions import Distribution, Joint
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
-from vaeflow.models.parts.density import broadcast
 from vaeflow.models.parts.reweight import langevin, log_mean, resample
 from vaeflow.models.parts.vae_loss import log_weight
 from vaeflow.nets import Net
@@ -104,6 +103,9 @@ def contrastive(
 
         return Joint(draw, terms, sizes, () if context is None else context.shape[:-1])
 
+    def before(params, context=None) -> Distribution:
+        return vae.prior(params["fixed"], context)
+
     def posterior_of(params, x, context=None) -> Distribution:
         return vae.posterior(params["fixed"], x, context)
 
@@ -140,7 +142,6 @@ def contrastive(
         return out | {"log_z": used - error, "log_z_error": error, "sir_ess": fresh.ess}
 
     def sample(params, key, n, context=None):
-        context = broadcast(context, n)
         key_z, key_l, key_x = jax.random.split(key, 3)
         plain = sampler == "prior"
         power = 1.0 if plain else temperature**-2
@@ -152,10 +153,10 @@ def contrastive(
                 return (power * (vae.prior(params["fixed"], c).log_prob(z) + log_r(params, z, c)))[0]
 
             z = langevin(key_l, z, context, log_density, langevin_steps, langevin_step_size)[0]
-        return vae.show(key_x, likelihood_of(params, z, context))
+        return {"x": vae.show(key_x, likelihood_of(params, z, context)), "z": z}
 
     # Neither q(z|x) nor Z depends on log_weight's key: under a vmap over keys the encoder and the partition function run once.
-    latent = Latent(prior_of, posterior_of, likelihood_of, exact=False, show=vae.show)
+    latent = Latent(prior_of, posterior_of, likelihood_of, exact=False, show=vae.show, before=before)
     return Model(
         init=init,
         loss=loss,
@@ -165,6 +166,8 @@ def contrastive(
         latent=latent,
         terms=terms,
         note=frozen.note,
+        event=event,
+        levels=levels,
     )
 
 

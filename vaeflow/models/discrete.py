@@ -144,10 +144,9 @@ def discrete_vae(
         return total, {"loss": total, "recon": -jnp.mean(log_x), "kl": rate, **metrics}
 
     def sample(params, key, n, context=None):
-        context = None if context is None else jnp.broadcast_to(context, (n, jnp.shape(context)[-1]))
         key_z, key_x = jax.random.split(key)
         z = prior_of(params, temperature=temperature).sample(seed=key_z, sample_shape=(n,))
-        return data.show(key_x, likelihood_of(params, z, context))
+        return {"x": data.show(key_x, likelihood_of(params, z, context)), "z": z}
 
     return Model(
         init=init,
@@ -158,6 +157,8 @@ def discrete_vae(
         latent=latent,
         terms=bound_terms(log_prob, samples) if estimator in MULTI_SAMPLE else None,
         note=data.note,
+        event=event,
+        levels=levels,
     )
 
 

@@ -55,7 +55,7 @@ def distill(
 
     def both(params, key, n, context, train=False):
         """(log q, log p) [n] of n samples of the student."""
-        y, log_q = student.sample(params, key, n, context, train=train)
+        y, log_q, _ = student.sample(params, key, n, context, train=train)
         return log_q, teacher_density.log_prob(params.get("fixed", {}), y, context)
 
     def init(key, batch, given=NO_PARAMS):

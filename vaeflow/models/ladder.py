@@ -161,10 +161,10 @@ def ladder(
         return given(way).log_prob(x) + jnp.sum(levels_of, axis=-1)
 
     def sample(params, key, n, context=None):
-        context = None if context is None else jnp.broadcast_to(context, (n, jnp.shape(context)[-1]))
         key_z, key_x = jax.random.split(key)
         noise = temperature * jax.random.normal(key_z, (n, dimensions))
-        return data.show(key_x, given(walk(params, noise, None, context, True)))
+        way = walk(params, noise, None, context, True)
+        return {"x": data.show(key_x, given(way)), "z": way.z}
 
     return Model(
         init=init,
@@ -174,6 +174,8 @@ def ladder(
         density="weight",
         latent=Latent(prior_of, posterior_of, likelihood_of, show=data.show),
         note=data.note,
+        event=event,
+        levels=levels,
     )
 
 

@@ -132,10 +132,9 @@ def layered(
         return total, metrics | {f"kl_{i + 1}": groups[i] for i in range(depth)}
 
     def sample(params, key, n, context=None):
-        context = None if context is None else jnp.broadcast_to(context, (n, jnp.shape(context)[-1]))
         key_z, key_x = jax.random.split(key)
         z = prior_of(params, context, noise=temperature).sample(seed=key_z, sample_shape=(n,) if context is None else ())
-        return data.show(key_x, likelihood_of(params, z, context))
+        return {"x": data.show(key_x, likelihood_of(params, z, context)), "z": z}
 
     latent = Latent(prior_of, posterior_of, likelihood_of, show=data.show)
     log_prob = log_weight(latent)
@@ -148,6 +147,8 @@ def layered(
         latent=latent,
         terms=bound_terms(log_prob, samples, objective, alpha) if objective in OF_MANY else None,
         note=data.note,
+        event=event,
+        levels=levels,
     )
 
 

@@ -19,6 +19,7 @@ The formulas of `std` and `likelihood` stand in vaeflow/distributions.py (`std_o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import distrax
@@ -193,11 +194,10 @@ def vae(
         return likelihood_of(params, z, context).log_prob(x) + prior_of(params, context, key_p).log_prob(z) - log_q
 
     def sample(params, key, n, context=None):
-        context = None if context is None else jnp.broadcast_to(context, (n, jnp.shape(context)[-1]))
         key_z, key_x = jax.random.split(key)
         rows = () if first.conditional and context is not None else (n,)  # a conditional prior has the context's rows
         z = prior_of(params, context, noise=temperature).sample(seed=key_z, sample_shape=rows)
-        return latent_of.show(key_x, likelihood_of(params, z, context))
+        return {"x": latent_of.show(key_x, likelihood_of(params, z, context)), "z": z}
 
     def update(params, key, batch, step):
         del step
@@ -224,7 +224,14 @@ def vae(
         update=update if any(layer is not None and layer.update is not None for layer in (prior, posterior)) else None,
         terms=vae_loss.bound_terms(log_prob, samples, objective, alpha) if objective in vae_loss.OF_MANY else None,
         note=data.note,
+        event=event,
+        levels=levels,
     )
+
+
+def traced(section: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the section model of a config: in the ELBO beta is a weight and nothing else, other objectives refuse it."""
+    return ("beta",) if section["objective"] == "elbo" else ()
 
 
 _EXAMPLE = dict(event=(6,), levels=2, latent=3, encoder="net", decoder="net", std="softplus", std_bound=10.0, temperature=1.0)

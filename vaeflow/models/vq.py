@@ -29,7 +29,6 @@ from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Latent, Model, overlay
 from vaeflow.models.parts import codebook
 from vaeflow.models.parts.code_prior import code_prior, draw
-from vaeflow.models.parts.density import broadcast
 from vaeflow.models.parts.observation import observation_model
 from vaeflow.nets import Causal, Net
 
@@ -123,10 +122,9 @@ def vq(
         return likelihood_of(params, a, context).log_prob(x) + prior_of(params, context).log_prob(a)
 
     def sample(params, key, count, context=None):
-        context = broadcast(context, count)
         key_a, key_x = jax.random.split(key)
         a = draw(logits(params, context), key_a, (count, n), temperature)
-        return data.show(key_x, likelihood_of(params, a, context))
+        return {"x": data.show(key_x, likelihood_of(params, a, context)), "z": a}
 
     def update(params, key, batch, step):
         del step
@@ -145,6 +143,9 @@ def vq(
         latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True, show=data.show),
         update=update,
         note=data.note,
+        event=event,
+        levels=levels,
+        one_device=f"model.restart={restart:g} moves codes to encodings of one device; set it to 0" if restart else "",
     )
 
 

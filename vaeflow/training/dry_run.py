@@ -38,7 +38,7 @@ def report(x: Experiment) -> str:
         header = ["group", "parameters", "number", "optimiser", "rate", "schedule", "clip", "clip_weights", "updated in"]
         lines += ["", aligned_table(header, rows), ""]
 
-    split = sum(np.asarray(a).nbytes for a in (x.source.train.x, x.source.train.context) if a is not None)
+    split = sum(np.asarray(a).nbytes for a in x.source.train.arrays().values())
     step = cost(x, params, frozen)
     lines.append(f"one step of {x.batch} examples on one {jax.devices()[0].device_kind}: {step['step_mflop']:,.1f} MFLOP")
     if "step_mb" in step:

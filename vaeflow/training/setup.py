@@ -107,11 +107,9 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
         with progress.phase(f"loading data: {data_name(config.data)}"):
             source = data.load(config.data, config.seed)
     devices.slots(config.data.batch)
-    if devices.count > 1 and config.model.get("restart"):
-        raise UserError(
-            f"model.restart={config.model.restart:g} is for one device: the mean of several devices' encodings is none; set it to 0"
-        )
-    _fits(config.model, source, config.data)
+    if devices.count > 1 and model.one_device:
+        raise UserError(f"devices.count={devices.count} is invalid with this model, which trains on one device: {model.one_device}")
+    _fits(model, source, config.data)
     if source.val is None and (training.patience or evaluation.params == "best"):
         key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
         raise UserError(f"{key} needs a validation split, and there is none: set data.val or data.val_fraction")
@@ -179,7 +177,7 @@ def _top(*, seed: Seed, profile: bool, init_from: str, fixed_from: str) -> None:
     """The schema of the values that stand in no section."""
 
 
-def _fits(model: Mapping[str, Any], source: data.Source, section: Mapping[str, Any]) -> None:
+def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None:
     """The data section has no value that goes unread; the model's event and levels are those of the data as the model gets them."""
     for key in _UNREAD.get(section["kind"], ()):
         if value := section.get(key):  # a section of before data.levels has no such key
@@ -187,29 +185,25 @@ def _fits(model: Mapping[str, Any], source: data.Source, section: Mapping[str, A
             off = "leave it empty" if isinstance(value, str) else "set it to 0"
             raise UserError(f"data.{key}={value!r} is not read by data.kind={section['kind']!r}; {off}, or data.kind: {known}")
     event = tuple(source.train.x.shape[1:])
-    if "event" in model and tuple(model["event"]) != event:
-        raise UserError(f"model.event={tuple(model['event'])} does not fit the data, whose examples have the shape {event}")
+    if model.event is not None and tuple(model.event) != event:
+        raise UserError(f"model.event={tuple(model.event)} does not fit the data, whose examples have the shape {event}")
+    if model.paired and source.train.x0 is None:
+        raise UserError(f"this model maps x0 to x, and data.kind={section['kind']!r} has no x0; see data.kind='pair'")
     levels = 2 if section["binarize"] == "dynamic" else source.levels
-    if "levels" in model and model["levels"] != levels:
+    if model.levels is not None and model.levels != levels:
         hint = (
             f"; set model.levels={levels} (model.dequantize for a flow), or data.levels"
             if section["kind"] == "npz" and source.levels
             else ""
         )
-        raise UserError(f"model.levels={model['levels']} does not fit the data, which have {levels} levels (0: continuous){hint}")
-    if model.get("likelihood") == "bernoulli" and levels != 2:
-        raise UserError(
-            f"model.likelihood='bernoulli' needs binary data, not {levels} levels: set data.binarize, or use bernoulli_intensities"
-        )
+        raise UserError(f"model.levels={model.levels} does not fit the data, which have {levels} levels (0: continuous){hint}")
 
 
 def first_batch(experiment: Experiment) -> Batch:
     """The first rows of the training split, grey values binarized as training would see them: what `init` sees."""
     split, config = experiment.source.train, experiment.config.data
     n = min(config.batch, len(split.x))
-    batch = {"x": jnp.asarray(np.asarray(split.x[:n]))}
-    if split.context is not None:
-        batch["context"] = jnp.asarray(np.asarray(split.context[:n]))
+    batch = {name: jnp.asarray(np.asarray(a[:n])) for name, a in split.arrays().items()}
     if config.binarize == "dynamic":
         key = rng.first_batch_key(experiment.config.seed)
         batch["x"] = data.binarize_batch(key, batch["x"], experiment.source.levels, jnp.arange(n))

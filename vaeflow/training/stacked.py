@@ -1,6 +1,6 @@
 """Cells of one structure as one program: their states stacked, [G, ...] a leaf, and a step that is a vmap of the step of one.
 
-Such cells differ in their seed and in NUMBERS, which are arguments of the step: the model and the optimiser are built inside the vmap.
+Such cells differ in their seed and in `numbers`, which are arguments of the step: the model and the optimiser are built inside the vmap.
 """
 
 from __future__ import annotations
@@ -21,10 +21,6 @@ from vaeflow.training.recorder import Validation
 from vaeflow.training.setup import Experiment
 from vaeflow.training.step import State, all_finite, make_step
 
-# beta: of the families that read it as a weight and nothing else, in the ELBO.
-NUMBERS = ("optim.learning_rate", "model.beta")
-_OF_BETA = ("vae", "layered", "ladder")
-
 
 class Stack(NamedTuple):
     """What the step of G cells reads and never changes: [G, ...], but for `arrays` where all read the same data."""
@@ -37,16 +33,14 @@ class Stack(NamedTuple):
 
 
 def numbers(config: Any) -> dict[str, float]:
-    """{name in NUMBERS: its value}, of those that this config lets be traced."""
-    out = {"optim.learning_rate": config.optim.learning_rate}
-    if config.model.kind in _OF_BETA and config.model.get("objective", "elbo") == "elbo":
-        out["model.beta"] = config.model.beta
-    return out
+    """{key: its value} of what this config lets be traced: the learning rate, and of the section model what the family says."""
+    traced = {f"model.{name}": config.model[name] for name in models.traced(config.model)}
+    return {"optim.learning_rate": config.optim.learning_rate} | traced
 
 
 def structure(config: Any) -> str:
-    """What the cells of a stack have in common: everything but the seed, NUMBERS, and what comes after training. With eval.select a measure
-    chooses `best` during training, so its settings count."""
+    """What the cells of a stack have in common: everything but the seed, `numbers`, and what comes after training. With eval.select
+    a measure chooses `best` during training, so its settings count."""
     selecting = plain(config.eval) if config.eval.get("select", "loss") != "loss" else 0
     out = plain(config) | {"seed": 0, "eval": selecting, "sample": 0}
     for name in numbers(config):
@@ -79,8 +73,8 @@ def make_stacked_step(xs: Sequence[Experiment]) -> Callable[[State, Stack, Any, 
     take = make_take(x)
 
     def one(state, own: Stack, chunk, i):
-        beta = {"beta": own.numbers["model.beta"]} if "model.beta" in own.numbers else None
-        model = models.build_model(x.config, beta)
+        traced = {key.removeprefix("model."): value for key, value in own.numbers.items() if key.startswith("model.")}
+        model = models.build_model(x.config, traced)
         tx = optimizer.make_optimizer(x.optim._replace(learning_rate=own.numbers["optim.learning_rate"]), x.train.steps)
         noise = jax.random.fold_in(jax.random.fold_in(own.key, state.step), 0)  # of the first device, as in step.make_dispatch
         batch = take(own.arrays, chunk, i, jax.random.fold_in(own.data_key, state.step))

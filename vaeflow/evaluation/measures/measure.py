@@ -151,7 +151,7 @@ def needs_latent(run: Run, settings: Any) -> None:
 
 def first(run: Run) -> dict[str, np.ndarray]:
     """A batch of one: the run's first example."""
-    return {name: np.asarray(a[:1]) for name, a in (("x", run.split.x), ("context", run.split.context)) if a is not None}
+    return {name: np.asarray(a[:1]) for name, a in run.split.arrays().items()}
 
 
 def posterior_shape(run: Run) -> tuple[tuple[int, ...], bool]:

@@ -24,7 +24,7 @@ from vaeflow.evaluation.features import efficientnet, installed
 from vaeflow.evaluation.information import evenly
 from vaeflow.evaluation.measures.classifier import classifier
 from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run
-from vaeflow.evaluation.sampling import prepare_draw
+from vaeflow.evaluation.sampling import given_of, prepare_draw
 from vaeflow.evaluation.two_sample import (
     FRECHET_DIMENSION,
     FRECHET_EXAMPLES,
@@ -137,7 +137,7 @@ def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
     grey = max(run.source.levels - 1, 1)
     drawn_grey = 1 if run.config.data.binarize == "dynamic" else grey
     held, seen = (np.asarray(x, np.float32) / grey for x in (split.x, evenly(run.source.train, max(n, len(split.x))).x))
-    draw = prepare_draw(run.model, n, None if split.context is None else split.context)
+    draw = prepare_draw(run.model, n, given_of(split), ("x",))
     names = tuple(name for name in s.names if name != "frechet" or _extractor(run, s) == "none")
     salt = zlib.crc32(b"sample_quality")
     rows = np.arange(m := min(n, len(seen))) * len(seen) // m
@@ -147,7 +147,7 @@ def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
 
     def measure(params: Params, key: Array) -> dict[str, Finding]:
         own = jax.random.fold_in(key, salt)
-        x = draw(params, jax.random.fold_in(own, 0)) / drawn_grey
+        x = np.asarray(draw(params, jax.random.fold_in(own, 0))["x"], np.float32) / drawn_grey
         compared = jax.random.fold_in(own, 1)
         first = s.floor and not floors  # floors are of the data alone: computed once
         found = compare(compared, x, seen, held, two_sample._replace(floor=first))

@@ -21,14 +21,15 @@ class Density(NamedTuple):
 
     init      (key, y, context) -> params
     log_prob  (params, y, context, key=None, train=False) -> [B]
-    sample    (params, key, n, context, temperature=1.0, train=False) -> (y [n, *shape], log p(y) [n]; of temperature 1 only)
+    sample    (params, key, n, context, temperature=1.0, train=False) -> (y [n, *shape], log p(y) [n]; of temperature 1 only; what else is
+              known of the draws, {name: [n, ...]})
     encode    (params, y, context) -> z, or None
     update    (params, y, context) -> params, or None       sets "stats" leaves
     """
 
     init: Callable[..., Params]
     log_prob: Callable[..., Array]
-    sample: Callable[..., tuple[Array, Array]]
+    sample: Callable[..., tuple[Array, Array, dict[str, Array]]]
     encode: Callable[..., Array] | None
     update: Callable[..., Params] | None
 
@@ -59,7 +60,7 @@ def pushforward(layer: Layer, base: Base, shape: tuple[int, ...]) -> Density:
         z = jax.eval_shape(f.inverse, jnp.zeros((n, *shape)))
         z = base.sample(params.get("base", {}), key, n, z.shape[1:], temperature, context)
         y, log_det = f.forward_and_log_det(z)
-        return jnp.asarray(y), base.log_prob(params.get("base", {}), z, context) - log_det
+        return jnp.asarray(y), base.log_prob(params.get("base", {}), z, context) - log_det, {"z": z}
 
     def encode(params, y, context):
         return jnp.asarray(bijector(params, context).inverse(y))
@@ -104,8 +105,9 @@ def mixture(density: Density, k: int) -> Density:
             return density.sample(params, key, n, context, temperature, train)[0]
 
         every = jax.vmap(component)(params["components"], jax.random.split(own, k))
-        y = every[jax.random.categorical(which, params["weights"], shape=(n,)), jnp.arange(n)]
-        return y, log_prob(params, y, context, None, train)
+        chosen = jax.random.categorical(which, params["weights"], shape=(n,))
+        y = every[chosen, jnp.arange(n)]
+        return y, log_prob(params, y, context, None, train), {"component": chosen}
 
     def update(params, y, context):
         one = density.update
@@ -148,7 +150,8 @@ def model_of(density: Density, grey: Dequantizer, event: tuple[int, ...], levels
         return density.encode(params, y, batch.get("context"))  # type: ignore[misc]
 
     def sample(params, key, n, context=None):
-        return grey.round(density.sample(params, key, n, broadcast(context, n), temperature)[0])
+        y, _, found = density.sample(params, key, n, context, temperature)
+        return {"x": grey.round(y), **found}
 
     def update(params, key, batch, step):
         del step
@@ -163,6 +166,8 @@ def model_of(density: Density, grey: Dequantizer, event: tuple[int, ...], levels
         density="weight" if levels else "exact",
         encode=encode if density.encode else None,
         update=update if density.update else None,
+        event=event,
+        levels=levels,
     )
 
 
@@ -170,8 +175,3 @@ def fits(event: tuple[int, ...], batch: Batch) -> None:
     """UserError: the batch has events of another shape."""
     if jnp.shape(batch["x"])[1:] != event:
         raise UserError(f"model.event={event} does not fit the data, whose examples have the shape {jnp.shape(batch['x'])[1:]}")
-
-
-def broadcast(context: Array | None, n: int) -> Array | None:
-    """[C] or [n, C] -> [n, C]."""
-    return None if context is None else jnp.broadcast_to(context, (n, jnp.shape(context)[-1]))
