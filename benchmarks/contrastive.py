@@ -3,7 +3,7 @@
     python -m benchmarks.contrastive --workdir=runs/gaussians_ncp --output=results/contrastive.md
 
 A sample is between the modes when it is farther than 4 standard deviations from the mean of every component; means and the
-standard deviation are those of the labelled test points. The VAE is the run that the config names in `fixed_from`; both must have
+standard deviation are those of the labelled test points. The VAE is the run that the config names as `model.frozen`; both must have
 their results.json.
 """
 
@@ -75,7 +75,7 @@ def main() -> None:
     if config.model.kind != "contrastive" or source.density is None or source.test is None or source.test.label is None:
         raise SystemExit(f"--workdir={flags.workdir} is no contrastive prior on a mixture in the plane: see configs/gaussians_ncp.py")
     found = {"contrastive prior": flat(workdir.read_json(flags.workdir / "results.json"))}
-    found["VAE"] = flat(workdir.read_json(Path(config.fixed_from).expanduser() / "results.json"))
+    found["VAE"] = flat(workdir.read_json(Path(config.model.frozen["from"]).expanduser() / "results.json"))
     after = found["contrastive prior"]
     test = np.asarray(source.test.x, np.float64)
     means, std = modes(test, np.asarray(source.test.label))

@@ -3,7 +3,7 @@
     python -m benchmarks.distill --workdir=runs/student --output=results/speed_distill.md
 
 Both sample a batch in one compiled program, one example or many, in turns in one process, so that a busy machine slows both; the ratio
-is the median over turns. The teacher is the run that the student's config names in `fixed_from`.
+is the median over turns. The teacher is the run that the student's config names as `model.teacher`.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def main() -> None:
     if student.terms is None:
         raise SystemExit(f"--workdir={flags.workdir} is no student: its model.kind is {config.model.kind!r}")
     try:
-        teacher, learned, _ = load_run(Path(config.fixed_from).expanduser())
+        teacher, learned, _ = load_run(Path(config.model.teacher["from"]).expanduser())
     except UserError as error:
-        raise SystemExit(f"the teacher, fixed_from={config.fixed_from!r}: {error}") from None
+        raise SystemExit(f"the teacher, model.teacher={config.model.teacher['from']!r}: {error}") from None
     context = None
     if config.data.context != "none":
         context = np.asarray(data.load(config.data, config.seed).train.context)
@@ -74,7 +74,7 @@ def main() -> None:
         slow, fast = (statistics.median(pair[i] for pair in times) for i in range(2))
         rows.append([n, *(f"{1000 * t:.2f}" for t in (slow, fast)), *(round(n / t) for t in (slow, fast)), f"{ratio:.2f}"])
         rows[-1].append(f"{low:.2f} to {high:.2f}")
-    kl, error = divergence(student, params, flags.samples, context, tuple(config.model.event))
+    kl, error = divergence(student, params, flags.samples, context, student.event or ())
     titles = ["batch", "teacher [ms]", "student [ms]", "teacher [examples/s]", "student [examples/s]", "teacher / student", "quartiles"]
     notes = (
         f"KL(student || teacher) = {kl:.3f} ± {error:.3f} nats per example (standard error over {flags.samples:,} means of fresh samples)."

@@ -1,7 +1,7 @@
 """Parallel WaveNet's distillation on the 8x8 digits as vectors of 64: a MAF teacher learns the data, an IAF student learns the MAF.
 
     python -m experiments.train --config=configs/digits_distill.py:teacher --workdir=runs/teacher
-    python -m experiments.train --config=configs/digits_distill.py:student --workdir=runs/student --config.fixed_from=runs/teacher
+    python -m experiments.train --config=configs/digits_distill.py:student --workdir=runs/student --config.model.teacher=runs/teacher
     python -m benchmarks.distill --workdir=runs/student
 
 The teacher is trained by maximum likelihood and samples one pixel after another; the student is trained by KL(student || teacher) on
@@ -17,7 +17,7 @@ from configs.base import base, flow, made, repeat
 
 ROWS = {
     "teacher": "MAF: 4 affine autoregressive layers, natural and reversed order in turn",
-    "student": "IAF: 8 inverted MAF layers, distilled from the teacher (needs --config.fixed_from)",
+    "student": "IAF: 8 inverted MAF layers, distilled from the teacher (needs --config.model.teacher)",
 }
 
 
@@ -42,19 +42,8 @@ def get_config(row: str = "teacher") -> ConfigDict:
     c.train.update(steps=3000, eval_every=100, checkpoint_every=500, patience=8)
     c.eval.update(k=100, chunk=20)
     if row == "student":
-        c.model = ConfigDict(
-            dict(
-                kind="distill",
-                event=(8, 8, 1),
-                levels=17,
-                layer="student",
-                base="normal",
-                teacher="flow",  # as the teacher's run has it
-                teacher_base="normal",
-                dequantize="uniform",
-                flatten=True,
-            )
-        )
+        teacher = "configs/digits_distill.py:teacher"
+        c.model = ConfigDict(dict(kind="distill", teacher=teacher, layer="student", base="normal", flatten=True))
         c.parts.student = dict(kind="chain", of=("grey", "logit", "norm", "inverted"))
         c.parts.inverted = dict(kind="inverse", of="student_steps")
         c.parts.student_steps = repeat("step", 4)

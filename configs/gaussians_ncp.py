@@ -1,7 +1,7 @@
 """The hole in a VAE's prior, and the contrastive prior that fills it, on 25 Gaussians in the plane (Aneja et al. 2021).
 
     python -m experiments.train --config=configs/gaussians_ncp.py:vae --workdir=runs/gaussians_vae
-    python -m experiments.train --config=configs/gaussians_ncp.py:ncp --workdir=runs/gaussians_ncp --config.fixed_from=runs/gaussians_vae
+    python -m experiments.train --config=configs/gaussians_ncp.py:ncp --workdir=runs/gaussians_ncp --config.model.frozen=runs/gaussians_vae
     python -m benchmarks.contrastive --workdir=runs/gaussians_ncp
 
 The posteriors of the 25 modes lie apart in the latent plane; draws of N(0, I) fall between them and become samples between the
@@ -19,7 +19,7 @@ from configs.vaes import second_stage
 ROWS = {
     "": "the row vae",
     "vae": "a VAE with 2 latents on 25 Gaussians in the plane",
-    "ncp": "its prior reweighted by a classifier, the VAE as it was (needs --config.fixed_from)",
+    "ncp": "its prior reweighted by a classifier, the VAE as it was (needs --config.model.frozen)",
 }
 
 
@@ -32,7 +32,7 @@ def get_config(row: str = "") -> ConfigDict:
     c.train.update(steps=10_000, log_every=100, eval_every=1000, checkpoint_every=2500)
     c.eval.update(batch=1000, k=100, chunk=100)
     if row == "ncp":
-        second_stage(c)
+        second_stage(c, "configs/gaussians_ncp.py:vae")
         c.parts.classifier = mlp(64, 64, 64, 64, activation="silu")
         c.data.batch = 512
         c.optim.learning_rate = 3e-3

@@ -26,7 +26,7 @@ BUDGETS = {
     "paper": "ten times as many; the paper's own is not known",
 }
 PUBLISHED = {"vae": None, "ncp": None}  # on data of another scale no number is comparable
-AFTER = {"ncp": ("vae", "fixed_from")}
+AFTER = {"ncp": ("vae", "model.frozen")}
 PAIRS = (("ncp", "vae"),)
 ROWS = {"": "the row vae"} | {row: gaussians_ncp.ROWS[row] for row in PUBLISHED}
 ROWS |= {f"{row},{budget}": f"{gaussians_ncp.ROWS[row]}; {budget}" for row in PUBLISHED for budget in BUDGETS}

@@ -113,16 +113,17 @@ def ladder(event: tuple[int, ...], levels: int, **changes) -> ConfigDict:
     return ConfigDict(c | changes)
 
 
-def second_stage(c: ConfigDict) -> None:
-    """Put a contrastive prior over the model of `c`, which becomes the part `vae`: every key of vaeflow/models/contrastive.py."""
-    c.parts.vae = c.model.to_dict() | dict(temperature=c.sample.temperature)
+def second_stage(c: ConfigDict, vae: str) -> None:
+    """Put a contrastive prior over a trained VAE: every key of vaeflow/models/contrastive.py.
+
+    vae: the config row of the VAE; training needs its run, --config.model.frozen=WORKDIR.
+    """
+    c.parts = ConfigDict()
     c.model = ConfigDict(
         dict(
             kind="contrastive",
-            event=c.model.event,
-            levels=c.model.levels,
-            frozen="vae",  # names of parts
-            classifier="classifier",
+            frozen=vae,
+            classifier="classifier",  # name of a part
             partition=100_000,  # draws of the prior that estimate its normaliser
         )
     )

@@ -30,10 +30,18 @@ PARTS = dict(
     made=dict(kind="made", hidden=(8,), activation="tanh", order="natural", inversion="incremental", tolerance=0.0, dtype="float32"),
     norm=dict(kind="chain", of=("statistics", "layer")),
     statistics=dict(kind="batch_norm", momentum=0.9, eps=1e-5),
-    frozen_vae=dict(kind="vae", **MODELS["vae"].examples[0]),
-    frozen_flow_prior=dict(kind="vae", **MODELS["vae"].examples[0]) | dict(levels=0, likelihood="gaussian", prior="layer"),
 )
 VAE, FLOW = MODELS["vae"].examples[0], MODELS["flow"].examples[0]
+# Values of Frozen arguments in examples: untrained models.
+FROZEN = {
+    "frozen_vae": ("vae", VAE),
+    "frozen_flow_prior": ("vae", VAE | dict(levels=0, likelihood="gaussian", prior="layer")),
+    "frozen_flow": ("flow", FLOW),
+    "frozen_grey_flow": (
+        "flow",
+        FLOW | dict(event=(2, 2, 1), levels=17, dequantize="uniform", flatten=True, layer="norm", base="logistic"),
+    ),
+}
 CASES = [(name, i) for name, entry in MODELS.items() for i in range(len(entry.examples))]
 CONTEXT, BATCH, DRAWS = 3, 32, 5
 KEY = jax.random.key(0)
@@ -42,18 +50,23 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 
 def config(name: str, values: dict[str, Any]) -> Any:
-    values = dict(values)
+    values = {key: group(*FROZEN[v]) if isinstance(v, str) and v in FROZEN else v for key, v in values.items()}
     sample = dict(n=DRAWS, temperature=values.pop("temperature"))
     return ConfigDict(dict(model=dict(kind=name, **values), parts=PARTS, sample=sample)).lock()
+
+
+def group(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The group of a Frozen argument, of an untrained model."""
+    return {"from": name, "sha256": "", "config": config(name, values).to_dict()}
 
 
 def flat(tree: Params) -> dict[tuple[str, ...], Any]:
     return traverse_util.flatten_dict(tree)  # type: ignore[return-value]
 
 
-def make_batch(values: dict[str, Any], context: bool) -> Batch:
-    shape = (BATCH, *values["event"])
-    levels = values["levels"]
+def make_batch(model: Model, context: bool) -> Batch:
+    assert model.event is not None
+    shape, levels = (BATCH, *model.event), model.levels
     x = jax.random.randint(KEY, shape, 0, levels).astype(jnp.uint8) if levels else jax.random.normal(KEY, shape)
     return {"x": x} | ({"context": jax.random.normal(jax.random.key(1), (BATCH, CONTEXT))} if context else {})
 
@@ -71,7 +84,8 @@ def case(name: str, i: int) -> Case:
     """The model, its perturbed parameters and everything that it computes, from one compiled function."""
     entry = MODELS[name]
     values = dict(entry.examples[i])
-    model, batch = build_model(config(name, values)), make_batch(values, entry.context)
+    model = build_model(config(name, values))
+    batch = make_batch(model, entry.context)
     trained, stats, fixed = split_params(quick(model.init)(KEY, batch))
     leaves, tree = jax.tree.flatten(trained)
     keys = jax.random.split(jax.random.key(2), len(leaves))

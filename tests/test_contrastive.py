@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from tests.commands import refusal, train_only
-from tests.model_cases import KEY, config, quick
+from tests.model_cases import FLOW, KEY, VAE, config, group, quick
 from vaeflow.data import Split
 from vaeflow.distributions import Joint, normal
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import importance
 from vaeflow.figures.priors import draw_stage, prior_hole
-from vaeflow.model import Latent, Model, Params
+from vaeflow.model import Frozen, Latent, Model, Params
 from vaeflow.models import MODELS, build_model
 from vaeflow.models.contrastive import contrastive
 from vaeflow.models.parts.reweight import langevin, resample
@@ -29,11 +29,12 @@ P = normal(jnp.zeros(2), jnp.ones(2))
 # E_p[(q/p)^2] = prod_d exp(m^2 / (2 - s^2)) / (s sqrt(2 - s^2))
 SECOND_MOMENT = float(jnp.prod(jnp.exp(MEAN**2 / (2 - STD**2)) / (STD * jnp.sqrt(2 - STD**2))))
 DRAWS = 4000
-SMALL = (
-    *("--config.data.size=1000", "--config.data.batch=64", "--config.parts.encoder.hidden=8", "--config.parts.decoder.hidden=8"),
+COMMON = (
+    *("--config.data.size=1000", "--config.data.batch=64"),
     *("--config.train.steps=10", "--config.train.log_every=10", "--config.train.eval_every=10", "--config.train.checkpoint_every=10"),
     *("--config.eval.k=2", "--config.eval.chunk=2"),
 )
+SMALL = (*COMMON, "--config.parts.encoder.hidden=8", "--config.parts.decoder.hidden=8")
 STAGE = ("--config.parts.classifier.hidden=8", "--config.model.partition=500", "--config.sample.proposals=4")
 
 
@@ -55,7 +56,7 @@ def model(prior=P, **changes) -> Model:
     )
     vae = Model(lambda key, batch: {}, None, None, None, "none", latent)  # type: ignore[arg-type]
     sizes = dict(partition=20_000, proposals=400, langevin_steps=100, langevin_step_size=0.1, temperature=1.0, sampler="sir")
-    return contrastive(event=(2,), levels=0, frozen=vae, classifier=Net(lambda *_: Ratio()), **(sizes | changes))  # type: ignore[arg-type]
+    return contrastive(frozen=Frozen(vae, "frozen"), classifier=Net(lambda *_: Ratio()), **(sizes | changes))  # type: ignore[arg-type]
 
 
 def prior_of(m: Model, params: Params, context=None):
@@ -64,7 +65,7 @@ def prior_of(m: Model, params: Params, context=None):
 
 
 def parameters(scale: float = 1.0, shift: float = 0.0):
-    return {"classifier": {"scale": jnp.asarray(scale), "shift": jnp.asarray(shift)}, "fixed": {}}
+    return {"classifier": {"scale": jnp.asarray(scale), "shift": jnp.asarray(shift)}}
 
 
 def data(n: int):
@@ -163,36 +164,24 @@ def test_the_partition_function_is_computed_once_for_all_draws():
     assert many < 2.5 * one
 
 
-@pytest.mark.parametrize(
-    "part, message",
-    [
-        ("net", "parts.net.kind='mlp' is a net, where a model is needed"),
-        (dict(kind="flow", **MODELS["flow"].examples[0]), "model.frozen must have a latent vector of real numbers"),
-        (dict(kind="vae", **MODELS["vae"].examples[0], latents=3), "parts.other: the key='latents' is unknown .did you mean 'latent'"),
-    ],
-)
-def test_parts_that_are_no_such_model_are_one_line(part, message):
-    c = config("contrastive", MODELS["contrastive"].examples[0]).unlock()
-    c.model.frozen = part if isinstance(part, str) else "other"
-    if isinstance(part, dict):
-        c.parts.other = part
-    with pytest.raises(UserError, match=message) as error:
+def test_another_model_than_a_vae_is_one_line():
+    c = config("contrastive", MODELS["contrastive"].examples[0] | dict(frozen=group("flow", FLOW)))
+    with pytest.raises(UserError, match=r"^model.frozen must have a latent vector of real numbers"):
         build_model(c)
-    assert "\n" not in str(error.value)
+    bad = group("vae", VAE)
+    bad["config"]["model"]["latents"] = 3
+    with pytest.raises(UserError, match=r"^model.frozen.config: model: the key='latents' is unknown .did you mean 'latent'"):
+        build_model(config("contrastive", MODELS["contrastive"].examples[0] | dict(frozen=bad)))
 
 
 def test_a_second_stage_on_a_run(tmp_path):
     first, second = tmp_path / "vae", tmp_path / "ncp"
     train_only("--config=configs/gaussians_ncp.py:vae", *SMALL, f"--workdir={first}")
-    words = ("--config=configs/gaussians_ncp.py:ncp", *SMALL, *STAGE, f"--workdir={second}")
-    assert "name the workdir" in refusal("train", *words)
-    words = (*words, f"--config.fixed_from={first}")
-    other = refusal("train", *words, "--config.parts.vae.likelihood_std=0.2")
-    assert "another model than the frozen model of this one: model.frozen.likelihood_std is 0.2 here and 0.05 there" in other
-    assert "model.frozen.encoder.activation is 'tanh' here" in refusal("train", *words, "--config.parts.encoder.activation=tanh")
-    train_only(*words)
+    words = ("--config=configs/gaussians_ncp.py:ncp", *COMMON, *STAGE, f"--workdir={second}")
+    assert "then add --config.model.frozen=runs/gaussians_ncp" in refusal("train", *words)
+    train_only(*words, f"--config.model.frozen={first}")
     model, params, config = load_run(second, [("sample.sampler", "langevin"), ("sample.langevin_steps", "2")], allowed=("sample",))
-    for a, b in zip(jax.tree.leaves(load_params(first)), jax.tree.leaves(params["fixed"]), strict=True):
+    for a, b in zip(jax.tree.leaves(load_params(first)), jax.tree.leaves(params["fixed"]["frozen"]), strict=True):
         np.testing.assert_array_equal(a, b)
     split = Split(np.zeros((30, 2), np.float32))
     assert draw_stage(model, params, split, config, KEY, tmp_path / "prior_hole.png").stat().st_size > 10_000

@@ -48,10 +48,10 @@ def annealed(start: str = "prior") -> tuple[dict[str, np.ndarray], np.ndarray]:
 def traced(name: str, i: int):
     """A run of a registered model with the shapes of its parameters in their place: nothing can be compiled."""
     entry = MODELS[name]
-    batch = make_batch(entry.examples[i], entry.context)
     model = build_model(config(name, entry.examples[i]))
+    batch = make_batch(model, entry.context)
     rows = {key: np.asarray(a[:1]) for key, a in batch.items()}
-    r = run(model, Split(rows["x"], rows.get("context")), levels=entry.examples[i]["levels"])
+    r = run(model, Split(rows["x"], rows.get("context")), levels=model.levels or 0)
     return r._replace(params=jax.eval_shape(model.init, KEY, batch)), rows
 
 

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from tests.commands import FLOW, call, refusal, train_only
-from tests.model_cases import KEY, config
+from tests.model_cases import FLOW as FLOW_VALUES
+from tests.model_cases import KEY, config, group
 from vaeflow.evaluation.results import flat
 from vaeflow.model import split_params
 from vaeflow.models import MODELS, build_model
 from vaeflow.training.warm_start import load_params
 
-GAUSS = dict(MODELS["distill"].examples[0]) | dict(event=(2,), layer="nice_scaling", teacher="nice_scaling")
+TEACHER = FLOW_VALUES | dict(event=(2,), layer="nice_scaling")
+GAUSS = MODELS["distill"].examples[0] | dict(layer="nice_scaling", teacher=group("flow", TEACHER))
 SMALL = (*FLOW[1:], "--config.train.steps=10", "--config.data.size=320")
 STUDENT = """
 from configs import densities
@@ -26,8 +28,7 @@ ROWS = {"": "a student of a flow in the plane"}
 
 def get_config(row=""):
     c = densities.get_config()
-    c.model = ConfigDict(dict(c.model, kind="distill", teacher="flow", teacher_base="normal"))
-    del c.model["dequantizer"]
+    c.model = ConfigDict(dict(kind="distill", teacher="configs/densities.py", layer="flow", base="normal", flatten=False))
     return c
 """
 
@@ -55,15 +56,12 @@ def test_a_student_learns_from_a_run(tmp_path):
     config.write_text(STUDENT)
     train_only(*FLOW[:1], *SMALL, f"--workdir={teacher}")
     words = (f"--config={config}", *SMALL, f"--workdir={student}")
-    assert "name the workdir" in refusal("train", *words)
-    words = (*words, f"--config.fixed_from={teacher}")
-    other = refusal("train", *words, "--config.parts.flow.of=norm,steps,norm")
-    assert "another model than the teacher of this one: it has no layer/02/" in other
-    assert "cap is 1.0 here and 2.0 there" in refusal("train", *words, "--config.parts.first.cap=1.0")
+    assert "then add --config.model.teacher=runs/densities" in refusal("train", *words)
+    words = (*words, f"--config.model.teacher={teacher}")
     assert "KL(student || teacher)" in call("train", *words)
     results = flat(json.loads((student / "results.json").read_text()))
     assert results["kl_to_teacher"] == pytest.approx(results["cross_entropy"] - results["entropy"], abs=1e-3)
     assert results["kl_to_teacher_se"] > 0 and np.isfinite(results["nll"]) and "loss" not in results
-    held = load_params(student)["fixed"]
+    held = load_params(student)["fixed"]["teacher"]
     for a, b in zip(jax.tree.leaves(load_params(teacher)), jax.tree.leaves(held), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -15,13 +15,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp, vae
-from tests.model_cases import KEY, config, flat, make_batch, quick
+from tests.model_cases import FLOW, KEY, config, flat, group, make_batch, quick
 from vaeflow.bijectors import Layer
 from vaeflow.bijectors.core.scalar_map import bounded
-from vaeflow.build import NonNegative, build
+from vaeflow.build import build
 from vaeflow.errors import UserError
-from vaeflow.model import Model, Params
-from vaeflow.models import MODELS, ModelEntry, build_model
+from vaeflow.model import Frozen, Params
+from vaeflow.models import MODELS, build_model
 from vaeflow.models.contrastive import contrastive
 from vaeflow.nets import Net
 from vaeflow.runs.checkpoint_writer import Checkpoints, save_fixed
@@ -106,33 +106,35 @@ class Standardized(nn.Module):
 
 def test_a_classifier_sees_latents_of_the_given_vae():
     sizes: dict[str, Any] = dict(partition=10, sampler="prior", proposals=1, langevin_steps=1, langevin_step_size=0.1, temperature=1.0)
-    vae_below = build_model(of_moons())
-    model = contrastive(event=(2,), levels=0, frozen=vae_below, classifier=Net(lambda *_: Standardized()), **sizes)
+    below = Frozen(build_model(of_moons()), "frozen")
+    model = contrastive(frozen=below, classifier=Net(lambda *_: Standardized()), **sizes)
     batch = {"x": jax.random.normal(KEY, (64, 2))}
-    params = quick(model.init)(KEY, batch, {"fixed": TRAINED})
+    params = quick(model.init)(KEY, batch, below.put(TRAINED))
     np.testing.assert_allclose(params["classifier"]["scale"], np.asarray(batch["x"] @ W).std(0), rtol=1e-4)
 
 
 def test_a_student_starts_at_the_data_whatever_its_teacher_is():
-    model = build_model(config("distill", MODELS["distill"].examples[0] | dict(layer="actnorm", teacher="actnorm")))
+    teacher = group("flow", FLOW | dict(layer="actnorm"))
+    model = build_model(config("distill", MODELS["distill"].examples[0] | dict(layer="actnorm", teacher=teacher)))
     batch = {"x": 3 * jax.random.normal(KEY, (64, 4)) + 1}
-    teacher = {"fixed": {"layer": {"shift": jnp.full(4, 9.0), "log_scale": jnp.full(4, 2.0)}}}
-    params = model.init(KEY, batch, teacher)
+    given = {"fixed": {"teacher": {"layer": {"shift": jnp.full(4, 9.0), "log_scale": jnp.full(4, 2.0)}}}}
+    params = model.init(KEY, batch, given)
     np.testing.assert_allclose(params["layer"]["shift"], batch["x"].mean(0), rtol=1e-5)
-    np.testing.assert_array_equal(params["fixed"]["layer"]["shift"], 9.0)
+    np.testing.assert_array_equal(params["fixed"]["teacher"]["layer"]["shift"], 9.0)
 
 
 def test_a_flow_sees_data_of_the_given_dequantizer():
     values = MODELS["flow"].examples[0] | dict(levels=17, dequantize="variational", dequantizer="actnorm", layer="actnorm")
     model = build_model(config("flow", values))
-    batch = make_batch(values, context=False)
+    batch = make_batch(model, context=False)
     up = {"dequantizer": {"shift": jnp.full(4, 30.0), "log_scale": jnp.zeros(4)}}  # sigmoid(v) = 1
     np.testing.assert_allclose(model.init(KEY, batch, up)["layer"]["shift"], batch["x"].mean(0) + 1, rtol=1e-5)
 
 
 def test_codes_and_baselines_start_at_the_given_networks():
     values = MODELS["vq"].examples[0]
-    model, batch = build_model(config("vq", values)), make_batch(values, context=True)
+    model = build_model(config("vq", values))
+    batch = make_batch(model, context=True)
     found = quick(model.init)(KEY, batch)
     encoder = jax.tree.map(jnp.zeros_like, found["encoder"])
     encoder["head"]["bias"] += 7.0
@@ -140,42 +142,12 @@ def test_codes_and_baselines_start_at_the_given_networks():
     np.testing.assert_allclose(stats["sums"] * len(stats["counts"]), 7.0)
 
     values = MODELS["discrete_vae"].examples[1] | dict(beta=1.0)
-    model, batch = build_model(config("discrete_vae", values)), make_batch(values, context=True)
+    model = build_model(config("discrete_vae", values))
+    batch = make_batch(model, context=True)
     found = quick(model.init)(KEY, batch)
     given = {name: jax.tree.map(jnp.zeros_like, found[name]) for name in ("encoder", "decoder")}
     constant = quick(model.init)(KEY, batch, given)["baseline"]["constant"]  # q = p and p(x|z) = 2^-6
     assert constant == pytest.approx(-6 * np.log(2)) != pytest.approx(float(found["baseline"]["constant"]))
-
-
-def toy(*, below: Model, temperature: NonNegative) -> Model:
-    """A family that learns from another model, with keys of its own and an `init` that ignores `given`."""
-    del temperature
-
-    def init(key, batch, given=None):
-        del given
-        return {"scale": jnp.ones(()), "fixed": below.init(key, batch)}
-
-    def loss(params, key, batch, step):
-        return jnp.mean((params["scale"] * batch["x"]) ** 2), {}
-
-    return Model(init, loss, lambda params, key, n, context=None: {"x": jnp.zeros((n, 2))}, None, "none")
-
-
-def test_any_family_learns_from_a_run(tmp_path, monkeypatch):
-    monkeypatch.setitem(MODELS, "toy", ModelEntry(toy, ()))
-    c = of_moons(fixed_from=write_run(tmp_path / "vae", of_moons(), TRAINED))
-    c.parts.below = vae((2,), 0, 2, encoder="net", decoder="net", likelihood="gaussian", temperature=1.0)
-    c.model = ConfigDict(dict(kind="toy", below="below"))
-    x = setup.make_experiment(c, tmp_path / "run")
-    params, frozen, lines = setup.init_params(x)
-    assert {path[0] for path in frozen} == {"fixed"} and lines == [f"fixed_from={c.fixed_from}: 4 arrays stay as they are"]
-    for path, leaf in flat(TRAINED).items():
-        np.testing.assert_array_equal(flat(params["fixed"])[path], leaf)
-    for change, message in ((dict(latent=3), "has the shape"), (dict(prior="norm"), "another model than the frozen model of this one")):
-        c.parts.below.update(change)
-        with pytest.raises(UserError, match=message):
-            setup.make_experiment(c, tmp_path / "run")
-        c.parts.below.update(of_moons().model)
 
 
 def test_given_parameters_that_do_not_fit_are_one_line():

@@ -47,9 +47,9 @@ def test_samples_have_the_shape_and_the_range_of_the_data(name, i):
     c = case(name, i)
     assert all(len(leaf) == DRAWS for leaf in c.out["sample"].values())
     x = c.out["sample"]["x"]
-    assert x.shape == (DRAWS, *c.values["event"]) and np.isfinite(x).all()
-    if c.values["levels"] and c.values.get("likelihood") not in ("gaussian", "gaussian_learned"):
-        assert x.min() >= 0 and x.max() <= c.values["levels"] - 1
+    assert x.shape == (DRAWS, *(c.model.event or ())) and np.isfinite(x).all()
+    if c.model.levels and c.values.get("likelihood") not in ("gaussian", "gaussian_learned"):
+        assert x.min() >= 0 and x.max() <= c.model.levels - 1
 
 
 @pytest.mark.parametrize("name, i", CASES)

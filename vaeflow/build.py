@@ -9,6 +9,7 @@ A maker is a function with keyword-only arguments (or a NamedTuple class); its a
     a NamedTuple class               a group of values, checked in turn
     Mapping[str, int]                a group of values whose keys are free
     Layer, Net                       the NAME of another entry of `config.parts`, which is built in turn; or a kind without arguments
+    Frozen                           a trained model, see vaeflow/training/frozen.py: read by a function that `read_by` names
     Layer | None                     the same, or "" for none
 
 `call` requires every argument that has no default, and accepts no others, so a mistyped key, a missing one and an invalid value are each
@@ -67,6 +68,15 @@ _PART_KINDS: dict[type, tuple[str, Mapping[str, Any]]] = {}
 def part_kind(kind: type, title: str, registry: Mapping[str, Any]) -> None:
     """Say that arguments annotated `kind` are part names, looked up in `registry` (name -> maker or entry with `.make`)."""
     _PART_KINDS[kind] = (title, registry)
+
+
+# Types whose values a function of (value, config key) reads, each with the words for them: filled by `read_by`.
+_READERS: dict[type, tuple[str, Callable[[Any, str], Any]]] = {}
+
+
+def read_by(kind: type, title: str, read: Callable[[Any, str], Any]) -> None:
+    """Say that values of arguments annotated `kind` are made by read(value, config key)."""
+    _READERS[kind] = (title, read)
 
 
 def call(make: Callable[..., Any], values: Mapping[str, Any], where: str, parts: Mapping[str, Any] | None = None) -> Any:
@@ -141,6 +151,8 @@ def describe(hint: Any) -> str:
         return f"a list of {describe(args[0])}"
     if origin in (types.UnionType, typing.Union):
         return f"{describe(next(a for a in args if a is not type(None)))} or ''"
+    if hint in _READERS:
+        return _READERS[hint][0]
     if origin is Mapping or _is_section(hint):
         return "a group of values"
     if hint in _PART_KINDS:
@@ -150,7 +162,9 @@ def describe(hint: Any) -> str:
 
 def _is_section(hint: Any) -> bool:
     """True for a NamedTuple class that is no part."""
-    return hint not in _PART_KINDS and isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
+    return (
+        hint not in _PART_KINDS and hint not in _READERS and isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
+    )
 
 
 def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tuple[str, ...]) -> Any:
@@ -173,6 +187,8 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
         return None if value == "" else _value(inner, value, key, parts, _open)
     if hint is Any:
         return value
+    if hint in _READERS:
+        return _READERS[hint][1](value, key)
     if hint in _PART_KINDS:
         if not isinstance(value, str):
             raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")

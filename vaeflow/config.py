@@ -28,6 +28,8 @@ Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and the
 VALUES = ("seed", "profile", "init_from", "fixed_from")
 # Groups to which the command line may add keys.
 _OPEN = ("eval.settings", "eval.validate")
+# Options of a Frozen argument beside its workdir, with their defaults.
+OF_FROZEN = {"which": "auto", "ema": True, "train": False}
 GROUPS = ("model", "parts", "data", "optim", "train", "eval", "sample", "devices")
 
 
@@ -149,16 +151,25 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config") -> 
     """config.<key> = text, read as the type of the value that is there. `where` is what errors call the config."""
     *parents, last = key.split(".")
     node: Any = config
+    parent: ConfigDict = config
     done = where
     if any(key.startswith(f"{group}.") for group in _OPEN) and where == "config":
         return _add(config, key, text)
     for name in [*parents, last]:
+        if isinstance(node, str) and name == last and name in OF_FROZEN:  # a model that was named by its workdir alone
+            node = ConfigDict({"from": node, **OF_FROZEN})
+            with parent.ignore_type():
+                parent[done.rpartition(".")[2]] = node
         if not isinstance(node, ConfigDict):
             raise UserError(f"{done} is one value ({node!r}), not a group of values: it has no key {name!r}")
         if name not in node:
             raise unknown(f"{done}: the key", name, node)
         done = f"{done}.{name}"
         parent, node = node, node[name]
+    if is_frozen(node):
+        kept = {name: node[name] for name in OF_FROZEN if name in node}
+        parent[last] = ConfigDict({"from": text, **kept})
+        return
     if isinstance(node, ConfigDict):
         raise UserError(f"{done} is a group of values ({', '.join(node)}); name one of them")
     parent[last] = _parse(text, node, done)
@@ -206,6 +217,11 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def is_frozen(value: Any) -> bool:
+    """True for the group of a Frozen argument, see vaeflow/training/frozen.py."""
+    return isinstance(value, Mapping | ConfigDict) and "from" in value
 
 
 def plain(value: Any) -> Any:

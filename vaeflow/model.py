@@ -70,6 +70,12 @@ class TermsFn(Protocol):
     def __call__(self, params: Params, key: Array, batch: Batch, /) -> dict[str, Array]: ...
 
 
+class ContinuousFn(Protocol):
+    """log p(y|c) [B] in nats of y [B, *event]."""
+
+    def __call__(self, params: Params, y: Array, /, context: Array | None = None) -> Array: ...
+
+
 class PriorFn(Protocol):
     """p(z | context) as a distrax distribution, of batch shape [] or [B]."""
 
@@ -134,6 +140,8 @@ class Model(NamedTuple):
     terms     (params, key, batch) -> {name: [B]}, or None    further numbers of evaluation, nats per example; "loss", where it is among
               them, is what `best` is selected by instead of -log_prob
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
+    continuous  (params, y [B, *event], context) -> log p(y|c) [B] of real-valued y, or None: the density that log_prob applies to data
+              with noise; of data that are real-valued it is log_prob
     event, levels  the shape of one example and its number of grey values (0: continuous), which the data must have; None: any
     paired    whether `sample` also takes x0 [n, *event] and maps it to x: the data must have pairs (the leaf x0 of a batch)
     one_device     why the model trains on one device only; "": it trains on any number
@@ -149,6 +157,7 @@ class Model(NamedTuple):
     update: UpdateFn | None = None
     terms: TermsFn | None = None
     note: str = ""
+    continuous: ContinuousFn | None = None
     event: tuple[int, ...] | None = None
     levels: int | None = None
     paired: bool = False
@@ -222,3 +231,39 @@ def exactly(init: InitFn) -> InitFn:
         return params
 
     return checked
+
+
+class Frozen(NamedTuple):
+    """Another run's model as an argument of a family: what a maker gets for an argument that is annotated `Frozen`.
+
+    model   its functions, of parameters of their own
+    name    the argument's name: in this model's parameters those of `model` are params["fixed"][name]
+    train   whether they are trained on: they are params[name] then
+
+    A config names it by its workdir, see vaeflow/training/frozen.py.
+
+    Example:
+        def second_stage(*, vae: Frozen) -> Model:
+            def init(key, batch, given=NO_PARAMS):
+                return vae.init(key, batch, given) | {...}
+
+            def loss(params, key, batch, step):
+                z = vae.model.latent.posterior(vae.of(params), batch["x"])
+    """
+
+    model: Model
+    name: str
+    train: bool = False
+
+    def of(self, params: Params) -> Params:
+        """The parameters of `model` in those of the model that has this argument; {} if there are none."""
+        return (params if self.train else params.get("fixed", NO_PARAMS)).get(self.name, NO_PARAMS)
+
+    def put(self, own: Params) -> Params:
+        """The inverse of `of`: a tree with the parameters `own` of `model` alone."""
+        return ({self.name: own} if self.train else {"fixed": {self.name: own}}) if own else {}
+
+    def init(self, key: Array, batch: Batch, given: Params = NO_PARAMS) -> Params:
+        """`put` of the given parameters of `model` or, where there are none, of initial ones."""
+        own = self.of(given)
+        return self.put(overlay(self.model.init(key, batch, own), own))

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from vaeflow.config import Overrides, plain
 from vaeflow.errors import UserError
-from vaeflow.runs import progress, workdir
+from vaeflow.runs import config_values, progress, workdir
 from vaeflow.runs.files import with_values
 
 
@@ -51,13 +51,15 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
         from vaeflow.training import (
             agreement,  # jax, Orbax and the rest take seconds to import
             devices,
+            frozen,
             loop,
         )
         from vaeflow.training.dry_run import report
         from vaeflow.training.setup import headline, make_experiment
 
     with workdir.import_hint(directory):
-        x = make_experiment(config, directory if same else None)
+        config = frozen.resolved(config, directory)  # a frozen model's workdir may have moved since the first launch
+        x = make_experiment(config, None if workdir.differences(directory, config) else directory)
     evaluate.check_eval(x)
     agreement.check_data(x.source)
     if dry_run:
@@ -84,7 +86,7 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
 def default_workdir(name: str, config: ConfigDict, file: ConfigDict) -> Path:
     """runs/NAME_ROW of a config called `name`, with +KEY=VALUE for every value that differs from its `file` and changes what is learned."""
     path, _, row = name.partition(":")
-    changed = workdir.changed_values(file, config)
+    changed = config_values.changed(file, config)
     if config.data.get("path") != file.data.get("path"):
         changed.append(f"data.path={Path(config.data.path).name}")
     return Path("runs") / with_values("_".join(filter(None, (Path(path).stem, row))), changed)

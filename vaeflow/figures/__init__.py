@@ -77,7 +77,7 @@ def draw_all(
         with phase("encoding for the figures of the latent space"):
             space = find_space(model, params, split, source, config)
         draw("the latent space", lambda: [*draw_kl(space, directory), *draw_prior(space, directory)])
-        if "frozen" in config.model:
+        if model.latent.before is not None:
             shown = _head(split, _SCATTER)
             draw("the prior hole", lambda: priors.draw_stage(model, params, shown, config, key, directory / "prior_hole.png"))
     return [path for path in drawn if path is not None]

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaeflow.build import build
 from vaeflow.data import Split
 from vaeflow.figures.canvas import COLOURS, canvas
 from vaeflow.figures.points import principal
@@ -18,23 +17,26 @@ from vaeflow.model import Array, Model, Params
 
 
 def draw_stage(model: Model, params: Params, split: Split, config: Any, key: Array, path: Path) -> Path:
-    """prior_hole.png of a model with `config.model.frozen`: as many draws as the split has examples of q(z) = E_x[q(z|x)], of the frozen
+    """prior_hole.png of a model that changed another one's prior: as many draws as there are examples of q(z) = E_x[q(z|x)], of the frozen
     prior and of this model's, and above them the data and the samples of both, where these lie in the plane."""
-    frozen = build(config.parts.to_dict(), config.model.frozen, Model)
+    latent = model.latent
+    assert latent is not None and latent.before is not None
+    before = latent.before
     n, x = len(split.x), jnp.asarray(split.x)
     context = None if split.context is None else jnp.asarray(split.context)
 
-    def draws(model, params, key):
+    def draws(params, key):
         key_z, key_x = jax.random.split(key)
-        prior = model.latent.prior(params, context)
+        prior = before(params, context)
         z = prior.sample(seed=key_z, sample_shape=() if prior.batch_shape else (n,))
-        return z, model.sample(params, key_x, n, context)["x"]
+        return z, latent.show(key_x, latent.likelihood(params, z, context))
 
     @jax.jit
     def everything(params, x):
         keys = jax.random.split(key, 3)
-        encoded = frozen.latent.posterior(params["fixed"], x, context).sample(seed=keys[0])  # type: ignore[union-attr]
-        return (encoded, x), draws(frozen, params["fixed"], keys[1]), draws(model, params, keys[2])
+        encoded = latent.posterior(params, x, context).sample(seed=keys[0])
+        new = model.sample(params, keys[2], n, context)  # type: ignore[misc]
+        return (encoded, x), draws(params, keys[1]), (new["z"], new["x"])
 
     columns = [(np.asarray(z), np.asarray(x)) for z, x in everything(params, x)]
     return prior_hole([x for _, x in columns] if x.shape[1:] == (2,) else [], [z for z, _ in columns], path)

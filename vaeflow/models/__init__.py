@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from vaeflow.build import call, check, maker, part_kind, signature
+from vaeflow.build import call, check, maker, part_kind, read_by, signature
+from vaeflow.config import is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
-from vaeflow.model import Model, exactly
+from vaeflow.model import Frozen, Model, exactly
 from vaeflow.models import contrastive, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
 
 
@@ -22,8 +23,8 @@ class ModelEntry(NamedTuple):
     make      keyword-only arguments -> Model
     examples  arguments at which the laws try it, on random data of `event` and `levels` (0: real numbers) with a context for
               the families with `context`; the parts "net", "conv", "deconv", "causal" (networks), "layer" and "norm" (a layer that
-              keeps statistics; both act on vectors), "frozen_vae" and "frozen_flow_prior" (models), and a base of every kind that has
-              arguments, called as its kind, exist there
+              keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base of every kind that
+              has arguments, called as its kind, exist there
     context   whether the family models p(x|c)
     traced    (section model) -> its keys whose values may be tracers: cells of a table that differ in them train in one program
     """
@@ -46,8 +47,36 @@ MODELS: dict[str, ModelEntry] = {
     "discrete_vae": ModelEntry(discrete.discrete_vae, discrete.EXAMPLES),
 }
 
-# A model as a part of another one (a VAE below a second stage): all of its maker's keys stand there, those of sampling too.
+# A model as a part of another one: all of its maker's keys stand there, those of sampling too.
 part_kind(Model, "model", MODELS)
+
+
+def frozen_model(key: str, group: Mapping[str, Any]) -> Model:
+    """The model of a Frozen argument's group, see vaeflow/training/frozen.py. `key` is its config key, for the errors."""
+    try:
+        return build_model(group["config"])
+    except UserError as error:
+        raise UserError(f"{key}.config: {error}") from error
+
+
+def _frozen(value: Any, key: str) -> Frozen:
+    if not is_frozen(value) or not value.get("config"):
+        raise UserError(
+            f"{key}={value!r} is not resolved: training/frozen.py puts a run's group in its place. A run that has it so in its config.json"
+            " is of an older version, and must be trained again"
+        )
+    return Frozen(frozen_model(key, value), key.rpartition(".")[2], bool(value.get("train", False)))
+
+
+read_by(Frozen, "the workdir of a trained run, or a config row", _frozen)
+
+
+def frozen_arguments(config: Any) -> list[tuple[str, str]]:
+    """(section, key) of the arguments of a config's model that are annotated `Frozen`, in the sections model and sample."""
+    entry = MODELS.get(config["model"].get("kind", ""))
+    hints = {} if entry is None else signature(maker(entry))
+    frozen = [name for name, hint in hints.items() if Frozen in (hint, *get_args(hint))]
+    return [(section, name) for section in ("model", "sample") for name in frozen if name in config[section]]
 
 
 def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:

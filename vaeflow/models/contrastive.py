@@ -17,7 +17,7 @@ Sampling: z from p_r (see reweight.py), then x from p(x|z). In evaluation (`term
     log_z_error     that estimate minus this one: by so much log-densities are too low
     sir_ess         the effective sample size of `proposals` proposals
 
-Parameters: `classifier`; under "fixed" all those of the VAE, which `config.fixed_from` takes from its workdir.
+Parameters: `classifier`; those of the VAE, a trained run, as fixed["frozen"].
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from vaeflow.build import Count, Natural, Positive
+from vaeflow.build import Count, Positive
 from vaeflow.distributions import Distribution, Joint
 from vaeflow.errors import UserError
-from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
+from vaeflow.model import NO_PARAMS, Array, Frozen, Latent, Model, overlay
 from vaeflow.models.parts.reweight import langevin, log_mean, resample
 from vaeflow.models.parts.vae_loss import log_weight
 from vaeflow.nets import Net
@@ -38,9 +38,7 @@ from vaeflow.nets import Net
 
 def contrastive(
     *,
-    event: tuple[Count, ...],
-    levels: Natural,
-    frozen: Model,
+    frozen: Frozen,
     classifier: Net,
     partition: Count,
     sampler: Literal["prior", "sir", "langevin"],
@@ -51,7 +49,7 @@ def contrastive(
 ) -> Model:
     """See the module's docstring.
 
-    frozen        the VAE, a part with all of its keys; event and levels are its own
+    frozen        the VAE, whose event and levels are this model's
     sampler       prior: of the VAE, as if r = 1; sir: sampling-importance-resampling; langevin: chains that start at a draw by sir
     partition     draws of p that estimate Z; given a context, so many for every example, each time that log_prob is asked: fewer there
     proposals     draws of p of which sir takes one; 1: langevin starts at draws of p
@@ -60,9 +58,9 @@ def contrastive(
 
     `sample` shows x as the VAE does.
     """
-    if frozen.latent is None or frozen.latent.discrete:
+    if frozen.model.latent is None or frozen.model.latent.discrete:
         raise UserError("model.frozen must have a latent vector of real numbers, as a vae has: its prior is what is reweighted")
-    vae = frozen.latent
+    vae = frozen.model.latent
     classify = classifier.module((1,), 1, True)
 
     def log_r(params, z, context):
@@ -72,14 +70,14 @@ def contrastive(
 
     def from_p(params, key, lead, context):
         """z [*lead, *rows, D] from p."""
-        prior = vae.prior(params["fixed"], context)
+        prior = vae.prior(frozen.of(params), context)
         rows = () if context is None or prior.batch_shape else context.shape[:-1]
         return prior.sample(seed=key, sample_shape=(*lead, *rows))
 
     def tilt(params, z, context, power=1.0):
         """log (r p)^power / p."""
         value = power * log_r(params, z, context)
-        return value if power == 1 else value + (power - 1) * vae.prior(params["fixed"], context).log_prob(z)
+        return value if power == 1 else value + (power - 1) * vae.prior(frozen.of(params), context).log_prob(z)
 
     def sir(params, key, lead, context, m, power=1.0):
         return resample(key, lambda key: from_p(params, key, lead, context), lambda z: tilt(params, z, context, power), m)
@@ -89,7 +87,7 @@ def contrastive(
         return log_mean(jax.random.key(0), lambda key: log_r(params, from_p(params, key, (), context), context), partition)
 
     def prior_of(params, context=None) -> Distribution:
-        base = vae.prior(params["fixed"], context)
+        base = vae.prior(frozen.of(params), context)
         sizes = base.sizes if isinstance(base, Joint) else tuple(base.event_shape)
         normaliser = log_z(params, context)  # here, and not in `terms`: a chain that asks for many densities computes it once
 
@@ -104,13 +102,13 @@ def contrastive(
         return Joint(draw, terms, sizes, () if context is None else context.shape[:-1])
 
     def before(params, context=None) -> Distribution:
-        return vae.prior(params["fixed"], context)
+        return vae.prior(frozen.of(params), context)
 
     def posterior_of(params, x, context=None) -> Distribution:
-        return vae.posterior(params["fixed"], x, context)
+        return vae.posterior(frozen.of(params), x, context)
 
     def likelihood_of(params, z, context=None) -> Distribution:
-        return vae.likelihood(params["fixed"], z, context)
+        return vae.likelihood(frozen.of(params), z, context)
 
     def logits(params, key, x, context):
         """log r at one draw of q(z|x) and one of p for each example, [B] each."""
@@ -120,10 +118,9 @@ def contrastive(
 
     def init(key, batch, given=NO_PARAMS):
         key_f, key_z, key_c = jax.random.split(key, 3)
-        own, context = given.get("fixed", NO_PARAMS), batch.get("context")
-        fixed = overlay(frozen.init(key_f, batch, own), own)
-        z = vae.posterior(fixed, batch["x"], context).sample(seed=key_z)
-        return overlay({"classifier": classify.init(key_c, z, context)["params"], "fixed": fixed}, given)
+        context, held = batch.get("context"), frozen.init(key_f, batch, given)
+        z = vae.posterior(frozen.of(held), batch["x"], context).sample(seed=key_z)
+        return overlay({"classifier": classify.init(key_c, z, context)["params"], **held}, given)
 
     def loss(params, key, batch, step):
         del step
@@ -150,7 +147,7 @@ def contrastive(
 
             def log_density(z, c):
                 z, c = z[None], None if c is None else c[None]
-                return (power * (vae.prior(params["fixed"], c).log_prob(z) + log_r(params, z, c)))[0]
+                return (power * (vae.prior(frozen.of(params), c).log_prob(z) + log_r(params, z, c)))[0]
 
             z = langevin(key_l, z, context, log_density, langevin_steps, langevin_step_size)[0]
         return {"x": vae.show(key_x, likelihood_of(params, z, context)), "z": z}
@@ -165,9 +162,9 @@ def contrastive(
         density="weight",
         latent=latent,
         terms=terms,
-        note=frozen.note,
-        event=event,
-        levels=levels,
+        note=frozen.model.note,
+        event=frozen.model.event,
+        levels=frozen.model.levels,
     )
 
 
@@ -186,8 +183,6 @@ def _accuracy(l_q: Array, l_p: Array) -> Array:
 
 
 _EXAMPLE = dict(
-    event=(6,),
-    levels=2,
     frozen="frozen_vae",
     classifier="net",
     partition=40,
@@ -197,4 +192,4 @@ _EXAMPLE = dict(
     langevin_step_size=0.1,
     temperature=1.0,
 )
-EXAMPLES = (_EXAMPLE, _EXAMPLE | dict(levels=0, frozen="frozen_flow_prior", sampler="langevin", temperature=0.8))
+EXAMPLES = (_EXAMPLE, _EXAMPLE | dict(frozen="frozen_flow_prior", sampler="langevin", temperature=0.8))

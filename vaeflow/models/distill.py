@@ -9,22 +9,20 @@ A batch gives the number of samples and, where there is one, their contexts; its
 Metrics: entropy = E_q[-log q], cross_entropy = E_q[-log p]; loss = cross_entropy - entropy, in nats. `log_prob` is the student's, exact by
 inversion; of grey values it is the log-weight of the uniformly dequantised data, as the teacher's was.
 
-Parameters: `layer`, `base` of the student; under "fixed" the same of the teacher, which `config.fixed_from` takes from the workdir of a
-flow run (`teacher` and `teacher_base` describe what that run has as `layer` and `base`).
+Parameters: `layer`, `base` of the student; those of the teacher, the run of a flow, as fixed["teacher"].
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors import Layer
-from vaeflow.build import Count, Natural, NonNegative
+from vaeflow.build import NonNegative
 from vaeflow.errors import UserError
-from vaeflow.model import NO_PARAMS, Model, overlay
+from vaeflow.model import NO_PARAMS, Frozen, Model, merge_params
 from vaeflow.models.parts.bases import Base
 from vaeflow.models.parts.density import model_of, pushforward
 from vaeflow.models.parts.dequantize import make_dequantizer
@@ -35,34 +33,30 @@ _DRAWS = 8
 
 def distill(
     *,
-    event: tuple[Count, ...],
-    levels: Natural,
+    teacher: Frozen,
     layer: Layer,
     base: Base,
-    teacher: Layer,
-    teacher_base: Base,
-    dequantize: Literal["none", "uniform"],
     flatten: bool,
     temperature: NonNegative,
 ) -> Model:
-    """See the module's docstring; event, levels, dequantize, flatten, temperature as in flow.py, of both flows."""
+    """See the module's docstring; layer, base, flatten, temperature as in flow.py, of the student. Data and noise are the teacher's."""
     if layer.update is not None:
         raise UserError("model.layer of a distilled flow keeps statistics (batch_norm), which samples of its own would not set")
+    continuous, event, levels = teacher.model.continuous, teacher.model.event, teacher.model.levels
+    if continuous is None or event is None or levels is None:
+        raise UserError("model.teacher must be a flow: its density of real-valued data is what the student learns")
     shape = (math.prod(event),) if flatten else event
-    grey = make_dequantizer(dequantize, levels, event, shape)
-    student, teacher_density = pushforward(layer, base, shape), pushforward(teacher, teacher_base, shape)
-    model = model_of(student, grey, event, levels, temperature)
+    grey = make_dequantizer("uniform" if levels else "none", levels, event, shape)
+    student = pushforward(layer, base, shape)
+    model = model_of(student, grey, event, levels, temperature, shape)
 
     def both(params, key, n, context, train=False):
         """(log q, log p) [n] of n samples of the student."""
         y, log_q, _ = student.sample(params, key, n, context, train=train)
-        return log_q, teacher_density.log_prob(params.get("fixed", {}), y, context)
+        return log_q, continuous(teacher.of(params), y.reshape(n, *event), context)
 
     def init(key, batch, given=NO_PARAMS):
-        params = model.init(key, batch, given)
-        y, _ = grey.draw({}, jax.random.fold_in(key, 1), batch["x"])
-        fixed = teacher_density.init(jax.random.fold_in(key, 2), y, batch.get("context"))
-        return overlay(params | {"fixed": fixed}, given) if fixed else params
+        return merge_params(model.init(key, batch, given), teacher.init(jax.random.fold_in(key, 2), batch, given))
 
     def loss(params, key, batch, step):
         del step
@@ -79,8 +73,5 @@ def distill(
     return model._replace(init=init, loss=loss, terms=terms)
 
 
-_EXAMPLE = dict(event=(4,), levels=0, layer="layer", base="normal", teacher="layer", teacher_base="normal", flatten=False, temperature=1.0)
-EXAMPLES = (
-    _EXAMPLE | dict(dequantize="none"),
-    _EXAMPLE | dict(event=(2, 2, 1), levels=17, dequantize="uniform", flatten=True, teacher="norm", teacher_base="logistic"),
-)
+_EXAMPLE = dict(layer="layer", base="normal", teacher="frozen_flow", flatten=False, temperature=1.0)
+EXAMPLES = (_EXAMPLE, _EXAMPLE | dict(flatten=True, teacher="frozen_grey_flow"))

@@ -40,7 +40,7 @@ def flow(
     """
     shape = (math.prod(event),) if flatten else event
     grey = make_dequantizer(dequantize, levels, event, shape, dequantizer)
-    return model_of(pushforward(layer, base, shape), grey, event, levels, temperature)
+    return model_of(pushforward(layer, base, shape), grey, event, levels, temperature, shape)
 
 
 _EXAMPLE = dict(event=(4,), levels=0, layer="layer", base="normal", dequantize="none", dequantizer="", flatten=False, temperature=1.0)

@@ -33,7 +33,7 @@ def flow_mixture(
     """See the module's docstring. components: K; the rest as in flow.py. Parameters: weights, components (stacked), dequantizer."""
     shape = (math.prod(event),) if flatten else event
     grey = make_dequantizer(dequantize, levels, event, shape, dequantizer)
-    return model_of(mixture(pushforward(layer, base, shape), components), grey, event, levels, temperature)
+    return model_of(mixture(pushforward(layer, base, shape), components), grey, event, levels, temperature, shape)
 
 
 _EXAMPLE = dict(event=(4,), levels=0, layer="layer", base="normal", components=3, dequantize="none", dequantizer="", flatten=False)

@@ -27,19 +27,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.config import imported, plain
+from vaeflow.config import imported, is_frozen, plain
 from vaeflow.errors import UnknownKind, UserError
-from vaeflow.runs import checksums, guard
-from vaeflow.runs.files import no_follow, text_of, with_values, write_json
+from vaeflow.runs import checksums, config_values, guard
+from vaeflow.runs.files import no_follow, with_values, write_json
 from vaeflow.runs.provenance import processor, source_state
 
-# What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
-_FREE = (
-    *("profile", "sample", "devices"),
-    *(f"eval.{key}" for key in ("params", "batch", "k", "chunk", "measures", "settings", "examples")),  # select and validate choose `best`
-    *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
-    *("train.dispatch_seconds", "train.max_dispatch"),
-)
 # Keys added after some runs were created, with the value those runs used.
 _NEW: dict[str, Any] = {
     "profile": False,
@@ -50,8 +43,6 @@ _NEW: dict[str, Any] = {
     "optim.turns": (),
 }
 _NEW |= {"eval.measures": (), "eval.settings": {}, "eval.examples": 0, "eval.select": "loss", "eval.validate": {}}
-# Groups whose keys the config chooses: they are compared as one value.
-_WHOLE = ("optim.groups", "eval.settings", "eval.validate")
 # What evaluation may override: its own values, and the location of the data.
 EVAL_OVERRIDABLE = ("eval", "data.dir", "data.path", "data.cache_dir")
 # Of the section eval: what changes no number.
@@ -64,8 +55,16 @@ PACKAGES = (
 
 def prepare(directory: str | Path, config: ConfigDict, name: str = "") -> None:
     """Make the directory ready for a run with `config` (called `name`): new, or the same run going on (values that do not
-    change what is learned are updated). UserError: it holds a run with another config, or see guard.make_workdir."""
+    change what is learned are updated). UserError: it holds a run with another config, the config needs another run's parameters and names
+    a config row, or see guard.make_workdir."""
     directory = Path(directory)
+    for key, value in config_values.flat(plain(config)).items():
+        if is_frozen(value) and not value.get("sha256"):
+            first = f"runs/{Path(value['from'].partition(':')[0]).stem}"
+            raise UserError(
+                f"config.{key}={value['from']!r} is a config row, and training needs the run of one. Train it first: python -m "
+                f"experiments.train --config={value['from']} --workdir={first}; then add --config.{key}={first}"
+            )
     guard.make_workdir(directory)
     must_agree(directory, config)
     write_json(directory / "config.json", plain(config))
@@ -234,54 +233,21 @@ def environment() -> dict[str, Any]:
     }
 
 
-def changed_values(old: Any, new: Any) -> list[str]:
-    """KEY=VALUE of every value of the config `new` that differs from `old` and changes what is learned, sorted: what names a new run."""
-    before, after = _flat(plain(old)), _flat(plain(new))
-    return [f"{key}={text_of(after[key])}" for key in sorted(after) if not _is_free(key) and before.get(key) != after[key]]
-
-
 def differences(directory: str | Path, config: ConfigDict) -> list[str]:
     """How the run in a directory differs from `config` in what is learned: one phrase per key. Empty: the same run, or no run."""
-    directory = Path(directory)
-    if not (directory / "config.json").exists():
-        return []
-    new = _flat(plain(config), whole=_WHOLE)
-    old = {key: plain(value) for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"), whole=_WHOLE)
-    words = []
-    # A measure that selects reads these too.
-    bound = ("eval.k", "eval.settings") if new.get("eval.select", "loss") != "loss" else ()
-    for key in [*new, *(k for k in old if k not in new)]:
-        if _is_free(key) and key not in bound:
-            continue
-        if key not in old:
-            words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
-        elif key not in new:
-            words.append(f"{key} was {json.dumps(old[key])} and is not known any more")
-        elif old[key] != new[key]:
-            words.append(f"{key} was {json.dumps(old[key])}, is now {json.dumps(new[key])}")
-    return words
+    path = Path(directory) / "config.json"
+    return config_values.differences(_NEW, read_json(path), plain(config)) if path.exists() else []
 
 
 def must_agree(directory: str | Path, config: ConfigDict) -> None:
     """UserError: the directory holds a run with another config. The line proposes a workdir for the new run."""
     directory = Path(directory)
     if words := differences(directory, config):
-        own = with_values(directory.name, changed_values(read_config(directory), config))
+        own = with_values(directory.name, config_values.changed(read_config(directory), config))
         raise UserError(
             f"workdir={directory} holds a run with another config: {'; '.join(words)}. Use --workdir={directory.with_name(own)} for a new "
             "run (config.init_from starts one from these parameters), or the old values"
         )
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(free + ".") for free in _FREE)
-
-
-def _flat(tree: Any, prefix: str = "", whole: tuple[str, ...] = ()) -> dict[str, Any]:
-    """{"optim.ema": 0.999}; an empty group is a value, and so is a group in `whole`."""
-    if not isinstance(tree, dict) or not tree or prefix in whole:
-        return {prefix: tree}
-    return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else name, whole).items()}
 
 
 def _launches(directory: Path) -> list[Any]:

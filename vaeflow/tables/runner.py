@@ -22,7 +22,7 @@ from vaeflow.evaluation.results import flat
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_atomic
 from vaeflow.runs.metrics import read_metrics
-from vaeflow.tables.spec import Cell, Plan
+from vaeflow.tables.spec import Cell, Plan, value_at
 
 _FAILED, _COST = "failed.txt", "cost.json"
 _ALL = 1 << 31  # examples, for a check
@@ -134,7 +134,7 @@ def _may_begin(p: Plan, cell: Cell, todo: Sequence[Cell]) -> bool:
         return True
     first, key = p.after[cell.row]
     known = [c for c in todo if (c.row, c.seed) == (first, cell.seed)]
-    return done(p, known[0]) if known else (Path(cell.config[key]) / "results.json").is_file()
+    return done(p, known[0]) if known else (Path(value_at(cell.config, key)) / "results.json").is_file()
 
 
 def _held(held: contextlib.ExitStack, directory: Path) -> bool:
@@ -174,7 +174,7 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
             x = setup.make_experiment(config, cell.directory, same)
         evaluate.check_eval(x)
         store.check_data(cell.directory, x.source)
-        workdir.prepare(cell.directory, config, f"configs/{p.name}.py:{cell.row},{p.budget}")
+        workdir.prepare(cell.directory, x.config, f"configs/{p.name}.py:{cell.row},{p.budget}")
         workdir.write_json(cell.directory / "data.json", data.summary(x.source))
         made[i] = many_seeds.Member(x, cell.directory)
 

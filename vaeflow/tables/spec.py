@@ -7,7 +7,8 @@ A table is a config module (configs/table_*.py) that exports, beside ROWS and ge
     BUDGETS     {name: what it is}, "paper" among them: the paper's protocol, to which the others are compared
     PUBLISHED   {row: the published number, or None}, in the table's order
   and optionally
-    AFTER       {row: (the row whose run it starts from, "init_from" or "fixed_from")}
+    AFTER       {row: (the row whose run it starts from or learns from, the config key that names its workdir)}, such as
+                "init_from", or "model.teacher" of an argument that is a frozen model
     SHARED      {row: the table, whose cell of the same name it is}
     PAIRS       ((row, another), ...), compared by the differences on the same examples
     COLUMNS     {title: (name, decimals)}, more numbers of a cell, by the names of `facts`
@@ -22,8 +23,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ml_collections import ConfigDict
+
 from vaeflow.build import Count, call
-from vaeflow.config import module, override
+from vaeflow.config import is_frozen, module, override
 from vaeflow.errors import UserError, unknown
 from vaeflow.runs.files import with_values
 from vaeflow.runs.workdir import read_json
@@ -84,7 +87,7 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
     if budget not in loaded.BUDGETS:
         raise unknown(f"--config={path}: the budget", budget, loaded.BUDGETS)
     for key, _ in overrides:
-        if key in ("seed", "init_from", "fixed_from"):
+        if key in ("seed", "init_from", "fixed_from", *(own for _, own in getattr(loaded, "AFTER", {}).values())):
             raise UserError(f"config.{key} of a cell is the table's to set: --seeds says how many there are")
     table = call(Table, loaded.TABLE, f"{path}: TABLE")
 
@@ -145,9 +148,16 @@ def directory_of(p: Plan, runs: Path, row: str, seed: int) -> Path:
     return runs / with_values(f"{p.shared.get(row, p.name)}_{p.budget}", trained) / f"{row}_seed{seed}"
 
 
+def value_at(config: Any, key: str) -> Any:
+    """The value of a config's key; of a frozen model its workdir; "" where there is none."""
+    for name in key.split("."):
+        config = config.get(name, "") if isinstance(config, Mapping | ConfigDict) else ""
+    return config.get("from", "") if is_frozen(config) else config
+
+
 def _began_at(p: Plan, runs: Path, row: str, seed: int) -> str:
     """The run that a cell starts from; as the cell itself says where it is there, for a folder of runs may have moved."""
     first, key = p.after[row]
     directory, config = directory_of(p, runs, first, seed), directory_of(p, runs, row, seed) / "config.json"
-    said = str(read_json(config).get(key, "")) if config.is_file() else ""
+    said = str(value_at(read_json(config), key)) if config.is_file() else ""
     return said if Path(said).parts[-2:] == directory.parts[-2:] else str(directory)

@@ -17,10 +17,10 @@ from vaeflow import data, models, rng
 from vaeflow.build import Count, Natural, Seed, call
 from vaeflow.config import VALUES, check_sections, plain
 from vaeflow.errors import UserError
-from vaeflow.model import Batch, Model, Params, split_params
+from vaeflow.model import Batch, Model, Params, merge_params, split_params
 from vaeflow.runs import progress
 from vaeflow.runs.checkpoint_reader import committed_steps
-from vaeflow.training import warm_start
+from vaeflow.training import frozen, warm_start
 from vaeflow.training.dependence import reads
 from vaeflow.training.devices import Devices, DevicesConfig, make_devices
 from vaeflow.training.optimizer import OptimConfig, make_optimizer
@@ -92,6 +92,7 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
     """
     resuming = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
     check_sections(config)
+    config = frozen.resolved(config, directory)
     call(_top, {key: config[key] for key in VALUES}, "config")
     if not resuming:
         warm_start.are_workdirs(config)
@@ -121,17 +122,15 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
     with progress.phase("building the model"):
         shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
         _accumulates(experiment, shapes)
-    if "fixed" in shapes and not config.fixed_from and directory is not None:  # without a workdir it is looked at, not run
-        raise UserError("config.fixed_from='' is invalid here: this model learns from another one; name the workdir of that one's run")
-    frozen = frozenset() if resuming else warm_start.given(shapes, config)[1]
-    trained = jax.tree.leaves(split_params(shapes, frozen)[0])
+    held = frozenset() if resuming else warm_start.given(shapes, config)[1]
+    trained = jax.tree.leaves(split_params(shapes, held)[0])
     if not trained:
         why = f"model.kind={config.model.kind!r} has none"
         if config.fixed_from:
             why = f"config.fixed_from={config.fixed_from!r} keeps all of them"
         raise UserError(f"there are no parameters to train: {why}")
     if not resuming:  # the first launch has checked them, and it alone knows which parameters fixed_from holds
-        jax.eval_shape(tx.init, split_params(shapes, frozen)[0])
+        jax.eval_shape(tx.init, split_params(shapes, held)[0])
     return experiment._replace(parameters=sum(leaf.size for leaf in trained))
 
 
@@ -217,7 +216,9 @@ def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
     """
     config, init, homes = experiment.config, experiment.model.init, experiment.devices.homes
     args = (rng.init_key(config.seed), first_batch(experiment))
-    given, frozen, lines = warm_start.given(jax.eval_shape(init, *args), config)
+    given, held, lines = warm_start.given(jax.eval_shape(init, *args), config)
+    own, more = frozen.parameters(config)
+    given = merge_params(given, own)
     places = (None, None, homes(lambda: given))
     params = jax.jit(init, in_shardings=places, out_shardings=homes(init, *args))(*args, given)
-    return params, frozen, lines
+    return params, held, [*lines, *more]

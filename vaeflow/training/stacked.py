@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow import data, models, rng
-from vaeflow.config import plain
+from vaeflow.config import is_frozen, plain
 from vaeflow.model import Array, Params
 from vaeflow.training import optimizer
 from vaeflow.training.loop import Validator, make_take
@@ -43,6 +43,9 @@ def structure(config: Any) -> str:
     a measure chooses `best` during training, so its settings count."""
     selecting = plain(config.eval) if config.eval.get("select", "loss") != "loss" else 0
     out = plain(config) | {"seed": 0, "eval": selecting, "sample": 0}
+    for section, name in models.frozen_arguments(config):  # their parameters are among the fixed leaves
+        if is_frozen(own := out[section][name]):
+            out[section] = out[section] | {name: own | {"from": "", "sha256": ""}}
     for name in numbers(config):
         section, _, key = name.partition(".")
         out[section] = out[section] | {key: 0}

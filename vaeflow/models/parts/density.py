@@ -117,8 +117,8 @@ def mixture(density: Density, k: int) -> Density:
     return Density(init, log_prob, sample, None, update if density.update else None)
 
 
-def model_of(density: Density, grey: Dequantizer, event: tuple[int, ...], levels: int, temperature: float) -> Model:
-    """The Model of a Density: trained by maximum likelihood of the dequantised data; parameters of both side by side.
+def model_of(density: Density, grey: Dequantizer, event: tuple[int, ...], levels: int, temperature: float, shape: tuple[int, ...]) -> Model:
+    """The Model of a Density of y [B, *shape]: trained by maximum likelihood of the dequantised data; parameters of both side by side.
 
     A data-dependent density is initialised on data from the given dequantizer. Inside the density a given layer of a chain does not
     change how the chain's later layers are initialised: they see the initial values of the layers before them.
@@ -158,6 +158,9 @@ def model_of(density: Density, grey: Dequantizer, event: tuple[int, ...], levels
         y, _ = grey.draw(params.get("dequantizer", {}), jax.random.split(key)[0], batch["x"], True)  # the loss's noise
         return density.update(params, y, batch.get("context"))  # type: ignore[misc]
 
+    def continuous(params, y, context=None):
+        return density.log_prob(params, y.reshape(len(y), *shape), context)
+
     return Model(
         init=init,
         loss=loss,
@@ -166,6 +169,7 @@ def model_of(density: Density, grey: Dequantizer, event: tuple[int, ...], levels
         density="weight" if levels else "exact",
         encode=encode if density.encode else None,
         update=update if density.update else None,
+        continuous=continuous,
         event=event,
         levels=levels,
     )

@@ -1,0 +1,80 @@
+"""Whether two configs are one run: their values by key, and how they differ in what is learned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vaeflow.config import OF_FROZEN, is_frozen, plain
+from vaeflow.runs.files import text_of
+
+# What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
+_FREE = (
+    *("profile", "sample", "devices"),
+    *(f"eval.{key}" for key in ("params", "batch", "k", "chunk", "measures", "settings", "examples")),  # select and validate choose `best`
+    *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
+    *("train.dispatch_seconds", "train.max_dispatch"),
+)
+# Groups whose keys the config chooses: they are compared as one value.
+_WHOLE = ("optim.groups", "eval.settings", "eval.validate")
+
+
+def changed(old: Any, new: Any) -> list[str]:
+    """KEY=VALUE of every value of the config `new` that differs from `old` and changes what is learned, sorted: what names a new run."""
+    before, after = flat(plain(old)), flat(plain(new))
+    keys = [key for key in sorted(after) if not _is_free(key) and not _same(before.get(key), after[key])]
+    return [f"{key}={text_of(_brief(after[key]))}" for key in keys]
+
+
+def differences(added: Mapping[str, Any], old: Any, new: Any) -> list[str]:
+    """How a run's stored config `old` differs from `new` in what is learned: one phrase per key, none for the same run.
+
+    Args:
+        added: keys that were added after some runs were created, with the value those runs used.
+    """
+    new = flat(new, whole=_WHOLE)
+    old = {key: plain(value) for key, value in added.items() if key in new} | flat(old, whole=_WHOLE)
+    words = []
+    # A measure that selects reads these too.
+    bound = ("eval.k", "eval.settings") if new.get("eval.select", "loss") != "loss" else ()
+    for key in [*new, *(k for k in old if k not in new)]:
+        if _is_free(key) and key not in bound:
+            continue
+        if key not in old:
+            words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
+        elif key not in new:
+            words.append(f"{key} was {json.dumps(old[key])} and is not known any more")
+        elif not _same(old[key], new[key]):
+            words.append(f"{key} was {json.dumps(_brief(old[key]))}, is now {json.dumps(_brief(new[key]))}")
+    return words
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in _FREE)
+
+
+def _same(old: Any, new: Any) -> bool:
+    """True if two values of a key mean the same. A frozen model is the same if its parameters are, wherever its workdir is; one that is
+    named and not resolved yet is compared by its name."""
+    if not is_frozen(old) and not is_frozen(new):
+        return old == new
+    pair = [value if is_frozen(value) else {"from": value} for value in (old, new)]
+    named = ("from", *OF_FROZEN)
+    if all(value.get("sha256") for value in pair):
+        named = ("train", "sha256", "config")
+    return all(pair[0].get(name, OF_FROZEN.get(name)) == pair[1].get(name, OF_FROZEN.get(name)) for name in named)
+
+
+def _brief(value: Any) -> Any:
+    """A value as one line shows it: of a frozen model its workdir and the start of its hash."""
+    if not is_frozen(value):
+        return value
+    return " ".join(filter(None, (value["from"], value.get("sha256", "")[:8])))
+
+
+def flat(tree: Any, prefix: str = "", whole: tuple[str, ...] = ()) -> dict[str, Any]:
+    """{"optim.ema": 0.999}; an empty group is a value, and so is a group in `whole` and that of a frozen model."""
+    if not isinstance(tree, dict) or not tree or prefix in whole or is_frozen(tree):
+        return {prefix: tree}
+    return {k: v for name, sub in tree.items() for k, v in flat(sub, f"{prefix}.{name}" if prefix else name, whole).items()}

@@ -1,0 +1,145 @@
+"""Frozen arguments: models of other runs as arguments of this one's (a teacher, an autoencoder, a VAE below a second stage).
+
+A config names such a model by its workdir, by a config row (untrained: for --dry_run and tests), or by the group
+
+    {from, which, ema, train}    and, filled in here,    {sha256, config}
+
+    from     the workdir or the config row
+    which    auto (the best checkpoint where there is one), best, last
+    ema      whether the averaged parameters are taken, where the run has them
+    train    whether they are trained on, from there
+    sha256   of the parameters: which model it is, wherever its workdir has moved; "" of a config row
+    config   the sections model, parts and sample that build it
+
+The group is stored in config.json in place of the name and the parameters are stored with the run, so that resuming, loading and evaluating
+never open `from`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vaeflow import models
+from vaeflow.config import OF_FROZEN, is_frozen, load, plain
+from vaeflow.errors import UserError, unknown
+from vaeflow.model import Frozen, Params, by_path, merge_params
+from vaeflow.runs import workdir
+from vaeflow.training.warm_start import load_params
+
+_CHOICES = {"from": "", **OF_FROZEN}
+_FILLED = ("sha256", "config")
+_BUILDS = ("model", "parts", "sample")  # the sections of a config that build a model
+
+
+def resolved(config: ConfigDict, directory: Path | None = None) -> ConfigDict:
+    """The locked config with the whole group in place of each Frozen argument; `config` itself if it has none to resolve.
+
+    Args:
+        directory: the run's workdir. Where it holds the run already, a model that is named as it was there is taken from its config.json
+            and its own workdir is not opened.
+
+    Raises:
+        UserError: a name is neither a workdir with a checkpoint nor a config row; a group has another key or a wrong value.
+    """
+    found = {}
+    for section, name in models.frozen_arguments(config):
+        value = config[section][name]
+        if value == "" or (is_frozen(value) and value.get("config")):
+            continue
+        found[section, name] = _group(f"{section}.{name}", value, _stored(directory, section, name))
+    if not found:
+        return config
+    values = config.to_dict()
+    for (section, name), group in found.items():
+        values[section][name] = group
+    return ConfigDict(values).lock()
+
+
+def _stored(directory: Path | None, section: str, name: str) -> Any:
+    """The group that the run in the directory has; None: it has none."""
+    if directory is None or not (directory / "config.json").is_file():
+        return None
+    value = workdir.read_config(directory).get(section, {}).get(name)
+    return plain(value) if is_frozen(value) else None
+
+
+def _group(key: str, value: Any, stored: Any) -> dict[str, Any]:
+    """The whole group of the value of a Frozen argument."""
+    if not isinstance(value, str | Mapping | ConfigDict):
+        raise UserError(f"{key}={value!r} has the wrong type; it must be a workdir, a config row, or a group of {', '.join(_CHOICES)}")
+    asked = _CHOICES | ({"from": value} if isinstance(value, str) else plain(value))
+    for name in asked:
+        if name not in (*_CHOICES, *_FILLED):
+            raise unknown(f"{key}: the key", name, _CHOICES)
+    for name, default in _CHOICES.items():
+        if type(asked[name]) is not type(default):
+            raise UserError(f"{key}.{name}={asked[name]!r} has the wrong type; it must be {type(default).__name__}")
+    if stored is not None and all(stored[name] == asked[name] for name in _CHOICES):
+        return stored
+    place = asked["from"]
+    if place.partition(":")[0].endswith(".py"):
+        other, sha256 = load(place), ""
+    else:
+        if not (Path(place).expanduser() / "config.json").is_file():
+            raise UserError(
+                f"{key}={place!r} is neither a workdir (it has no config.json) nor a config row such as configs/digits_vae.py:16"
+            )
+        other = workdir.read_config(Path(place).expanduser())
+        sha256 = fingerprint(_load(key, asked))
+    return {name: asked[name] for name in _CHOICES} | {"sha256": sha256, "config": _builds(other)}
+
+
+def _builds(other: ConfigDict) -> dict[str, Any]:
+    """The sections of another config that build its model, its own Frozen arguments resolved."""
+    return {section: plain(resolved(other)[section]) for section in _BUILDS}
+
+
+def _load(key: str, group: Mapping[str, Any]) -> Params:
+    """The parameters that a group names, from its workdir."""
+    try:
+        return load_params(Path(group["from"]).expanduser(), group["which"], ema=group["ema"])
+    except UserError as error:
+        raise UserError(f"{key}={group['from']!r}: {error}") from None
+
+
+def fingerprint(params: Params) -> str:
+    """SHA-256 over paths, types, shapes and bytes of all leaves: the same for the same parameters, however they are stored."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(by_path(params).items()):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{'/'.join(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _groups(config: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(config key, argument, group) of the Frozen arguments that name a model."""
+    for section, name in models.frozen_arguments(config):
+        if config[section][name] != "":
+            yield f"{section}.{name}", name, config[section][name]
+
+
+def parameters(config: ConfigDict) -> tuple[Params, list[str]]:
+    """(what `Model.init` gets as `given`, lines to print) of the Frozen arguments of a resolved config; config rows give nothing.
+
+    Raises:
+        UserError: the parameters in the workdir are no longer those that the config was resolved with.
+    """
+    taken: list[Params] = []
+    lines = []
+    for key, name, group in _groups(config):
+        if not group["sha256"]:
+            continue
+        params = _load(key, group)
+        if fingerprint(params) != group["sha256"]:
+            raise UserError(f"{key}={group['from']!r} has other parameters than when this config was made; name it again by its workdir")
+        taken.append(Frozen(models.frozen_model(key, group), name, group["train"]).put(params))
+        how = "are trained on" if group["train"] else "stay as they are"
+        lines.append(f"{key}={group['from']}: {len(by_path(params))} arrays {how}")
+    return merge_params(*taken), lines
