@@ -20,6 +20,7 @@ from vaeflow import data
 from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.evaluation.reliability import upper_bound
 from vaeflow.evaluation.results import flat
+from vaeflow.evaluation.sampling import draw
 from vaeflow.model import Model, Params
 from vaeflow.models.parts.reweight import langevin
 from vaeflow.run import load_run
@@ -83,7 +84,7 @@ def main() -> None:
     rows: list[list[Any]] = [["test points", true_nll, *evaluate_samples(test, means, std), true_nll]]
     for name, overrides in SAMPLERS.items():
         own: Any = load_run(flags.workdir, overrides, allowed=("sample",))[0]
-        x = np.asarray(jax.jit(own.sample, static_argnums=2)(params, jax.random.key(1), flags.samples), np.float64)
+        x = np.asarray(draw(own, params, jax.random.key(1), flags.samples)["x"], np.float64)
         results = found[name.partition(",")[0]]
         label = f"{name} (NLL: {bound})" if (bound := upper_bound(results)) else name
         rows.append([label, (results["nll"], results["nll_se"]), *evaluate_samples(x, means, std), mean_se(-np.asarray(source.density(x)))])

@@ -24,7 +24,7 @@ def changed(old: Any, new: Any) -> list[str]:
     """KEY=VALUE of every value of the config `new` that differs from `old` and changes what is learned, sorted: what names a new run."""
     before, after = flat(plain(old)), flat(plain(new))
     keys = [key for key in sorted(after) if not _is_free(key) and not _same(before.get(key), after[key])]
-    return [f"{key}={text_of(_brief(after[key]))}" for key in keys]
+    return [f"{key}={text_of(brief(after[key]))}" for key in keys]
 
 
 def differences(added: Mapping[str, Any], old: Any, new: Any) -> list[str]:
@@ -46,7 +46,7 @@ def differences(added: Mapping[str, Any], old: Any, new: Any) -> list[str]:
         elif key not in new:
             words.append(f"{key} was {json.dumps(old[key])} and is not known any more")
         elif not _same(old[key], new[key]):
-            words.append(f"{key} was {json.dumps(_brief(old[key]))}, is now {json.dumps(_brief(new[key]))}")
+            words.append(f"{key} was {json.dumps(brief(old[key]))}, is now {json.dumps(brief(new[key]))}")
     return words
 
 
@@ -66,7 +66,7 @@ def _same(old: Any, new: Any) -> bool:
     return all(pair[0].get(name, OF_FROZEN.get(name)) == pair[1].get(name, OF_FROZEN.get(name)) for name in named)
 
 
-def _brief(value: Any) -> Any:
+def brief(value: Any) -> Any:
     """A value as one line shows it: of a frozen model its workdir and the start of its hash."""
     if not is_frozen(value):
         return value

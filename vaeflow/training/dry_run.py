@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from vaeflow.config import plain
 from vaeflow.model import Params, by_path, split_params
+from vaeflow.runs import config_values
 from vaeflow.runs.metrics import aligned_table
 from vaeflow.training.flops import flops
 from vaeflow.training.optimizer import groups_of
@@ -23,8 +23,8 @@ def report(x: Experiment) -> str:
     The FLOPs are vaeflow/training/flops.py's, not XLA's cost_analysis: that one counts the body of a scan once.
     """
     lines = ["config"]
-    for key, value in traverse_util.flatten_dict(plain(x.config), sep=".").items():
-        lines.append(f"  --config.{key}={value}")
+    for key, value in config_values.flat(plain(x.config)).items():
+        lines.append(f"  --config.{key}={config_values.brief(value)}")
     params, frozen, notes = init_params(x)
     kinds = ("trained", "stats", "fixed")
     rows, totals = [], dict.fromkeys(kinds, 0)
