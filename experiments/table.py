@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     text, files = write()
     print(f"{text}\n\n" + "\n".join(map(str, files)))
     if failed:
-        raise RunFailed(f"{len(failed)} of {len(todo)} cells could not be computed: {', '.join(c.directory.name for c in failed)}")
+        raise RunFailed(f"{len(failed)} of {len(todo)} cells could not be computed: {', '.join(f'{c.row}_seed{c.seed}' for c in failed)}")
 
 
 if __name__ == "__main__":

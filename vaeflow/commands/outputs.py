@@ -26,7 +26,7 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     if seed not in SEEDS:
         raise UserError(f"--seed={seed} is invalid; it must be {SEEDS}")
     guard.check_links(directory, ("samples.npz", "figures"))
-    model, params, config = load_run(directory, overrides, allowed=("sample",))
+    model, params, config = load_run(directory, overrides)
     n = config.sample.n
     given = sampling.conditions(directory, config, n, label)
     with phase(f"drawing {n:,} samples"):

@@ -40,6 +40,8 @@ _FREE = (
     *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
+# Of these, what a measure that selects `best` reads.
+_SELECTING = ("eval.k", "eval.settings", "sample")
 # Keys added after some runs were created, with the value those runs used.
 _NEW: dict[str, Any] = {
     "profile": False,
@@ -52,10 +54,6 @@ _NEW: dict[str, Any] = {
 _NEW |= {"eval.measures": (), "eval.settings": {}, "eval.examples": 0, "eval.select": "loss", "eval.validate": {}}
 # Groups whose keys the config chooses: they are compared as one value.
 _WHOLE = ("optim.groups", "eval.settings", "eval.validate")
-# What evaluation may override: its own values, and the location of the data.
-EVAL_OVERRIDABLE = ("eval", "data.dir", "data.path", "data.cache_dir")
-# Of the section eval: what changes no number.
-EVAL_SPEED = ("batch", "chunk")
 PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
     *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),
@@ -237,7 +235,8 @@ def environment() -> dict[str, Any]:
 def changed_values(old: Any, new: Any) -> list[str]:
     """KEY=VALUE of every value of the config `new` that differs from `old` and changes what is learned, sorted: what names a new run."""
     before, after = _flat(plain(old)), _flat(plain(new))
-    return [f"{key}={text_of(after[key])}" for key in sorted(after) if not _is_free(key) and before.get(key) != after[key]]
+    select = after.get("eval.select", "loss")
+    return [f"{key}={text_of(after[key])}" for key in sorted(after) if not is_free(key, select) and before.get(key) != after[key]]
 
 
 def differences(directory: str | Path, config: ConfigDict) -> list[str]:
@@ -248,10 +247,8 @@ def differences(directory: str | Path, config: ConfigDict) -> list[str]:
     new = _flat(plain(config), whole=_WHOLE)
     old = {key: plain(value) for key, value in _NEW.items() if key in new} | _flat(read_json(directory / "config.json"), whole=_WHOLE)
     words = []
-    # A measure that selects reads these too.
-    bound = ("eval.k", "eval.settings") if new.get("eval.select", "loss") != "loss" else ()
     for key in [*new, *(k for k in old if k not in new)]:
-        if _is_free(key) and key not in bound:
+        if is_free(key, new.get("eval.select", "loss")):
             continue
         if key not in old:
             words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
@@ -273,8 +270,14 @@ def must_agree(directory: str | Path, config: ConfigDict) -> None:
         )
 
 
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(free + ".") for free in _FREE)
+def is_free(key: str, select: str) -> bool:
+    """True if the config key does not decide what is learned; select: the run's eval.select."""
+    bound = select != "loss" and key != "sample.n" and _is(key, _SELECTING)
+    return _is(key, _FREE) and not bound
+
+
+def _is(key: str, some: tuple[str, ...]) -> bool:
+    return any(key == one or key.startswith(one + ".") for one in some)
 
 
 def _flat(tree: Any, prefix: str = "", whole: tuple[str, ...] = ()) -> dict[str, Any]:

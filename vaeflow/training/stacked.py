@@ -40,9 +40,9 @@ def numbers(config: Any) -> dict[str, float]:
 
 def structure(config: Any) -> str:
     """What the cells of a stack have in common: everything but the seed, `numbers`, and what comes after training. With eval.select
-    a measure chooses `best` during training, so its settings count."""
-    selecting = plain(config.eval) if config.eval.get("select", "loss") != "loss" else 0
-    out = plain(config) | {"seed": 0, "eval": selecting, "sample": 0}
+    a measure chooses `best` during training, so its settings and the sampling options count."""
+    selects = config.eval.get("select", "loss") != "loss"
+    out = plain(config) | {"seed": 0, **({} if selects else {"eval": 0, "sample": 0})}
     for name in numbers(config):
         section, _, key = name.partition(".")
         out[section] = out[section] | {key: 0}
