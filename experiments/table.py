@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--config", required=True, help="configs/table_NAME.py or configs/table_NAME.py:BUDGET")
     p.add_argument("--runs", default=path("runs/tables"), type=path, help="where the cells' workdirs are")
     p.add_argument("--output", default=path("results"), type=path, help="where the table's files go")
-    p.add_argument("--rows", default="", help="train these rows alone, separated by commas (the table shows all)")
+    p.add_argument("--rows", default="", help="train these rows alone, separated by commas, and the rows whose runs they evaluate")
     p.add_argument("--seeds", default=0, type=int, help="train so many seeds of every row: 0, 1, ... (default: the table's)")
     p.add_argument("--together", action="store_true", help="train cells in one program, for small models on an accelerator")
     p.add_argument("--keep", action="store_true", help="rows without a finished cell in --runs keep the numbers of the file in --output")

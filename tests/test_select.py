@@ -176,6 +176,10 @@ def test_cells_that_select_by_other_measures_have_validations_of_their_own():
     assert structure(one) != structure(two)
     one.eval.select = two.eval.select
     assert structure(one) != structure(two)  # k
+    one.eval.k = two.eval.k
+    assert structure(one) == structure(two)
+    two.sample.temperature = 0.5
+    assert structure(one) != structure(two)
 
 
 def test_a_selecting_measure_gives_what_it_provides(caplog):

@@ -18,7 +18,7 @@ from vaeflow.figures import views
 from vaeflow.figures.canvas import captioned
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.metrics import read_metrics
-from vaeflow.runs.overrides import folder_name, read_overridden
+from vaeflow.runs.overrides import artifact_name, read_overridden
 from vaeflow.runs.progress import phase
 
 
@@ -66,7 +66,7 @@ def explore(
 
 def _folder(directory: Path, overrides: Overrides) -> str:
     """explore, or explore+KEY=VALUE for another checkpoint or other sampling options than the run's own."""
-    return folder_name("explore", workdir.read_config(directory), read_overridden(directory, overrides))
+    return artifact_name("explore", workdir.read_config(directory), read_overridden(directory, overrides))
 
 
 def _load(

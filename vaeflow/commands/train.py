@@ -13,7 +13,7 @@ from vaeflow.config import Overrides, plain
 from vaeflow.errors import UserError
 from vaeflow.runs import progress, workdir
 from vaeflow.runs.files import with_values
-from vaeflow.runs.overrides import SECTIONS, changed, folder_name, sampled_with
+from vaeflow.runs.overrides import SECTIONS, artifact_name, changed, sampled_with
 
 
 def launch(
@@ -158,7 +158,7 @@ def _draw(directory: Path, found: Any) -> None:
     from vaeflow import figures
     from vaeflow.runs.metrics import read_metrics
 
-    folder = folder_name("figures", workdir.read_config(directory), found.config)
+    folder = artifact_name("figures", workdir.read_config(directory), found.config)
     rows = read_metrics(directory)
     drawn = figures.draw_all(found.model, found.params, found.source, found.config, rows, directory / folder, found.grid)
     names = {"figures": [str(figure.relative_to(directory)) for figure in drawn]}

@@ -59,8 +59,9 @@ def file_name(stem: str, run: ConfigDict, config: ConfigDict) -> str:
     return with_values(stem, changed(run, config))
 
 
-def folder_name(stem: str, run: ConfigDict, config: ConfigDict) -> str:
-    """`stem` for figures with the run's own values; STEM+KEY=VALUE for those of another checkpoint or other sampling options."""
+def artifact_name(stem: str, run: ConfigDict, config: ConfigDict) -> str:
+    """`stem` for figures and encodings with the run's own values; STEM+KEY=VALUE for those of another checkpoint or other sampling options,
+    the values that these depend on."""
     return with_values(stem, [text for text in changed(run, config) if text.startswith(("eval.params=", "sample."))])
 
 
