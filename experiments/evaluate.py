@@ -8,8 +8,7 @@ from vaeflow.commands import train
 
 EXAMPLES = """\
   python -m experiments.evaluate --workdir=runs/digits_vae
-  python -m experiments.evaluate --workdir=runs/digits_vae --config.eval.k=5000 --config.eval.chunk=50
-  python -m experiments.evaluate --workdir=runs/digits_vae --split=val
+  python -m experiments.evaluate --workdir=runs/digits_vae --split=val --config.eval.k=5000 --config.eval.chunk=50
   python -m experiments.evaluate --workdir=runs/digits_vae --config.eval.measures=sample_quality --config.sample.temperature=0.7"""
 
 
