@@ -83,7 +83,7 @@ def main() -> None:
     true_nll = mean_se(-np.asarray(source.density(test)))
     rows: list[list[Any]] = [["test points", true_nll, *evaluate_samples(test, means, std), true_nll]]
     for name, overrides in SAMPLERS.items():
-        own: Any = load_run(flags.workdir, overrides, allowed=("sample",))[0]
+        own: Any = load_run(flags.workdir, overrides)[0]
         x = np.asarray(draw(own, params, jax.random.key(1), flags.samples)["x"], np.float64)
         results = found[name.partition(",")[0]]
         label = f"{name} (NLL: {bound})" if (bound := upper_bound(results)) else name

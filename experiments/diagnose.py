@@ -11,11 +11,11 @@ EXAMPLES = """\
   python -m experiments.diagnose --workdir=runs/digits_vae --measures=iwae,ais,bdmc,refine
   python -m experiments.diagnose --workdir=runs/digits_vae --measures=ais --examples=50 --split=val --ais.chains=32 --ais.steps=2000
   python -m experiments.diagnose --workdir=runs/digits_vae_2d --measures=hmc --hmc.samples=2000 --config.eval.batch=20
---MEASURE.KEY=VALUE is a setting of a measure (--list shows all); of the config only values under config.eval may be overridden."""
+--MEASURE.KEY=VALUE is a setting of a measure (--list shows all)."""
 
 
 def main(argv: list[str]) -> None:
-    p = parser(__doc__, EXAMPLES)
+    p = parser(__doc__, EXAMPLES, of_run=True)
     p.add_argument("--workdir", type=path, help="a run's folder")
     p.add_argument("--measures", default="", help="names of measures, separated by commas")
     p.add_argument("--examples", type=int, default=100, help="how many of the split, evenly spaced")

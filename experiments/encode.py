@@ -13,7 +13,7 @@ EXAMPLES = """\
 
 
 def main(argv: list[str]) -> None:
-    p = parser(__doc__, EXAMPLES)
+    p = parser(__doc__, EXAMPLES, of_run=True)
     p.add_argument("--workdir", required=True, type=path, help="a run's folder")
     p.add_argument("--split", default="", choices=("train", "val", "test"), help="default: test, where the run has one")
     p.add_argument("--output", type=path, help="an npz file; default: encoded_SPLIT.npz in the workdir")

@@ -37,7 +37,7 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def main(argv: list[str]) -> None:
-    p = parser(__doc__, EXAMPLES)
+    p = parser(__doc__, EXAMPLES, of_run=True)
     p.add_argument("workdirs", nargs="*", type=path, help="the same as --workdir; several: plane alone")
     p.add_argument("--workdir", type=path, help="a run's folder")
     p.add_argument("--show", default=(), type=names, help="views, separated by commas; default: all that apply")

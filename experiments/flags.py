@@ -29,19 +29,22 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; known: {', '.join(self.flags())}")
 
 
+OVERRIDES = """
+Of the run's config, values under config.eval and config.sample may be overridden, and data.dir, data.path, data.cache_dir; what was trained
+stays as it was. Numbers made with other values are stored in files whose names carry them."""
 IMPORT = (
     "a Python file of yours, which is executed first and registers kinds (models, layers, networks, data, checks), such as "
     "--import=own_kinds.py; may be repeated"
 )
 
 
-def parser(doc: str | None, examples: str, imports: bool = True) -> Parser:
+def parser(doc: str | None, examples: str, imports: bool = True, of_run: bool = False) -> Parser:
     """A parser whose --help ends with commands that run.
 
-    imports: the command looks up kinds, and has the flag --import.
+    imports: the command looks up kinds, and has the flag --import. of_run: it reads a trained run, whose evaluation may be overridden.
     """
     prog = f"python -m experiments.{Path(sys.argv[0]).stem}"
-    epilog, plain = f"examples:\n{examples}", argparse.RawDescriptionHelpFormatter
+    epilog, plain = f"examples:\n{examples}{OVERRIDES if of_run else ''}", argparse.RawDescriptionHelpFormatter
     made = Parser(prog=prog, description=doc, epilog=epilog, formatter_class=plain, allow_abbrev=False)
     if imports:
         made.add_argument("--import", dest="imports", action="append", default=[], type=path, metavar="FILE", help=IMPORT)

@@ -9,12 +9,11 @@ from vaeflow.commands import train
 EXAMPLES = """\
   python -m experiments.sample --workdir=runs/digits_vae
   python -m experiments.sample --workdir=runs/digits_vae --config.sample.n=100 --config.sample.temperature=0.8
-  python -m experiments.sample --workdir=runs/digits_vae --seed=1 --label=3
-Only values under config.sample may be overridden; what was trained stays as it was."""
+  python -m experiments.sample --workdir=runs/digits_vae --seed=1 --label=3"""
 
 
 def main(argv: list[str]) -> None:
-    p = parser(__doc__, EXAMPLES)
+    p = parser(__doc__, EXAMPLES, of_run=True)
     p.add_argument("--workdir", required=True, type=path, help="a run's folder")
     p.add_argument("--seed", type=int, default=0, help="of the samples")
     p.add_argument("--label", type=int, default=-1, help="conditional models: the class to draw (default: all in turn)")

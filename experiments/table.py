@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--config", required=True, help="configs/table_NAME.py or configs/table_NAME.py:BUDGET")
     p.add_argument("--runs", default=path("runs/tables"), type=path, help="where the cells' workdirs are")
     p.add_argument("--output", default=path("results"), type=path, help="where the table's files go")
-    p.add_argument("--rows", default="", help="train these rows alone, separated by commas (the table shows all)")
+    p.add_argument("--rows", default="", help="train these rows alone, separated by commas, and the rows whose runs they evaluate")
     p.add_argument("--seeds", default=0, type=int, help="train so many seeds of every row: 0, 1, ... (default: the table's)")
     p.add_argument("--together", action="store_true", help="train cells in one program, for small models on an accelerator")
     p.add_argument("--keep", action="store_true", help="rows without a finished cell in --runs keep the numbers of the file in --output")
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     text, files = write()
     print(f"{text}\n\n" + "\n".join(map(str, files)))
     if failed:
-        raise RunFailed(f"{len(failed)} of {len(todo)} cells could not be computed: {', '.join(c.directory.name for c in failed)}")
+        raise RunFailed(f"{len(failed)} of {len(todo)} cells could not be computed: {', '.join(f'{c.row}_seed{c.seed}' for c in failed)}")
 
 
 if __name__ == "__main__":

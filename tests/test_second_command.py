@@ -82,6 +82,55 @@ def test_an_evaluation_with_other_values_keeps_the_runs_own(run, tmp_path):
     assert "numbers from results.json of each run; not read, run: results+eval.k=6.json" in text
 
 
+COOL = "--config.sample.temperature=0.5"
+ENERGY = ("--config.eval.measures=sample_quality", "--config.eval.settings.sample_quality.names=energy")
+
+
+def test_numbers_of_other_sampling_options_are_not_the_runs(run, tmp_path):
+    """evaluate: files, a folder of figures and a table that name them; compare says where results are of other options."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before = {name: (copy / name).read_bytes() for name in ("results.json", "figures/samples.png")}
+    own = call("evaluate", f"--workdir={copy}", *ENERGY)
+    text = call("evaluate", f"--workdir={copy}", *ENERGY, COOL)
+    assert "samples drawn with temperature=0.5 (the run's own: 1.0)" in text and "samples drawn with" not in own
+    named = "results+eval.measures=sample_quality+eval.settings=sample_quality:names:energy"
+    cool, warm = (json.loads((copy / f"{named}{end}.json").read_text()) for end in ("+sample.temperature=0.5", ""))
+    assert cool["sample"]["temperature"] == 0.5 and warm["sample"]["temperature"] == 1.0
+    assert flat(cool)["energy"] != flat(warm)["energy"]
+    assert before == {name: (copy / name).read_bytes() for name in before}
+    assert (copy / "figures+sample.temperature=0.5" / "samples.png").read_bytes() != before["figures/samples.png"]
+    assert not any("temperature" in name for name in warm["figures"])
+    assert json.loads(before["results.json"])["sample"] == {"n": 64, "temperature": 1.0}
+
+    text = call("train", *SMALL, *STEPS, COOL, f"--workdir={copy}")
+    assert "config.sample differs from this run's: run experiments.evaluate with the same values" in text
+    assert "samples drawn with" not in call("compare", copy, run, f"--output={tmp_path / 'curves.png'}")
+    (copy / "results.json").write_text(json.dumps(json.loads(before["results.json"]) | {"sample": {"n": 9, "temperature": 0.5}}))
+    text = call("compare", copy, run, f"--output={tmp_path / 'curves.png'}")
+    assert "samples drawn with" in text and "temperature=0.5" in text and "temperature=1.0" in text
+    old = {key: value for key, value in json.loads(before["results.json"]).items() if key != "sample"}  # before it was recorded
+    (copy / "results.json").write_text(json.dumps(old))
+    assert "samples drawn with" not in call("compare", copy, run, f"--output={tmp_path / 'curves.png'}")
+
+
+def test_every_command_accepts_sampling_options(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    few = ("--measures=iwae", "--examples=3", "--iwae.k=4")
+    text = call("diagnose", f"--workdir={copy}", *few, COOL)
+    assert "samples drawn with temperature=0.5 (the run's own: 1.0)" in text and "diagnostics+sample.temperature=0.5.json" in text
+    assert json.loads((copy / "diagnostics+sample.temperature=0.5.json").read_text())["iwae"]["sample"]["temperature"] == 0.5
+    assert not (copy / "diagnostics.json").exists()
+    call("diagnose", f"--workdir={copy}", "--measures=likelihood", "--examples=3", "--config.eval.k=6", "--config.sample.n=9")
+    assert json.loads((copy / "diagnostics+eval.k=6.json").read_text())["likelihood"]["settings"]["k"] == 6
+    call("explore", f"--workdir={copy}", "--show=kl", COOL)
+    assert (copy / "explore+sample.temperature=0.5" / "kl.png").is_file() and not (copy / "explore").exists()
+    call("encode", f"--workdir={copy}", COOL)
+    assert (copy / "encoded_test+sample.temperature=0.5.npz").is_file() and not (copy / "encoded_test.npz").exists()
+    assert "temperature 0.5" in call("sample", f"--workdir={copy}", COOL, "--config.eval.params=last", "--config.sample.n=4")
+
+
 def test_results_of_an_evaluation_during_training_are_not_the_runs(run, tmp_path):
     """A run whose results.json is of an earlier step is not finished."""
     copy = tmp_path / "run"

@@ -176,6 +176,10 @@ def test_cells_that_select_by_other_measures_have_validations_of_their_own():
     assert structure(one) != structure(two)
     one.eval.select = two.eval.select
     assert structure(one) != structure(two)  # k
+    one.eval.k = two.eval.k
+    assert structure(one) == structure(two)
+    two.sample.temperature = 0.5
+    assert structure(one) != structure(two)
 
 
 def test_a_selecting_measure_gives_what_it_provides(caplog):
@@ -212,15 +216,20 @@ def test_a_table_does_not_repeat_a_cell_whose_results_are_other_ones(tmp_path, m
 
 def test_results_are_those_of_a_cell_by_all_that_changes_a_number():
     from vaeflow import config
-    from vaeflow.tables.runner import _measured_as
+    from vaeflow.runs.overrides import made_as_asked
 
-    asked = config.load("configs/digits_vae.py").eval
-    stored = config.plain(asked)
-    assert _measured_as({"eval": stored}, asked) and _measured_as({"eval": {**stored, "batch": 7, "chunk": 3}}, asked)
+    asked = config.load("configs/digits_vae.py")
+    stored, sample = config.plain(asked.eval), config.plain(asked.sample)
+    assert made_as_asked({"eval": stored}, asked, asked) and made_as_asked({"eval": {**stored, "batch": 7, "chunk": 3}}, asked, asked)
     old = {key: stored[key] for key in ("params", "batch", "k", "chunk")}  # before the other keys
-    assert _measured_as({"eval": old}, asked)
+    assert made_as_asked({"eval": old}, asked, asked)
     for key, value in (("k", 3), ("measures", ["likelihood"]), ("examples", 9), ("settings", {"ais": {"chains": 3}})):
-        assert not _measured_as({"eval": {**stored, key: value}}, asked), key
+        assert not made_as_asked({"eval": {**stored, key: value}}, asked, asked), key
+    assert made_as_asked({"eval": stored, "sample": {**sample, "n": 3}}, asked, asked)
+    assert not made_as_asked({"eval": stored, "sample": {**sample, "temperature": 0.5}}, asked, asked)
+    other = asked.copy_and_resolve_references()
+    other.sample.temperature = 0.5
+    assert not made_as_asked({"eval": stored}, asked, other)  # without a section sample, results are those of the run's own options
 
 
 def test_the_direction_of_a_finding_decides(families):  # noqa: F811

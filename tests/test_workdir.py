@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from vaeflow.errors import UserError
 from vaeflow.run import load_run
-from vaeflow.runs import checksums, provenance, workdir
+from vaeflow.runs import checksums, config_values, provenance, workdir
 from vaeflow.runs.files import write_atomic
 
 
@@ -119,15 +119,31 @@ def test_what_is_no_workdir(tmp_path: Path):
 
 def test_only_allowed_sections_are_overridden(tmp_path: Path):
     workdir.prepare(tmp_path, config())
-    with pytest.raises(UserError, match=r"config.optim.ema cannot be changed in a run that is trained; known: config.eval.\*"):
-        load_run(tmp_path, [("optim.ema", "0.5")], allowed=("eval",))
-    with pytest.raises(UserError, match="'j' is unknown"):
-        load_run(tmp_path, [("eval.j", "5")], allowed=("eval",))
+    known = r"known: config.eval.\*, config.sample.\*, config.data.dir, config.data.path, config.data.cache_dir"
+    with pytest.raises(UserError, match=f"config.optim.ema cannot be changed in a run that is trained; {known}"):
+        load_run(tmp_path, [("optim.ema", "0.5")])
+    for section in ("eval", "sample"):
+        with pytest.raises(UserError, match="'j' is unknown"):
+            load_run(tmp_path, [(f"{section}.j", "5")])
+
+
+def test_sampling_options_decide_what_a_measure_of_samples_selects(tmp_path: Path):
+    """They are free in a run that selects by its loss; the number of samples in a figure is free in all."""
+    for select, bound in (("loss", False), ("sample_quality.energy", True)):
+        one, cooler, fewer = config(), config(), config()
+        for c, changes in ((one, {}), (cooler, {"temperature": 0.5}), (fewer, {"n": 9})):
+            with c.unlocked():
+                c.eval.select = select
+                c.sample = ConfigDict({"n": 64, "temperature": 1.0} | changes)
+        workdir.prepare(tmp_path / select, one)
+        assert workdir.differences(tmp_path / select, cooler) == ["sample.temperature was 1.0, is now 0.5"] * bound
+        assert config_values.changed(one, cooler) == ["sample.temperature=0.5"] * bound
+        assert not workdir.differences(tmp_path / select, fewer) and not config_values.changed(one, fewer)
 
 
 HOLD = """
 import sys, time, os
-from vaeflow.runs import workdir
+from vaeflow.runs import config_values, workdir
 with workdir.lock(sys.argv[1]):
     if os.fork() == 0:  # a data worker that outlives a killed run
         time.sleep(20)

@@ -24,9 +24,9 @@ __all__ = ["load"]
 def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> tuple[Model, Params, ConfigDict]:
     """(model, params, config) of a run: pure functions (vaeflow/model.py), the parameters that it is evaluated with, its config.
 
-    overrides: ("eval.params", "last"), ("sample.temperature", "0.8"), ... in the sections eval and sample. UserError: this is
-    no workdir, or nothing was saved in it.
+    overrides: ("eval.params", "last"), ("sample.temperature", "0.8"), ... in the sections eval and sample, and data.dir, data.path,
+    data.cache_dir. UserError: this is no workdir, nothing was saved in it, or a key is another one.
     """
     from vaeflow import run
 
-    return run.load_run(Path(directory).expanduser(), overrides, allowed=("eval", "sample"))
+    return run.load_run(Path(directory).expanduser(), overrides)

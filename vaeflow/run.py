@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,19 @@ import jax
 from ml_collections import ConfigDict
 
 from vaeflow import models
-from vaeflow.config import check_sections, override
-from vaeflow.errors import UserError
+from vaeflow.config import Overrides, check_sections
 from vaeflow.runs import workdir
+from vaeflow.runs.overrides import read_overridden
 from vaeflow.training import setup
 from vaeflow.training.warm_start import load_params
 
 
-def load_run(directory: str | Path, overrides: Sequence[tuple[str, str]] = (), allowed: Sequence[str] = ()) -> tuple[Any, Any, ConfigDict]:
+def load_run(directory: str | Path, overrides: Overrides = ()) -> tuple[Any, Any, ConfigDict]:
     """(model, params, config) of a run, from its workdir alone; `config.eval.params` says which checkpoint.
 
-    overrides: ("eval.k", "5000"), in the sections and keys `allowed` only: what was trained stays as it was.
+    overrides: ("eval.k", "5000"), ("sample.temperature", "0.7"): the keys of runs/overrides.py only, as what was trained stays as it was.
     """
-    config: Any = workdir.read_config(directory)
-    for key, text in overrides:
-        if key not in allowed and key.partition(".")[0] not in allowed:
-            known = ", ".join(f"config.{name}" if "." in name else f"config.{name}.*" for name in allowed) or "none"
-            raise UserError(f"config.{key} cannot be changed in a run that is trained; known: {known}")
-        override(config, key, text)
+    config: Any = read_overridden(directory, overrides)
     check_sections(config, str(Path(directory) / "config.json"))
 
     setup.after_training(config)

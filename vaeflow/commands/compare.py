@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaeflow.config import plain
 from vaeflow.errors import UserError
 from vaeflow.evaluation.reliability import EXPLAINED, nll_is_bound, upper_bound
 from vaeflow.evaluation.results import SUMMARISED, flat, rounded
 from vaeflow.runs import workdir
+from vaeflow.runs.files import text_of
 from vaeflow.runs.metrics import aligned_table, read_metrics
 
 if TYPE_CHECKING:  # jax and the rest take seconds to import
@@ -28,7 +30,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         raise UserError(
             f"--output={str(output)!r} must be a .png file, and not {densities.name} or {plane.name}, which are drawn beside it"
         )
-    rows, curves, planes, others, data, measured = [], {}, {}, {}, {}, {}
+    found, curves, planes, others, data, sampled = {}, {}, {}, {}, {}, {}
     for name, directory in names(directories).items():
         config: Any = workdir.read_config(directory)
         path = directory / "results.json"
@@ -43,15 +45,21 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
             results["trained_by"] = commit[:7] + "+changes" * bool(results.get("trained_changed"))
         results["nll_is"] = upper_bound(results)
         results["data"] = data[name] = " ".join(filter(None, (config.data.kind, config.data.name)))
-        rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
+        own = plain(config.get("sample", {}))
+        found[name], sampled[name] = results, (results.get("sample", own), own)
         curves[name] = read_metrics(directory)
-        measured[name] = {key: value for key, value in results.items() if key.partition(".")[0] not in SUMMARISED}
         if more := sorted(one.name for one in directory.glob("results*.json") if one != path):
             others[name] = more
         if "integral" in results:
             planes[name] = directory, results
-    if not rows:
+    if not found:
         raise UserError("none of these workdirs has a results.json: train first")
+    for name, text in _sampling(sampled).items():
+        found[name]["sampling"] = text
+    rows = [[name, *(results.get(key, "") for key, _ in _COLUMNS)] for name, results in found.items()]
+    measured = {
+        name: {key: value for key, value in results.items() if key.partition(".")[0] not in SUMMARISED} for name, results in found.items()
+    }
     from vaeflow import figures
 
     titles = ["run", *(title for _, title in _COLUMNS)]
@@ -81,6 +89,20 @@ def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
             texts = [rounded(value, se) for value, se in zip(values, errors, strict=True)]
             rows.append([key, *(f"{value} ± {se}" if se else value for value, se in texts)])
     return rows
+
+
+def _sampling(runs: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, str]:
+    """The sampling options that a reader must know to compare {name: (section sample of the results, the run's own)}, as KEY=VALUE: those
+    that are not the run's own, and those in which the runs differ."""
+    values: dict[str, set[str]] = {}
+    for made, _ in runs.values():
+        for key, value in made.items():
+            values.setdefault(key, set()).add(text_of(value))
+    out = {}
+    for name, (made, own) in runs.items():
+        shown = [key for key in sorted(made) if key != "n" and (made[key] != own.get(key) or len(values[key]) > 1)]
+        out[name] = ", ".join(f"{key}={text_of(made[key])}" for key in shown)
+    return out
 
 
 def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Panel]:
@@ -131,6 +153,7 @@ _COLUMNS = (
     ("bits_per_dim", "bits/dim"),
     ("kl_to_teacher", "KL to the teacher [nats]"),
     ("active_units", "active units"),
+    ("sampling", "samples drawn with"),
     ("split", "split"),
     ("examples", "examples"),
     ("steps", "steps"),

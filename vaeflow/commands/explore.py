@@ -18,6 +18,7 @@ from vaeflow.figures import views
 from vaeflow.figures.canvas import captioned
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.metrics import read_metrics
+from vaeflow.runs.overrides import artifact_name, read_overridden
 from vaeflow.runs.progress import phase
 
 
@@ -43,8 +44,8 @@ def explore(
         raise UserError(f"--show={','.join(other)} looks at one run, and {len(directories)} are named; known for several: plane")
     names = ("plane",) if several else show or (*views.VIEWS, "plane")
     if not several and output is None:
-        guard.check_links(directories[0], ("explore",))
-    folder = output or (Path("runs/compare") if several else directories[0] / "explore")
+        guard.check_links(directories[0], ("explore", "explore+*"))
+    folder = output or (Path("runs/compare") if several else directories[0] / _folder(directories[0], overrides))
     caption = ""
     found: dict[str, Callable[[], list[Path]]] = {"plane": lambda: _plane(directories, folder)}
     if set(names) != {"plane"}:
@@ -61,6 +62,11 @@ def explore(
             if show:
                 raise
             print(error)
+
+
+def _folder(directory: Path, overrides: Overrides) -> str:
+    """explore, or explore+KEY=VALUE for another checkpoint or other sampling options than the run's own."""
+    return artifact_name("explore", workdir.read_config(directory), read_overridden(directory, overrides))
 
 
 def _load(

@@ -17,6 +17,7 @@ from vaeflow.evaluation.store import restore
 from vaeflow.run import load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_npz
+from vaeflow.runs.overrides import artifact_name
 from vaeflow.runs.progress import phase
 from vaeflow.training import devices
 
@@ -26,7 +27,7 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     if seed not in SEEDS:
         raise UserError(f"--seed={seed} is invalid; it must be {SEEDS}")
     guard.check_links(directory, ("samples.npz", "figures"))
-    model, params, config = load_run(directory, overrides, allowed=("sample",))
+    model, params, config = load_run(directory, overrides)
     n = config.sample.n
     given = sampling.conditions(directory, config, n, label)
     with phase(f"drawing {n:,} samples"):
@@ -58,7 +59,7 @@ def encode(directory: Path, split: str = "", output: Path | None = None, overrid
         raise UserError(f"model.kind={config.model.kind!r} has no latents and no density: there is nothing to encode")
     with phase(f"encoding the {split} split"):
         arrays = evaluate.encode(model, params, source.split(split), source, config, devices.for_evaluation(config.devices.mapping))
-    path = output or directory / f"encoded_{split}.npz"
+    path = output or directory / f"{artifact_name(f'encoded_{split}', workdir.read_config(directory), config)}.npz"
     _write_npz(path, arrays)
     shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
     print(f"{len(source.split(split).x)} examples of the {split} split: {shapes}\n  {path}")

@@ -13,6 +13,7 @@ from vaeflow.config import Overrides, plain
 from vaeflow.errors import UserError
 from vaeflow.runs import config_values, progress, workdir
 from vaeflow.runs.files import with_values
+from vaeflow.runs.overrides import SECTIONS, artifact_name, changed, sampled_with
 
 
 def launch(
@@ -39,11 +40,13 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
     if not dry_run and same and workdir.is_finished(directory, config) and has_figures(directory) and _same_place(directory, config):
         print(f"{directory} is finished; its results:\n")
         show(directory)
-        if plain(workdir.read_config(directory).eval) != plain(config.eval):
+        own: Any = workdir.read_config(directory)
+        if other := [f"config.{name}" for name in SECTIONS if plain(own[name]) != plain(config[name])]:
             from vaeflow.training import setup
 
             setup.after_training(config)
-            print("\nconfig.eval differs from this run's: run experiments.evaluate with the same values for its numbers")
+            differ = "differs" if len(other) == 1 else "differ"
+            print(f"\n{' and '.join(other)} {differ} from this run's: run experiments.evaluate with the same values for its numbers")
         return
     with progress.phase("importing jax"):
         from vaeflow import data
@@ -133,8 +136,8 @@ def conclude(directory: Path, source: Any = None) -> None:
     config: Any = workdir.read_config(directory)
     measured = workdir.is_finished(directory, config)
     if measured:
-        asked, found = plain(config.eval), workdir.read_json(directory / "results.json")
-        measured = found.get("eval", asked) == asked
+        found = workdir.read_json(directory / "results.json")
+        measured = not changed({name: found.get(name, config[name]) for name in SECTIONS}, config)
     if not measured:
         _draw(directory, measure(directory, source))
     elif not has_figures(directory):
@@ -152,12 +155,12 @@ def evaluate_run(directory: Path, split: str = "", overrides: Overrides = ()) ->
 
 
 def _draw(directory: Path, found: Any) -> None:
-    """The figures of a run, whose names are then added to its results file. Other parameters than the run's own have a folder of theirs."""
+    """The figures of a run, whose names are then added to its results file. Other parameters or sampling options than the run's own have a
+    folder of their own."""
     from vaeflow import figures
     from vaeflow.runs.metrics import read_metrics
 
-    own = workdir.read_config(directory).eval.params
-    folder = "figures" if found.config.eval.params == own else with_values("figures", [f"eval.params={found.config.eval.params}"])
+    folder = artifact_name("figures", workdir.read_config(directory), found.config)
     rows = read_metrics(directory)
     drawn = figures.draw_all(found.model, found.params, found.source, found.config, rows, directory / folder, found.grid)
     names = {"figures": [str(figure.relative_to(directory)) for figure in drawn]}
@@ -188,7 +191,7 @@ def show(directory: Path, name: str = "results.json") -> None:
     from vaeflow.evaluation.results import format_results
 
     results = workdir.read_json(directory / name)
-    print(format_results(results))
+    print(format_results(results, sampled_with(workdir.read_config(directory), results.get("sample"))))
     if results.get("figures"):
         print("\nfigures:")
     for figure in results.get("figures", ()):

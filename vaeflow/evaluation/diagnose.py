@@ -1,4 +1,8 @@
-"""`diagnose`: measures of a finished run on some examples of a split, stored in diagnostics.json beside those of earlier calls."""
+"""`diagnose`: measures of a finished run on some examples of a split, stored in diagnostics.json beside those of earlier calls.
+
+Findings with other values of the sections eval and sample than the run's own have a file of their own, such as
+diagnostics+sample.temperature=0.7.json. Settings of measures are recorded with each finding and name no file.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from vaeflow.evaluation.store import restore
 from vaeflow.rng import eval_key
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_json
+from vaeflow.runs.overrides import file_name, read_overridden, sampled_with
 from vaeflow.runs.progress import phase
 from vaeflow.training import devices
 
@@ -41,32 +46,36 @@ def diagnose(directory: Path, measures: Sequence[str], examples: int, split: str
     examples   of the split `split`, evenly spaced; all where it has fewer
     overrides  ("ais.chains", "16"): settings of the measures; ("config.eval.batch", "50"): as in experiments.evaluate
     """
-    settings = _settings(directory, measures, [(key, text) for key, text in overrides if not key.startswith("config.")])
+    config = [(key.removeprefix("config."), text) for key, text in overrides if key.startswith("config.")]
+    settings = _settings(directory, measures, [(key, text) for key, text in overrides if not key.startswith("config.")], config)
     if examples < 2:  # a standard error over examples needs two
         raise UserError(f"--examples={examples} is invalid; it must be >= 2")
-    config = [(key.removeprefix("config."), text) for key, text in overrides if key.startswith("config.")]
     guard.check_links(directory, ("diagnostics*.json",))
     run = load(directory, examples, split, config)
-    for name, own in settings.items():
+    for name, chosen in settings.items():
         try:
-            MEASURES[name].needs(run, own)
+            MEASURES[name].needs(run, chosen)
         except UserError as error:
             raise UserError(f"--measures={name} does not apply to {directory}: {error}") from None
-    path = path_of(run, directory)
+    own = workdir.read_config(directory)
+    path = directory / f"{file_name(_stem(run), own, run.config)}.json"
     entries = {}
-    for name, own in settings.items():
+    for name, chosen in settings.items():
         started = time.perf_counter()
         with phase(f"{name}, {len(run.split.x):,} examples"):
-            found = MEASURES[name].prepare(run, own)(run.params, run.key)
-        entries[name] = entry_of(found, own, time.perf_counter() - started)
+            found = MEASURES[name].prepare(run, chosen)(run.params, run.key)
+        entries[name] = entry_of(found, chosen, time.perf_counter() - started)
         before = workdir.read_json(path) if path.is_file() else {}
         stands_on = {"split": run.name, "examples": len(run.split.x), "units": "log-densities: nats", "note": run.model.note}
+        stands_on |= {"sample": plain(run.config.sample)}
         write_json(path, before | {name: entries[name] | stands_on | workdir.provenance(directory, run.config)})
-    size, chosen = len(run.source.split(run.name).x), len(run.split.x)
-    print(f"{run.name} split: {chosen:,} of {size:,} examples; log-densities in nats per example (± standard error over examples)\n")
+    n, size = len(run.split.x), len(run.source.split(run.name).x)
+    print(f"{run.name} split: {n:,} of {size:,} examples; log-densities in nats per example (± standard error over examples)\n")
     print(findings_table(entries))
     if run.model.note:
         print(f"\nnote: {run.model.note}")
+    if sampling := sampled_with(own, plain(run.config.sample)):
+        print(f"\nsamples drawn with {sampling}")
     print(f"\n{path}")
 
 
@@ -79,20 +88,19 @@ def load(directory: Path, examples: int, split: str = "", overrides: Overrides =
     return Run(model, params, config, source, chosen, name, eval_key(config.seed), options)
 
 
-def path_of(run: Run, directory: Path) -> Path:
-    """diagnostics.json, or diagnostics_SPLIT.json of another split than the run's own."""
-    own = run.name == named_split(run.source)
-    return directory / ("diagnostics.json" if own else f"diagnostics_{run.name}.json")
+def _stem(run: Run) -> str:
+    """diagnostics, or diagnostics_SPLIT of another split than the run's own."""
+    return "diagnostics" if run.name == named_split(run.source) else f"diagnostics_{run.name}"
 
 
-def _settings(directory: Path, measures: Sequence[str], overrides: Overrides) -> dict[str, Any]:
-    """{measure: its checked settings}: the run's own (eval.settings, eval.k) with the command line's.
+def _settings(directory: Path, measures: Sequence[str], overrides: Overrides, config: Overrides) -> dict[str, Any]:
+    """{measure: its checked settings}: those of the run's config (eval.settings, eval.k) with `config`'s values, then `overrides`.
 
     Raises:
         UserError: an unknown measure, a setting of a measure that is not asked for, an invalid value.
     """
     known(measures, "--measures")
-    own: Any = workdir.read_config(directory) if (directory / "config.json").is_file() else None
+    own: Any = read_overridden(directory, config) if (directory / "config.json").is_file() else None
     starts = {name: MEASURES[name].defaults if own is None else settings_of(name, own.eval) for name in measures}
     trees = {name: ConfigDict(start._asdict()) for name, start in starts.items()}
     for key, text in overrides:

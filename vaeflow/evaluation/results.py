@@ -84,8 +84,11 @@ def rounded(value: Any, se: float | None) -> tuple[str, str]:
     return f"{value:.{decimals}f}", f"{se:.{decimals}f}"
 
 
-def format_results(found: Mapping[str, Any]) -> str:
-    """The text of a results file: the known numbers with their standard errors over examples, then the findings of other measures."""
+def format_results(found: Mapping[str, Any], sampling: str = "") -> str:
+    """The text of a results file: the known numbers with their standard errors over examples, then the findings of other measures.
+
+    sampling: what is printed of sampling options that are not the run's own (runs/overrides.py:sampled_with).
+    """
     results = flat(found)
     examples = f"{results['examples']:,}" + (f" of {results['split_examples']:,}" if "split_examples" in results else "")
     lines = [f"{results['split']} split: {examples} examples, {results['units']} (± standard error over examples)", ""]
@@ -108,6 +111,8 @@ def format_results(found: Mapping[str, Any]) -> str:
     remarks.append(f"density: {_DENSITY[results['density'] + ', bound' * bound]}")
     if results.get("note"):
         remarks.append(f"note: {results['note']}")
+    if sampling:
+        remarks.append(f"samples drawn with {sampling}")
     if "k" in results:
         remarks.append(_diagnostics(results))
     if "information" in results:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from vaeflow import data
 from vaeflow.config import Overrides, plain
 from vaeflow.data import named_split
@@ -15,7 +13,8 @@ from vaeflow.evaluation import evaluate
 from vaeflow.evaluation.density_grid import GridDensity
 from vaeflow.run import load_run
 from vaeflow.runs import guard, progress, workdir
-from vaeflow.runs.files import text_of, with_values, write_npz
+from vaeflow.runs.files import write_npz
+from vaeflow.runs.overrides import SECTIONS, file_name
 from vaeflow.training import devices
 
 
@@ -34,8 +33,8 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
     """The numbers of a split, without figures.
 
     The split that `named_split` gives for "" is the run's own: its numbers are stored in results.json, those of others in
-    results_SPLIT.json, those of other values than the run's in results+eval.k=1000.json; the log-densities of the examples beside them as
-    npz.
+    results_SPLIT.json, those of other values than the run's in results+eval.k=1000.json or results+sample.temperature=0.7.json; the
+    log-densities of the examples beside them as npz.
     """
     guard.check_links(directory, guard.EVALUATED)
     run = restore(directory, source, overrides)
@@ -43,10 +42,11 @@ def measure(directory: Path, source: Any = None, split: str = "", overrides: Ove
     results, arrays = evaluate.measured(
         run.model, run.params, run.source, name, run.config, devices.for_evaluation(run.config.devices.mapping)
     )
-    path = directory / results_name(workdir.read_config(directory), run.config, "" if name == own else name)
+    stem = "results" if name == own else f"results_{name}"
+    path = directory / f"{file_name(stem, workdir.read_config(directory), run.config)}.json"
     write_npz(path.with_suffix(".npz"), arrays)
     # The numbers are stored before the figures are drawn.
-    workdir.write_json(path, results | {"eval": plain(run.config.eval)} | workdir.provenance(directory, run.config))
+    workdir.write_json(path, results | {name: plain(run.config[name]) for name in SECTIONS} | workdir.provenance(directory, run.config))
     grid = None
     if name == own and "grid_log_p" in arrays:  # the figures are of the run's own split
         grid = GridDensity(*(arrays[f"grid_{field}"] for field in GridDensity._fields))
@@ -65,21 +65,13 @@ def check_data(directory: Path, source: data.Source) -> None:
         )
 
 
-def results_name(run: ConfigDict, config: ConfigDict, split: str = "") -> str:
-    """The file of the numbers that `config` asks for, of a run with the config `run`: results.json, or results_SPLIT+eval.KEY=VALUE.json
-    with what differs."""
-    before, after = plain(run.eval), plain(config.eval)
-    keys = [key for key in sorted(after) if before.get(key) != after[key] and key not in workdir.EVAL_SPEED]
-    return f"{with_values('_'.join(filter(None, ('results', split))), [f'eval.{key}={text_of(after[key])}' for key in keys])}.json"
-
-
 def restore(directory: Path, source: Any = None, overrides: Overrides = ()) -> Measured:
     """A run with its parameters and its data, before it is measured. UserError: the data are not the run's, see `check_data`.
 
     source: the data, where they are loaded already.
     """
     with progress.phase("loading the run and its data"):
-        loaded: tuple[Any, Any, Any] = load_run(directory, overrides, allowed=workdir.EVAL_OVERRIDABLE)
+        loaded: tuple[Any, Any, Any] = load_run(directory, overrides)
         model, params, config = loaded
         with workdir.import_hint(directory):
             source = data.load(config.data, config.seed) if source is None else source

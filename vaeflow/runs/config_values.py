@@ -16,6 +16,8 @@ _FREE = (
     *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
+# Of these, what a measure that selects `best` reads.
+_SELECTING = ("eval.k", "eval.settings", "sample")
 # Groups whose keys the config chooses: they are compared as one value.
 _WHOLE = ("optim.groups", "eval.settings", "eval.validate")
 
@@ -23,7 +25,8 @@ _WHOLE = ("optim.groups", "eval.settings", "eval.validate")
 def changed(old: Any, new: Any) -> list[str]:
     """KEY=VALUE of every value of the config `new` that differs from `old` and changes what is learned, sorted: what names a new run."""
     before, after = flat(plain(old)), flat(plain(new))
-    keys = [key for key in sorted(after) if not _is_free(key) and not _same(before.get(key), after[key])]
+    select = after.get("eval.select", "loss")
+    keys = [key for key in sorted(after) if not is_free(key, select) and not _same(before.get(key), after[key])]
     return [f"{key}={text_of(brief(after[key]))}" for key in keys]
 
 
@@ -36,10 +39,8 @@ def differences(added: Mapping[str, Any], old: Any, new: Any) -> list[str]:
     new = flat(new, whole=_WHOLE)
     old = {key: plain(value) for key, value in added.items() if key in new} | flat(old, whole=_WHOLE)
     words = []
-    # A measure that selects reads these too.
-    bound = ("eval.k", "eval.settings") if new.get("eval.select", "loss") != "loss" else ()
     for key in [*new, *(k for k in old if k not in new)]:
-        if _is_free(key) and key not in bound:
+        if is_free(key, new.get("eval.select", "loss")):
             continue
         if key not in old:
             words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
@@ -50,8 +51,14 @@ def differences(added: Mapping[str, Any], old: Any, new: Any) -> list[str]:
     return words
 
 
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(free + ".") for free in _FREE)
+def is_free(key: str, select: str) -> bool:
+    """True if the config key does not decide what is learned; select: the run's eval.select."""
+    bound = select != "loss" and key != "sample.n" and _is(key, _SELECTING)
+    return _is(key, _FREE) and not bound
+
+
+def _is(key: str, some: tuple[str, ...]) -> bool:
+    return any(key == one or key.startswith(one + ".") for one in some)
 
 
 def _same(old: Any, new: Any) -> bool:

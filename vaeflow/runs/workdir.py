@@ -43,10 +43,6 @@ _NEW: dict[str, Any] = {
     "optim.turns": (),
 }
 _NEW |= {"eval.measures": (), "eval.settings": {}, "eval.examples": 0, "eval.select": "loss", "eval.validate": {}}
-# What evaluation may override: its own values, and the location of the data.
-EVAL_OVERRIDABLE = ("eval", "data.dir", "data.path", "data.cache_dir")
-# Of the section eval: what changes no number.
-EVAL_SPEED = ("batch", "chunk")
 PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
     *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.runs.metrics import aligned_table
+from vaeflow.tables.runner import results_of
 from vaeflow.tables.spec import Cell, Plan
 
 _LEVEL = 0.95
@@ -34,7 +36,7 @@ def paired(p: Plan, finished: Sequence[Cell]) -> list[dict[str, Any]]:
     """
     out = []
     for row, other in p.pairs:
-        ended = {name: {c.seed: c.directory for c in finished if c.row == name} for name in (row, other)}
+        ended = {name: {c.seed: results_of(c) for c in finished if c.row == name} for name in (row, other)}
         if seeds := sorted(ended[row].keys() & ended[other].keys()):
             gaps = [_log_prob(ended[other][seed]) - _log_prob(ended[row][seed]) for seed in seeds]
             value, se = mean_se(np.mean(gaps, axis=0))
@@ -67,9 +69,13 @@ def over_seeds(differences: Sequence[float]) -> dict[str, Any]:
     return dict(zip(names, (t, df, p, [mean - half, mean + half]), strict=True))
 
 
-def _log_prob(directory: Path) -> np.ndarray:
-    """[N], of the examples of a finished run's split."""
-    with np.load(directory / "results.npz", allow_pickle=False) as found:
+def _log_prob(results: Path) -> np.ndarray:
+    """[N], of the examples in the arrays beside a results file. UserError: its evaluation computed no log-likelihoods."""
+    with np.load(results.with_suffix(".npz"), allow_pickle=False) as found:
+        if "log_prob" not in found:
+            raise UserError(
+                f"{results} has no log-likelihoods, which PAIRS compares: add 'likelihood' to eval.measures, or leave out the pair"
+            )
         return found["log_prob"].astype(np.float64)
 
 

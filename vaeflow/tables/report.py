@@ -13,8 +13,8 @@ from vaeflow.runs import workdir
 from vaeflow.runs.files import with_values, write_atomic
 from vaeflow.runs.metrics import aligned_table
 from vaeflow.tables.pairs import explained, pair_text, paired
-from vaeflow.tables.runner import done, facts, failure
-from vaeflow.tables.spec import Cell, Plan, told
+from vaeflow.tables.runner import done, facts, failure, results_of
+from vaeflow.tables.spec import Cell, Plan, evaluated_from, told, trained_row
 
 
 def write(p: Plan, todo: Sequence[Cell], output: Path, keep: bool = False) -> tuple[str, list[Path]]:
@@ -41,16 +41,17 @@ def collected(p: Plan, todo: Sequence[Cell], finished: Sequence[Cell]) -> list[d
     for row, published in p.published.items():
         mine = [c for c in todo if c.row == row]
         ended = [(c, facts(c)) for c in mine if c in finished]
-        paper = p.configs(row, "paper")
+        paper = p.configs(trained_row(p, row), "paper")
         batch, whole = mine[0].config.data.batch, paper.train.steps * paper.data.batch
-        entry: dict[str, Any] = {"row": row, "what": p.lines.get(row, ""), "published": published}
+        what = "; ".join(filter(None, (p.lines.get(row, ""), evaluated_from(p, row))))
+        entry: dict[str, Any] = {"row": row, "what": what, "published": published}
+        if row in p.evaluate:
+            entry["evaluated_from"] = {"row": p.evaluate[row][0], "with": dict(p.evaluate[row][1])}
         steps = mine[0].config.train.steps
         entry |= {"budget": p.budget, "steps": steps, "of_the_papers": steps * batch / whole, "cells": len(mine)}
         entry |= {"failed": [f"seed {c.seed}: {why}" for c in mine if c not in finished and (why := failure(c))]}
-        if missing := [c.directory for c, r in ended if p.table.number not in r]:
-            raise UserError(
-                f"{missing[0]}/results.json has no number {p.table.number!r}, which TABLE asks for: add its measure to eval.measures"
-            )
+        if missing := [results_of(c) for c, r in ended if p.table.number not in r]:
+            raise UserError(f"{missing[0]} has no number {p.table.number!r}, which TABLE asks for: add its measure to eval.measures")
         values = [r[p.table.number] for _, r in ended]
         if values:
             mean = math.fsum(values) / len(values)
@@ -153,8 +154,8 @@ def _name(p: Plan) -> str:
 
 
 def _newer(row: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
-    """The row, or the stored one if it has cells, this one has none, and both are of the same budget and published number."""
-    same = all(row.get(key) == stored.get(key) for key in ("budget", "steps", "published"))
+    """The row, or the stored one if it has cells, this one has none, and both are of the same budget, published number and evaluation."""
+    same = all(row.get(key) == stored.get(key) for key in ("budget", "steps", "published", "evaluated_from"))
     return stored if same and "mean" in stored and "mean" not in row else row
 
 

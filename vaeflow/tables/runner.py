@@ -2,7 +2,8 @@
 
 So a table that was killed resumes, several processes may run one (a cell is locked by who trains it), and a deleted cell is
 the only one to be computed again. With `together`, cells of one loop train in one program (many_seeds.py). A cell whose data are missing,
-or that ends at a number that is not finite, reports why, and the others continue.
+or that ends at a number that is not finite, reports why, and the others continue. A cell of an EVALUATE row is computed after the run that
+it evaluates, in its workdir.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vaeflow.config import plain
 from vaeflow.errors import Stopped, UserError
 from vaeflow.evaluation.results import flat
 from vaeflow.runs import guard, workdir
-from vaeflow.runs.files import write_atomic
+from vaeflow.runs.files import with_values, write_atomic
 from vaeflow.runs.metrics import read_metrics
-from vaeflow.tables.spec import Cell, Plan, value_at
+from vaeflow.runs.overrides import changed, file_name, made_as_asked, read_overridden
+from vaeflow.tables.spec import Cell, Plan, evaluated_from, value_at
 
-_FAILED, _COST = "failed.txt", "cost.json"
+_COST = "cost.json"
+# What fails one cell and not the table: missing data, a number that is not finite, too little memory, a workdir of another run.
+_FAILURES = (UserError, OSError, jax.errors.JaxRuntimeError)
 _ALL = 1 << 31  # examples, for a check
 
 
@@ -32,22 +35,24 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
     """Train and evaluate what is missing; `write()` after every group. The cells that could not be: `failure` says why."""
     from vaeflow.training import many_seeds
 
+    _check_overrides(todo)
     for cell in todo:
         if not done(p, cell):
             guard.check_workdir(cell.directory)  # before any of them is trained
     failed: list[Cell] = []
     while ready := [c for c in todo if c not in failed and not done(p, c) and _may_begin(p, c, todo)]:
-        indices = [[i] for i in range(len(ready))]
+        trained = [c for c in ready if not c.of]
+        indices = [[i] for i in range(len(trained))]
         if p.table.together:
-            indices = many_seeds.groups([c.config for c in ready], [c.directory for c in ready])
+            indices = many_seeds.groups([c.config for c in trained], [c.directory for c in trained])
         progress = False
-        for group in indices:
+        for group in (*([trained[i] for i in some] for some in indices), *([c] for c in ready if c.of)):
             with contextlib.ExitStack() as held:
-                mine = [ready[i] for i in group if _held(held, ready[i].directory)]
+                mine = [cell for cell in group if _held(held, cell.directory)]
                 mine = [cell for cell in mine if not done(p, cell)]  # by another process, since this one looked
                 if mine:
                     progress = True
-                    failed += _train(p, mine)
+                    failed += _evaluate(p, mine[0]) if mine[0].of else _train(p, mine)
                     for cell in mine:  # never the same cell again
                         if cell not in failed and not done(p, cell):
                             failed.append(_say_failed(cell, "its results are not those that the table asks for"))
@@ -55,68 +60,115 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
         if not progress and any(not done(p, cell) for cell in ready):
             print("what is left is being trained by other processes")
             return failed
-    for cell in todo:
+    for cell in sorted(todo, key=lambda c: bool(c.of)):  # rows of EVALUATE give the reasons of the rows that they evaluate
         if cell not in failed and not done(p, cell):
-            first, key = p.after[cell.row]
-            failed.append(_say_failed(cell, f"it starts from the row {first} (config.{key}), which is not there"))
+            failed.append(_say_failed(cell, _why_not(p, cell), keep=not cell.of))
     write()
     return failed
 
 
+def _why_not(p: Plan, cell: Cell) -> str:
+    """Why a cell was not computed that waits for another row."""
+    if cell.of:
+        return _because(cell, failure(cell.trained()) or "it is not there")
+    first, key = p.after[cell.row]
+    return f"it starts from the row {first} (config.{key}), which is not there"
+
+
+def _check_overrides(todo: Sequence[Cell]) -> None:
+    """UserError: a row of EVALUATE has an option that is invalid, before anything is trained."""
+    from vaeflow import models
+    from vaeflow.evaluation.measures import known, settings_of
+    from vaeflow.training import setup
+
+    for cell in {cell.row: cell for cell in todo if cell.of}.values():
+        try:
+            config = cell.asked()
+            evaluation = setup.after_training(config)
+            known(evaluation.measures, "eval.measures")
+            known(evaluation.settings, "eval.settings")
+            for name in evaluation.settings:
+                settings_of(name, config.eval)
+            models.build_model(config)
+        except UserError as error:
+            raise UserError(f"EVALUATE[{cell.row!r}]: {error}") from None
+
+
+def results_of(cell: Cell) -> Path:
+    """The results file of a cell: results.json of its workdir; of a row of EVALUATE the one that its values name."""
+    return cell.directory / f"{_name(cell, 'results')}.json"
+
+
+def _name(cell: Cell, stem: str) -> str:
+    """A file of numbers in a cell's workdir, without its ending."""
+    if not cell.of:
+        return stem
+    return file_name(stem, workdir.read_config(cell.directory), read_overridden(cell.directory, cell.overrides))
+
+
 def done(p: Plan, cell: Cell) -> bool:
-    """Whether the cell's run has ended and its results and every check of the table are there, measured as the cell asks for. (A workdir
-    with another run is not done either; training it is refused.)"""
+    """True if the cell is trained, evaluated with its sections eval and sample, and has the results of all CHECKS. (A workdir with another
+    run is not done either; training it is refused.)"""
     try:
-        if not workdir.is_finished(cell.directory, cell.config):
+        trained = done(p, cell.trained()) if cell.of else workdir.is_finished(cell.directory, cell.config)
+        if not trained or not results_of(cell).is_file():
             return False
     except UserError:
         return False
-    results = flat(workdir.read_json(cell.directory / "results.json"))
-    if not _measured_as(results, cell.config.eval) or results["params"] != workdir.which_params(cell.directory, cell.config):
+    results, whole = (flat(workdir.read_json(path)) for path in (results_of(cell), cell.directory / "results.json"))
+    asked, own = cell.asked(), workdir.read_config(cell.directory)
+    if not made_as_asked(results, asked, own) or results["params"] != workdir.which_params(cell.directory, asked):
         return False
-    return not p.checks or all(_as_asked(found, own, results) for found, own in _checks(p, cell))
-
-
-def _measured_as(results: Mapping[str, Any], asked: Any) -> bool:
-    """True if the results were made with the section eval `asked`, but for values that change no number."""
-    if "eval" not in results:  # before that was stored
-        return results.get("density") != "bound" and results.get("k", asked.k) == asked.k
-    stored = workdir.with_defaults("eval", results["eval"])
-    return all(stored.get(key) == value for key, value in plain(asked).items() if key not in workdir.EVAL_SPEED)
+    if results.get("steps") != whole.get("steps"):  # an evaluation by hand, before the end of training
+        return False
+    return all(_as_asked(found, settings, results, asked, own) for found, settings in _checks(p, cell))
 
 
 def _checks(p: Plan, cell: Cell) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """(what diagnostics.json has of it, the settings that the table gives it) of every check of the table."""
-    path = cell.directory / "diagnostics.json"
-    found = workdir.read_json(path) if path.is_file() else {}
+    """(what the cell's diagnostics have of it, the settings that the table gives it) of every check of the table."""
+    path = cell.directory / f"{_name(cell, 'diagnostics')}.json"
+    found = workdir.read_json(path) if p.checks and path.is_file() else {}
     return [(found.get(check, {}), own) for check, own in p.checks.items()]
 
 
-def _as_asked(found: Mapping[str, Any], own: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
-    """Whether a check was made with these settings, of the examples and the parameters of the results."""
+def _as_asked(found: Mapping[str, Any], own: Mapping[str, Any], results: Mapping[str, Any], asked: ConfigDict, run: ConfigDict) -> bool:
+    """True if the stored check used the table's settings `own`, the split and the parameters of the results, and the sampling options of
+    `asked`."""
     whole = results.get("split_examples", results["examples"])  # checks are of the whole split, whatever eval.examples
     same = all(
         found.get(key) == value for key, value in {"split": results["split"], "examples": whole, "params": results["params"]}.items()
     )
+    same = same and not changed({"eval": asked["eval"], "sample": found.get("sample", run["sample"])}, asked)
     return same and all(found["settings"].get(key) == value for key, value in own.items())
 
 
 def failure(cell: Cell) -> str:
     """Why a cell that is not done could not be computed when it was last tried; "": it was not."""
-    path = cell.directory / _FAILED
+    if cell.of and (why := failure(cell.trained())):
+        return _because(cell, why)
+    path = _failed(cell)
     return path.read_text().strip() if path.is_file() else ""
 
 
+def _because(cell: Cell, why: str) -> str:
+    return f"it is evaluated from the run of {cell.of}: {why}"
+
+
+def _failed(cell: Cell) -> Path:
+    """Where `_say_failed` keeps the reason."""
+    return cell.directory / f"{with_values('failed', [f'{key}={text}' for key, text in cell.overrides])}.txt"
+
+
 def facts(cell: Cell) -> dict[str, Any]:
-    """{name: value} of a cell that is done: results.json's; CHECK.NUMBER of its checks; `cost.` and the numbers of dry_run.cost, where the
+    """{name: value} of a cell that is done: its results'; CHECK.NUMBER of its checks; `cost.` and the numbers of dry_run.cost, where the
     table asks for one; epoch_seconds, of training at the median rate of its dispatches (compilation and evaluation left out); launches,
     the environments of those that trained it."""
-    out = flat(workdir.read_json(cell.directory / "results.json")) | {"launches": workdir.trained_by(cell.directory)}
+    out = flat(workdir.read_json(results_of(cell))) | {"launches": workdir.trained_by(cell.directory)}
     rates = [row["steps_per_second"] for row in read_metrics(cell.directory) if row.get("steps_per_second")]
     if rates:
         examples = workdir.read_json(cell.directory / "data.json")["examples"]["train"]
         out["epoch_seconds"] = examples / cell.config.data.batch / statistics.median(rates)
-    for path, of in ((_COST, "cost"), ("diagnostics.json", "")):
+    for path, of in ((_COST, "cost"), (f"{_name(cell, 'diagnostics')}.json", "")):
         if (cell.directory / path).is_file():
             found = workdir.read_json(cell.directory / path)
             for name, numbers in ({of: found} if of else {k: _values(v["numbers"]) for k, v in found.items()}).items():
@@ -129,7 +181,9 @@ def _values(findings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _may_begin(p: Plan, cell: Cell, todo: Sequence[Cell]) -> bool:
-    """Whether what the cell starts from is there."""
+    """True if the run that the cell starts from, or evaluates, is there."""
+    if cell.of:
+        return done(p, cell.trained())
     if cell.row not in p.after:
         return True
     first, key = p.after[cell.row]
@@ -148,8 +202,7 @@ def _held(held: contextlib.ExitStack, directory: Path) -> bool:
 
 
 def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
-    """Train the cells of a group that is held, then evaluate each. The cells that failed: their data may be missing, a number not finite,
-    the memory too small, the workdir another run's; that of others may not."""
+    """Train the cells of a group that is held, then evaluate each. Returns the cells that failed."""
     from vaeflow import data
     from vaeflow.evaluation import evaluate, store
     from vaeflow.training import loop, many_seeds, setup
@@ -162,7 +215,7 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
             return what()
         except Stopped:
             raise
-        except (UserError, OSError, jax.errors.JaxRuntimeError) as error:
+        except _FAILURES as error:
             failed[i] = str(error)
 
     def prepare(i: int, cell: Cell) -> None:
@@ -196,25 +249,46 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
     return [_say_failed(group[i], reason) for i, reason in failed.items()]
 
 
-def _say_failed(cell: Cell, reason: str) -> Cell:
+def _say_failed(cell: Cell, reason: str, keep: bool = True) -> Cell:
     """Print why and keep it for the table, of this process or a later one."""
     print(f"{cell.row}, seed {cell.seed}: {reason}", flush=True)
+    if not keep:
+        return cell
     cell.directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(cell.directory / _FAILED, reason + "\n")
+    write_atomic(_failed(cell), reason + "\n")
     return cell
 
 
 def _conclude(p: Plan, cell: Cell, x: Any) -> None:
-    """The numbers of a trained cell. results.json comes last: with it, the cell is done."""
-    from vaeflow.evaluation.diagnose import diagnose
-    from vaeflow.evaluation.store import measure
+    """The cost and the numbers of a trained cell."""
     from vaeflow.training import dry_run, setup
 
     if any(name.startswith("cost.") for name, _ in p.columns.values()):
         params, frozen, _ = setup.init_params(x)
         workdir.write_json(cell.directory / _COST, dry_run.cost(x, params, frozen))
+    _measure(p, cell, x.source)
+
+
+def _evaluate(p: Plan, cell: Cell) -> list[Cell]:
+    """Evaluate the run of another row. The cell, if that failed."""
+    print(f"\n{cell.row} (seed {cell.seed}): {evaluated_from(p, cell.row)}")
+    try:
+        _measure(p, cell)
+    except Stopped:
+        raise
+    except _FAILURES as error:
+        return [_say_failed(cell, str(error))]
+    return []
+
+
+def _measure(p: Plan, cell: Cell, source: Any = None) -> None:
+    """The checks and the results of a cell. The results file comes last: with it, the cell is done."""
+    from vaeflow.evaluation.diagnose import diagnose
+    from vaeflow.evaluation.store import measure
+
     if p.checks:
         settings = [(f"{check}.{key}", str(value)) for check, own in p.checks.items() for key, value in own.items()]
+        settings += [(f"config.{key}", text) for key, text in cell.overrides]
         diagnose(cell.directory, tuple(p.checks), examples=_ALL, overrides=settings)
-    measure(cell.directory, x.source)
-    (cell.directory / _FAILED).unlink(missing_ok=True)
+    measure(cell.directory, source, overrides=cell.overrides)
+    _failed(cell).unlink(missing_ok=True)

@@ -9,12 +9,15 @@ A table is a config module (configs/table_*.py) that exports, beside ROWS and ge
   and optionally
     AFTER       {row: (the row whose run it starts from or learns from, the config key that names its workdir)}, such as
                 "init_from", or "model.teacher" of an argument that is a frozen model
+    EVALUATE    {row: (the row whose run it evaluates, {"sample.temperature": 0.7, "eval.k": 5000, ...})}: the row has no training of its
+                own and needs no entry in ROWS; its run is evaluated with these values of the sections sample and eval
     SHARED      {row: the table, whose cell of the same name it is}
     PAIRS       ((row, another), ...), compared by the differences on the same examples
     COLUMNS     {title: (name, decimals)}, more numbers of a cell, by the names of `facts`
     CHECKS      {check (experiments.diagnose): its settings}, that every cell gets
 
-A cell is a row at a budget and a seed, a run with a workdir of its own under RUNS/TABLE_BUDGET/: runner.py computes them.
+A cell is a row at a budget and a seed, a run with a workdir of its own under RUNS/TABLE_BUDGET/: runner.py computes them. Cells of an
+EVALUATE row share the workdirs of the row that they evaluate.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ from typing import Any, Literal, NamedTuple
 from ml_collections import ConfigDict
 
 from vaeflow.build import Count, call
-from vaeflow.config import is_frozen, module, override
+from vaeflow.config import Overrides, is_frozen, module, override
 from vaeflow.errors import UserError, unknown
+from vaeflow.runs.config_values import is_free
 from vaeflow.runs.files import with_values
+from vaeflow.runs.overrides import SECTIONS, check_key
 from vaeflow.runs.workdir import read_json
-
-Overrides = Sequence[tuple[str, str]]
 
 
 class Table(NamedTuple):
@@ -58,6 +61,7 @@ class Plan(NamedTuple):
     what: str
     published: Mapping[str, float | None]
     after: Mapping[str, tuple[str, str]]
+    evaluate: Mapping[str, tuple[str, Overrides]]
     shared: Mapping[str, str]
     pairs: Sequence[tuple[str, str]]
     columns: Mapping[str, tuple[str, int]]
@@ -68,12 +72,30 @@ class Plan(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A row at a seed."""
+    """A row at a seed.
+
+    config     of the run that is trained
+    of         the row that trains it, for a row of EVALUATE; else ""
+    overrides  values with which the run is evaluated, of a row of EVALUATE
+    """
 
     row: str
     seed: int
     config: Any
     directory: Path
+    of: str = ""
+    overrides: Overrides = ()
+
+    def trained(self) -> Cell:
+        """The cell that trains the run: of a row of EVALUATE the one of `of`, else the cell itself."""
+        return self._replace(row=self.of, of="", overrides=()) if self.of else self
+
+    def asked(self) -> ConfigDict:
+        """The config with whose sections eval and sample the cell is evaluated."""
+        config = self.config.copy_and_resolve_references()
+        for key, text in self.overrides:
+            override(config, key, text)
+        return config
 
 
 def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
@@ -97,7 +119,46 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
     nothing = {"AFTER": {}, "SHARED": {}, "PAIRS": (), "COLUMNS": {}, "CHECKS": {}}
     more: dict[str, Any] = {name.lower(): getattr(loaded, name, empty) for name, empty in nothing.items()}
     what, lines = loaded.BUDGETS[budget], loaded.ROWS
-    return Plan(Path(path).stem, table, budget, what, loaded.PUBLISHED, lines=lines, overrides=overrides, configs=config, **more)
+    p = Plan(Path(path).stem, table, budget, what, loaded.PUBLISHED, evaluate={}, lines=lines, overrides=overrides, configs=config, **more)
+    given = getattr(loaded, "EVALUATE", {})
+    return p._replace(evaluate={row: _evaluated(p, row, given, f"--config={path}: EVALUATE") for row in given})
+
+
+def _evaluated(p: Plan, row: str, given: Mapping[str, Any], name: str) -> tuple[str, Overrides]:
+    """(row whose run it is, overrides) of a row of EVALUATE, `given`. UserError: one that is not as the module's docstring says."""
+    entry, where = given[row], f"{name}[{row!r}]"
+    if not isinstance(entry, tuple | list) or len(entry) != 2 or not isinstance(entry[1], Mapping) or not entry[1]:
+        raise UserError(f"{where}={entry!r} is invalid; it must be (ROW, {{KEY: VALUE, ...}})")
+    of, values = entry
+    if row not in p.published:
+        raise unknown(f"{name}: the row", row, p.published)
+    if of not in p.published:
+        raise unknown(f"{where}: the row", of, (known for known in p.published if known not in given))
+    if of in given:
+        raise UserError(f"{where}: the row {of!r} is one of EVALUATE, too, and has no run; name a row that is trained")
+    if uses := [key for key, named in (("AFTER", p.after), ("SHARED", p.shared)) if row in named]:
+        raise UserError(f"{where}: the row is in {uses[0]}, too, and is not trained; name it in one of them")
+    if starts := [other for other, (first, _) in p.after.items() if first == row]:
+        raise UserError(f"{where}: the row has no run of its own that {starts[0]!r} could start from (AFTER); name {of!r} there")
+    overrides = [(str(key), str(value)) for key, value in values.items()]
+    for key, _ in overrides:
+        check_key(key, f"{where}: config.{key}", SECTIONS)
+    try:
+        Cell(row, 0, p.configs(of, p.budget), Path(), of, overrides).asked()
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return of, overrides
+
+
+def evaluated_from(p: Plan, row: str) -> str:
+    """ "evaluated from the run of ROW with KEY=VALUE" for a row of EVALUATE; else ""."""
+    of, overrides = p.evaluate.get(row, ("", ()))
+    return f"evaluated from the run of {of} with {', '.join(f'{key}={text}' for key, text in overrides)}" if of else ""
+
+
+def trained_row(p: Plan, row: str) -> str:
+    """The row that trains the run of a row: for one of EVALUATE another one."""
+    return p.evaluate[row][0] if row in p.evaluate else row
 
 
 def told(p: Plan) -> list[str]:
@@ -117,13 +178,15 @@ def _is(key: str, some: Sequence[str]) -> bool:
 
 
 def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str], seeds: int) -> list[Cell]:
-    """The cells of some rows at some seeds; of all rows for (), of as many seeds as the table says for 0."""
+    """The cells of some rows, and of those whose runs they evaluate, at some seeds; of all rows for (), of as many seeds as the table says
+    for 0."""
     if seeds < 0:
         raise UserError(f"--seeds={seeds} is invalid; it must be >= 0")
     for row in rows:
         if row not in p.published:
             raise unknown("--rows", row, p.published)
-    return [cell for cell in every if (not rows or cell.row in rows) and cell.seed < (seeds or p.table.seeds)]
+    wanted = {*rows, *(trained_row(p, row) for row in rows)} or p.published.keys()
+    return [cell for cell in every if cell.row in wanted and cell.seed < (seeds or p.table.seeds)]
 
 
 def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
@@ -132,19 +195,23 @@ def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
     out = []
     for seed in range(max(seeds, p.table.seeds, *(1 + int(n) for n in found if n.isdecimal()))):
         for row in p.published:
-            config = p.configs(row, p.budget)
+            trained = trained_row(p, row)
+            config = p.configs(trained, p.budget)
             own = {"seed": str(seed)}
-            if row in p.after:
-                own[p.after[row][1]] = _began_at(p, runs, row, seed)
+            if trained in p.after:
+                own[p.after[trained][1]] = _began_at(p, runs, trained, seed)
             for key, text in (*p.overrides, *own.items()):
                 override(config, key, text)
-            out.append(Cell(row, seed, config, directory_of(p, runs, row, seed)))
+            of, values = p.evaluate.get(row, ("", ()))
+            out.append(Cell(row, seed, config, directory_of(p, runs, trained, seed), of, values))
     return out
 
 
 def directory_of(p: Plan, runs: Path, row: str, seed: int) -> Path:
-    """A cell's workdir."""
-    trained = [text for text in told(p) if not text.startswith("eval.")]
+    """The workdir of a row that is trained. Overrides of what comes after training share one."""
+    select = dict(p.overrides).get("eval.select") or p.configs(row, p.budget).eval.get("select", "loss")
+    free = [key for key, _ in p.overrides if key.partition(".")[0] in SECTIONS and is_free(key, select)]
+    trained = [text for text in told(p) if text.partition("=")[0] not in free]
     return runs / with_values(f"{p.shared.get(row, p.name)}_{p.budget}", trained) / f"{row}_seed{seed}"
 
 

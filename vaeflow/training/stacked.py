@@ -40,11 +40,11 @@ def numbers(config: Any) -> dict[str, float]:
 
 def structure(config: Any) -> str:
     """What the cells of a stack have in common: everything but the seed, `numbers`, and what comes after training. With eval.select
-    a measure chooses `best` during training, so its settings count."""
-    selecting = plain(config.eval) if config.eval.get("select", "loss") != "loss" else 0
-    out = plain(config) | {"seed": 0, "eval": selecting, "sample": 0}
+    a measure chooses `best` during training, so its settings and the sampling options count."""
+    selects = config.eval.get("select", "loss") != "loss"
+    out = plain(config) | {"seed": 0, **({} if selects else {"eval": 0, "sample": 0})}
     for section, name in models.frozen_arguments(config):  # their parameters are among the fixed leaves
-        if is_frozen(own := out[section][name]):
+        if out[section] and is_frozen(own := out[section][name]):
             out[section] = out[section] | {name: own | {"from": "", "sha256": ""}}
     for name in numbers(config):
         section, _, key = name.partition(".")
