@@ -45,7 +45,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         results["data"] = data[name] = " ".join(filter(None, (config.data.kind, config.data.name)))
         rows.append([name, *(results.get(key, "") for key, _ in _COLUMNS)])
         curves[name] = read_metrics(directory)
-        measured[name] = {key: value for key, value in results.items() if key.partition(".")[0] not in SUMMARISED}
+        measured[name] = {key: value for key, value in results.items() if _apart(key)}
         if more := sorted(one.name for one in directory.glob("results*.json") if one != path):
             others[name] = more
         if "integral" in results:
@@ -70,13 +70,19 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         print(figures.draw_densities(cells, densities))
 
 
+def _apart(key: str) -> bool:
+    """True for a finding, "measure.name", that no column of the table shows."""
+    measure, _, name = key.partition(".")
+    return measure not in SUMMARISED or (measure == "terms" and name.removesuffix("_se") not in dict(_COLUMNS))
+
+
 def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """One row per number of the measures that are no column of the table: its name, then its value with its error for each run."""
+    """One row per finding, a number or a text, that no column of the table shows: its name, then its value with its error for each run."""
     keys = dict.fromkeys(key for found in measured.values() for key in found if "." in key and not key.endswith("_se"))
     rows = []
     for key in keys:
         values = [found.get(key) for found in measured.values()]
-        if any(isinstance(value, int | float) for value in values):
+        if any(isinstance(value, int | float | str) for value in values):
             errors = [found.get(f"{key}_se") for found in measured.values()]
             texts = [rounded(value, se) for value, se in zip(values, errors, strict=True)]
             rows.append([key, *(f"{value} ± {se}" if se else value for value, se in texts)])
