@@ -16,6 +16,7 @@ from tests.commands import FLOW, call, refusal
 from tests.model_cases import MLP, case
 from tests.runs import SMALL
 from vaeflow import data
+from vaeflow.commands import compare
 from vaeflow.errors import UserError
 from vaeflow.evaluation import trained_features
 from vaeflow.evaluation.results import flat
@@ -145,6 +146,11 @@ def test_a_run_is_the_extractor_of_a_frechet_distance(folder):
     x = data.load(base().data, 0).test.x[:7]
     np.testing.assert_allclose(own.features(x / 16), model.encode(params, jax.random.key(0), {"x": x}), rtol=1e-4, atol=1e-5)
     assert own.count == 12
+
+
+def test_a_comparison_shows_which_extractor_each_run_has():
+    runs = {name: {"sample_quality.frechet": 3.0, "sample_quality.frechet_extractor": own} for name, own in (("a", "81c7"), ("b", "b0ee"))}
+    assert ["sample_quality.frechet_extractor", "81c7", "b0ee"] in compare._numbers(runs)
 
 
 def test_the_sha256_is_of_the_parameters_and_of_what_they_mean(folder):

@@ -12,7 +12,8 @@ from vaeflow.model import Array
 class ClassLogits(nn.Module):
     """h = relu(net(x)), logits = W h + b: x [..., *event] -> (h [..., F], logits [..., classes]).
 
-    net: makes the module x -> [..., F]. It is called inside this one, whose parameter of the same name it would otherwise take over.
+    net: () -> the module x -> [..., F]. A function, because linen would name a module after the field: its parameters, their initial
+        values and the classifiers in users' caches have the name of its class.
     """
 
     net: Callable[[], nn.Module]
