@@ -142,6 +142,20 @@ def flow(event: tuple[int, ...], levels: int = 0, **changes) -> ConfigDict:
     return ConfigDict(c | changes)
 
 
+def classifier(event: tuple[int, ...], levels: int, classes: int, **changes) -> ConfigDict:
+    """The model section of a classifier: every key of vaeflow/models/classifier.py."""
+    c = dict(
+        kind="classifier",
+        event=event,
+        levels=levels,
+        classes=classes,
+        features=64,  # of the layer below the logits
+        net="net",
+        smoothing=0.0,  # of the labels
+    )
+    return ConfigDict(c | changes)
+
+
 def mlp(*hidden: int, activation: str = "relu") -> dict:
     """A part: a fully connected network."""
     return dict(kind="mlp", hidden=hidden, activation=activation, dtype="float32")

@@ -51,7 +51,7 @@ def fake(config) -> Source:
     x = rng.integers(0, max(levels, 1), (16, *event)).astype(np.uint8) if levels else rng.normal(size=(16, *event)).astype(np.float32)
     label = np.arange(16, dtype=np.int32) % 10
     split = Split(x, np.eye(10, dtype=np.float32)[label] if config.data.context == "label" else None, label)
-    return Source(split, split, split, levels)
+    return Source(split, split, split, levels, tuple(map(str, range(10))))
 
 
 def built(name: str, monkeypatch) -> setup.Experiment:

@@ -45,6 +45,9 @@ def test_init_takes_given_parameters_as_they_are(name, i):
 @pytest.mark.parametrize("name, i", CASES)
 def test_samples_have_the_shape_and_the_range_of_the_data(name, i):
     c = case(name, i)
+    if c.model.sample is None:
+        assert c.model.latent is None and c.model.encode is not None  # it draws nothing: there is something else to have from it
+        return
     assert all(len(leaf) == DRAWS for leaf in c.out["sample"].values())
     x = c.out["sample"]["x"]
     assert x.shape == (DRAWS, *(c.model.event or ())) and np.isfinite(x).all()
@@ -61,6 +64,16 @@ def test_log_prob_is_one_number_an_example_and_depends_on_the_context(name, i):
     assert c.out["log_prob"].shape == (BATCH,) and np.isfinite(c.out["log_prob"]).all() and c.out["log_prob"].dtype == jnp.float32
     if "other" in c.out:
         assert (np.abs(c.out["other"] - c.out["log_prob"]) > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("name, i", CASES)
+def test_terms_and_encodings_have_one_row_per_example(name, i):
+    c = case(name, i)
+    for values in c.out.get("terms", {}).values():
+        assert values.shape == (BATCH,) and np.isfinite(values).all()
+    if c.model.encode is not None:
+        assert len(c.out["encode"]) == BATCH and np.isfinite(c.out["encode"]).all()
+    assert c.model.latent is None or c.model.encode is None  # evaluation encodes by `latent` where there is one
 
 
 @pytest.mark.parametrize("name, i", CASES)

@@ -1,4 +1,4 @@
-"""Distances between sets against closed forms; the classifier behind the Frechet distance, its cache and its name."""
+"""Distances between sets against closed forms; the classifier behind the Frechet distance, its cache and its name; a run in its place."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_classifier_is_trained_once_for_a_data_set_and_a_seed(tmp_path, monk
     data = toy(tmp_path, None).config.data
 
     def features(source, seed):
-        return classifier.classifier(source, data, 8, 20, seed).features(source.test.x / 16)
+        return classifier.trained_classifier(source, data, 8, 20, seed).features(source.test.x / 16)
 
     first = features(source, 0)
     assert first.shape == (60, 8) and first.dtype == np.float64
@@ -111,8 +111,9 @@ def test_vectors_have_a_classifier_too(tmp_path, rng):
     label = np.arange(90) % 3
     x = rng.normal(size=(90, 3)) + 10 * np.eye(3)[label]
     split = Split(x.astype(np.float32), None, label.astype(np.int32))
-    found = classifier.classifier(toys.source(split), toy(tmp_path, None).config.data, 16, 200, 0)
-    assert found.accuracy == 1 and "MLP" in found.name and found.features(split.x).shape == (90, 16)
+    found = classifier.trained_classifier(toys.source(split), toy(tmp_path, None).config.data, 16, 200, 0)
+    assert "1-layer MLP" in found.name and "accuracy 100.0%" in found.name
+    assert found.features(split.x).shape == (90, found.count) == (90, 16)
 
 
 @pytest.mark.parametrize(

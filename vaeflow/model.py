@@ -129,13 +129,14 @@ class Model(NamedTuple):
     loss      (params, key, batch, step) -> (scalar, metrics)  mean nats per example; training mode
     sample    (params, key, n, context=None) -> batch          {"x": [n, *event], ...}: and what the family knows of a draw, such as its
               latent "z"; every leaf has the leading axis n. context is [n, C]. Others call it through evaluation/sampling.py.
-              None: the family makes no x
+              None: it draws nothing
     log_prob  (params, key, batch) -> [B] nats, or None       ONE draw of the estimator; evaluation mode
     density   what log_prob is. exact: log p(x). weight: exp of it has mean p(x) (so its own mean is a lower bound, the
               ELBO). bound: a lower bound in expectation only. estimate: its mean is log p(x) (a stochastic trace): draws are averaged,
               never inside the log, and never integrated on a grid. none: no density
     latent    for models with a latent variable: what reconstructions, active units and AIS need
-    encode    (params, key, batch) -> z [B, ...], or None       of models without `latent`: a flow's f^-1(x), one dequantisation draw
+    encode    (params, key, batch) -> z [B, ...], or None       of models without `latent`: a flow's f^-1(x), one dequantisation draw;
+              a classifier's features
     update    (params, key, batch, step) -> params, or None   sets the "stats" leaves after the optimiser's step
     terms     (params, key, batch) -> {name: [B]}, or None    further numbers of evaluation, nats per example; "loss", where it is among
               them, is what `best` is selected by instead of -log_prob
@@ -144,6 +145,7 @@ class Model(NamedTuple):
               with noise; of data that are real-valued it is log_prob
     event, levels  the shape of one example and its number of grey values (0: continuous), which the data must have; None: any
     paired    whether `sample` also takes x0 [n, *event] and maps it to x: the data must have pairs (the leaf x0 of a batch)
+    classes        number of classes of `label`, which the model reads: every example of the data must have one of them; 0: reads no labels
     one_device     why the model trains on one device only; "": it trains on any number
     """
 
@@ -161,6 +163,7 @@ class Model(NamedTuple):
     event: tuple[int, ...] | None = None
     levels: int | None = None
     paired: bool = False
+    classes: int = 0
     one_device: str = ""
 
 

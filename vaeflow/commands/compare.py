@@ -79,12 +79,12 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
 
 
 def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """One row per number of the measures that are no column of the table: its name, then its value with its error for each run."""
+    """One row per finding, a number or a text, that no column of the table shows: its name, then its value with its error for each run."""
     keys = dict.fromkeys(key for found in measured.values() for key in found if "." in key and not key.endswith("_se"))
     rows = []
     for key in keys:
         values = [found.get(key) for found in measured.values()]
-        if any(isinstance(value, int | float) for value in values):
+        if any(isinstance(value, int | float | str) for value in values):
             errors = [found.get(f"{key}_se") for found in measured.values()]
             texts = [rounded(value, se) for value, se in zip(values, errors, strict=True)]
             rows.append([key, *(f"{value} ± {se}" if se else value for value, se in texts)])

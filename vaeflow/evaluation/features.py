@@ -39,16 +39,17 @@ _DIGITS = 12  # of a sha256, in names
 
 
 class Extractor(NamedTuple):
-    """A frozen map from images to features.
+    """A frozen map from examples, mostly images, to features.
 
-    name: network, weights and image size, for every number computed with it. sha256: of the file of weights, 64 hexadecimal digits.
+    name: network, weights and image size, for every number computed with it. sha256: of the weights, 64 hexadecimal digits.
     features: images [N, H, W, 1 or 3] -> [N, F] float64. uint8 images are grey values of 0 to 255; floating-point images are
-    intensities of 0 to 1, and values outside are clipped.
+    intensities of 0 to 1, and values outside are clipped. count: F.
     """
 
     name: str
     sha256: str
     features: Callable[[np.ndarray], np.ndarray]
+    count: int
 
 
 class StoredFeatures(NamedTuple):
@@ -102,7 +103,7 @@ def efficientnet(path: str | Path | None = None, *, size: int = SIZE, chunk: int
         except UserError as error:
             raise UserError(f"{str(path)!r} cannot be read: {error}") from None
     name = f"{FEATURES:,} features of EfficientNet-Lite0 ({PACKAGE} {VERSION}, sha256 {SHA256[:_DIGITS]}, {size}x{size} pixels, bilinear)"
-    return Extractor(name, SHA256, chunked(params, size, chunk))
+    return Extractor(name, SHA256, chunked(params, size, chunk), FEATURES)
 
 
 def chunked(params: Mapping[str, Any], size: int, chunk: int) -> Callable[[np.ndarray], np.ndarray]:

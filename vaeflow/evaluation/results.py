@@ -100,6 +100,10 @@ def format_results(found: Mapping[str, Any], sampling: str = "") -> str:
             table.append((title.format(**words), f"{results[key]:.{decimals}f}", _error(results, key, decimals)))
             if key == "kl" and "kl_per_level" in results:
                 table.append(("    by level, from the data up", "", " + ".join(f"{kl:.2f}" for kl in results["kl_per_level"])))
+    for name, finding in found.get("measures", {}).get("terms", {}).get("numbers", {}).items():
+        if name not in {key for key, *_ in _ROWS}:
+            value, error = rounded(finding["value"], finding.get("se"))
+            table.append((name.replace("_", " "), value, f"± {error}" if error else ""))
     if "active_units" in results:
         table.append(("active units", f"{results['active_units']}", f"of {results['latent_units']}{_by_level(results)}"))
     if table:

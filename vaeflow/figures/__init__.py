@@ -65,7 +65,8 @@ def draw_all(
     draw("the training curves", lambda: curves.training_curves(rows, directory / "curves.png"))
     draw("the training curves", lambda: curves.recon_kl_plane(rows, directory / "recon_kl.png"))
     caption = f"{run}; {name} split; {averaged}"
-    draw("samples", lambda: _samples(model, params, split, source.label_names, config, key, directory))
+    if model.sample is not None:
+        draw("samples", lambda: _samples(model, params, split, source.label_names, config, key, directory))
     if density_grid.applies(model, split.x):
         draw("the density", lambda: _density(model, params, split, key, rng.eval_key(config.seed), directory / "density.png", density))
     if model.latent is not None:

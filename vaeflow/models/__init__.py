@@ -14,17 +14,17 @@ from vaeflow.build import call, check, maker, part_kind, read_by, signature
 from vaeflow.config import is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Frozen, Model, exactly
-from vaeflow.models import contrastive, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
+from vaeflow.models import classifier, contrastive, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
 
 
 class ModelEntry(NamedTuple):
     """A registered model family and how the laws try it.
 
     make      keyword-only arguments -> Model
-    examples  arguments at which the laws try it, on random data of `event` and `levels` (0: real numbers) with a context for
-              the families with `context`; the parts "net", "conv", "deconv", "causal" (networks), "layer" and "norm" (a layer that
-              keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base of every kind that
-              has arguments, called as its kind, exist there
+    examples  arguments at which the laws try it, on random data of the model's event and levels, with labels where it has classes and a
+              context for the families with `context`; the parts "net", "conv", "deconv", "causal" (networks), "layer" and "norm" (a layer
+              that keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base of every kind
+              that has arguments, called as its kind, exist there
     context   whether the family models p(x|c)
     traced    (section model) -> its keys whose values may be tracers: cells of a table that differ in them train in one program
     """
@@ -45,6 +45,7 @@ MODELS: dict[str, ModelEntry] = {
     "distill": ModelEntry(distill.distill, distill.EXAMPLES),
     "contrastive": ModelEntry(contrastive.contrastive, contrastive.EXAMPLES),
     "discrete_vae": ModelEntry(discrete.discrete_vae, discrete.EXAMPLES),
+    "classifier": ModelEntry(classifier.classifier, classifier.EXAMPLES, context=False),
 }
 
 # A model as a part of another one: all of its maker's keys stand there, those of sampling too.

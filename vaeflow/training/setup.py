@@ -188,6 +188,13 @@ def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None
         raise UserError(f"model.event={tuple(model.event)} does not fit the data, whose examples have the shape {event}")
     if model.paired and source.train.x0 is None:
         raise UserError(f"this model maps x0 to x, and data.kind={section['kind']!r} has no x0; see data.kind='pair'")
+    for name, split in source.splits().items() if model.classes else ():
+        if split.label is None or source.label_names is None:
+            raise UserError(f"this model learns labels, and data.kind={section['kind']!r} has none in the split {name!r}")
+        if model.classes != len(source.label_names):
+            raise UserError(f"model.classes={model.classes} does not fit the data, which have {len(source.label_names)} classes")
+        if split.label.min() < 0:
+            raise UserError(f"this model learns labels, and the split {name!r} has examples without one (label {split.label.min()})")
     levels = 2 if section["binarize"] == "dynamic" else source.levels
     if model.levels is not None and model.levels != levels:
         hint = (

@@ -83,7 +83,8 @@ MEASURES: dict[str, Measure] = {
     ),
 }
 
-# What eval.measures=() stands for: those of them that apply, and sample_quality for a model with neither a density nor a latent.
+# What eval.measures=() stands for: those of them that apply, and sample_quality for a model that draws samples and has neither a density
+# nor a latent.
 DEFAULT = ("elbo", "information", "likelihood", "terms", "density_grid")
 
 

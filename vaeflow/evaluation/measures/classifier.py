@@ -1,21 +1,20 @@
-"""The classifier whose features a Frechet distance compares: trained here, on the labels of the run's training split.
+"""The classifier whose features a Frechet distance compares unless another one is named, trained here on the labels of the training split.
 
     images   two strided convolutions, a Dense layer of F features, ReLU; vectors: one hidden layer in place of the convolutions
     head     softmax over the classes, cross-entropy, Adam with a cosine schedule
 
-Kept in the user's cache folder (or data.cache_dir) under a name made of the data themselves, the seed and the architecture, so that all
-runs on a data set are measured with one classifier. It is no Inception network: distances by it compare with each other alone.
+The model is that of vaeflow/models/classifier.py, of intensities. Kept in the user's cache folder (or data.cache_dir) under a name made of
+the data themselves, the seed and the architecture, so that all runs on a data set are measured with one classifier. It is no Inception
+network: distances by it compare with each other alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,89 +23,54 @@ from jax.flatten_util import ravel_pytree
 
 from vaeflow.data import Source, Split
 from vaeflow.data.cache import open_cache
-from vaeflow.errors import UserError
+from vaeflow.evaluation.features import Extractor
 from vaeflow.evaluation.information import evenly
-from vaeflow.model import Array
+from vaeflow.evaluation.trained_features import CHUNK, digest, features_of
+from vaeflow.model import Array, Model, Params, merge_params, split_params
+from vaeflow.models.classifier import classifier, standardization
 from vaeflow.nets import conv, mlp
 
 CHANNELS, HIDDEN = (16, 32), (128,)
 BATCH, RATE = 128, 2e-3
-# Examples at a time where features are computed; examples that accuracy is measured on, at the most.
-_CHUNK, _TESTED = 500, 10_000
+# Examples that accuracy is measured on, and that the scale of x is taken from, at the most.
+_TESTED, _STANDARDIZED = 10_000, 5_000
 
 
-class Classifier(NamedTuple):
-    """features: x [N, *event] as intensities -> [N, F] float64; accuracy: on `tested`; name: what it is, for every number made with it."""
-
-    features: Callable[[np.ndarray], np.ndarray]
-    accuracy: float
-    name: str
-
-
-class Network(nn.Module):
-    """x [B, *event] -> (features [B, F], logits [B, classes])."""
-
-    event_ndims: int
-    features: int
-    classes: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        if self.event_ndims == 3:
-            net = conv(channels=CHANNELS, kernel=3, stride=2, hidden=(), activation="relu", dtype="float32")
-        else:
-            net = mlp(hidden=HIDDEN, activation="relu", dtype="float32")
-        h = nn.relu(net.module((self.features,), self.event_ndims, False)(x))
-        return h, nn.Dense(self.classes, name="classes")(h)
-
-
-def require_labels(source: Source) -> int:
-    """The number of classes. UserError: the training split has no labels."""
-    if source.train.label is None or source.label_names is None:
-        raise UserError("the training split has no labels")
-    return len(source.label_names)
-
-
-def classifier(source: Source, data: Any, features: int, steps: int, seed: int) -> Classifier:
-    """The classifier of a run's training split, from the cache or trained now; `data` is the section config.data."""
-    classes, train = require_labels(source), source.train
-    assert train.label is not None
+def trained_classifier(source: Source, data: Any, features: int, steps: int, seed: int) -> Extractor:
+    """The classifier of a training split with labels, from the cache or trained now; `data` is the section config.data."""
+    train, names = source.train, source.label_names
+    assert train.label is not None and names is not None
     known = np.flatnonzero(train.label >= 0)
     x, label = np.asarray(train.x[known]), train.label[known]
-    event_ndims, top = x.ndim - 1, max(source.levels - 1, 1)
-    network = Network(event_ndims, features, classes)
-    axis, some = None if event_ndims == 3 else 0, evenly(Split(x), _CHUNK * 10).x / top
-    shift, scale = some.mean(axis), np.maximum(some.std(axis), 1e-6)
-
-    def apply(params, x):
-        return network.apply({"params": params}, ((x - shift) / scale).astype(jnp.float32))
-
-    first: Any = jax.jit(network.init)(jax.random.key(seed), jnp.zeros((1, *x.shape[1:])))["params"]
+    event, top = x.shape[1:], max(source.levels - 1, 1)
+    model = _model(event, len(names), features)
+    given = {"standardize": {"fixed": standardization(evenly(Split(x), _STANDARDIZED).x / top)}}
+    one = {"x": jnp.zeros((1, *event)), "label": jnp.zeros(1, jnp.int32)}
+    first, _, fixed = split_params(jax.jit(model.init)(jax.random.key(seed), one, given))
     flat, unravel = ravel_pytree(first)
 
     def trained() -> list[np.ndarray]:
-        return [np.asarray(ravel_pytree(_train(apply, first, x, label, top, steps, seed))[0])]
+        return [np.asarray(ravel_pytree(_train(model, first, fixed, x, label, top, steps, seed))[0])]
 
-    architecture = ["conv", *CHANNELS] if event_ndims == 3 else ["mlp", *HIDDEN]
-    key = json.dumps([architecture, features, classes, steps, BATCH, RATE, seed, x.shape, top])
-    digest = hashlib.sha256(key.encode() + x.tobytes() + label.tobytes()).hexdigest()[:16]
+    architecture = ["conv", *CHANNELS] if len(event) == 3 else ["mlp", *HIDDEN]
+    key = json.dumps([architecture, features, len(names), steps, BATCH, RATE, seed, x.shape, top])
+    kept = hashlib.sha256(key.encode() + x.tobytes() + label.tobytes()).hexdigest()[:16]
     title = data_name(data)
     cache = open_cache(data["cache_dir"], "classifier")
-    params = unravel(jnp.asarray(cache.array(f"{title.replace(' ', '-')}-{digest}", flat.shape, np.float32, trained)))
+    own = unravel(jnp.asarray(cache.array(f"{title.replace(' ', '-')}-{kept}", flat.shape, np.float32, trained)))
+    params = merge_params(own, fixed)
+    kind = f"{len(CHANNELS)}-layer ConvNet" if len(event) == 3 else f"{len(HIDDEN)}-layer MLP"
+    name = f"{features} features of a {kind} trained here on {title} ({_accuracy(model, params, source, top)})"
+    return Extractor(name, digest(architecture, params), features_of(model, params, 0), features)
 
-    @jax.jit
-    def outputs(params, x):
-        return jax.lax.map(lambda one: jax.tree.map(lambda a: a[0], apply(params, one[None])), x, batch_size=_CHUNK)
 
-    def of(x: np.ndarray) -> np.ndarray:
-        return np.asarray(outputs(params, np.asarray(x, np.float32))[0], np.float64)
-
-    tested = next(name for name in ("test", "val", "train") if name in source.splits() and source.split(name).label is not None)
-    held = evenly(source.split(tested), _TESTED)
-    found = np.asarray(outputs(params, np.asarray(held.x / top, np.float32))[1]).argmax(-1)
-    accuracy = float((found == held.label)[np.asarray(held.label) >= 0].mean())
-    kind = f"{len(CHANNELS)}-layer ConvNet" if event_ndims == 3 else f"{len(HIDDEN)}-layer MLP"
-    return Classifier(of, accuracy, f"{features} features of a {kind} trained here on {title} ({tested} accuracy {accuracy:.1%})")
+def _model(event: tuple[int, ...], classes: int, features: int) -> Model:
+    """The classifier of intensities."""
+    if len(event) == 3:
+        net = conv(channels=CHANNELS, kernel=3, stride=2, hidden=(), activation="relu", dtype="float32")
+    else:
+        net = mlp(hidden=HIDDEN, activation="relu", dtype="float32")
+    return classifier(event=event, levels=0, classes=classes, features=features, net=net, smoothing=0.0)
 
 
 def data_name(data: Any) -> str:
@@ -115,14 +79,31 @@ def data_name(data: Any) -> str:
     return name.replace("/", "-") + (f" {data['binarize']}" if data["binarize"] in ("threshold", "static") else "")
 
 
-def _train(apply, params, x, label, top, steps, seed):
+def _accuracy(model: Model, params: Params, source: Source, top: int) -> str:
+    """The accuracy on the test split (the validation or training split where that has no labels), in words."""
+    tested = next(name for name in ("test", "val", "train") if name in source.splits() and source.split(name).label is not None)
+    held, terms = evenly(source.split(tested), _TESTED), model.terms
+    assert terms is not None and held.label is not None
+
+    @jax.jit
+    def correct(params: Params, rows: dict[str, Array]) -> Array:
+        def one(row: dict[str, Array]) -> Array:
+            return terms(params, jax.random.key(0), {name: value[None] for name, value in row.items()})["accuracy"][0]
+
+        return jax.lax.map(one, rows, batch_size=CHUNK)
+
+    found = correct(params, {"x": jnp.asarray(held.x / top, jnp.float32), "label": jnp.asarray(held.label)})
+    return f"{tested} accuracy {np.asarray(found, np.float64)[held.label >= 0].mean():.1%}"
+
+
+def _train(model: Model, params: Params, fixed: Params, x: np.ndarray, label: np.ndarray, top: int, steps: int, seed: int) -> Params:
     """Parameters after `steps` batches drawn with replacement, in one program."""
     tx = optax.adam(optax.cosine_decay_schedule(RATE, steps))
     key = jax.random.fold_in(jax.random.key(seed), 1)
 
-    def loss(params, rows, x, label):
-        _, logits = apply(params, x[rows].astype(jnp.float32) / top)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, label[rows]).mean()
+    def loss(params: Params, rows: Array, x: Array, label: Array) -> Array:
+        batch = {"x": x[rows].astype(jnp.float32) / top, "label": label[rows]}
+        return model.loss(merge_params(params, fixed), key, batch, 0)[0]
 
     @jax.jit
     def run(params, x, label):

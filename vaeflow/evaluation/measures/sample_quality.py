@@ -5,8 +5,9 @@
 
 The floor of a number is the same with training examples in place of the samples: a perfect model scores the floor, not 0. Samples are
 those of the model's `sample`; if it returns means of p(x|z), as for images, they have no noise of p(x|z), and distances count that too.
-Grey values are compared as intensities in [0, 1]. The floor of the features' distance is a little high if the extractor is the classifier
-trained here: it was trained on one of the two sides.
+Grey values are compared as intensities in [0, 1]. The floor of the features' distance is a little high if the extractor is a classifier
+trained on these data: it was trained on one of the two sides. `frechet_extractor` identifies the extractor: distances of two runs are
+comparable if it is the same.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import numpy as np
 
 from vaeflow.build import Count, Natural, Seed
 from vaeflow.errors import UserError, unknown
-from vaeflow.evaluation.features import efficientnet, installed
+from vaeflow.evaluation.features import FEATURES, Extractor, efficientnet, installed
 from vaeflow.evaluation.information import evenly
-from vaeflow.evaluation.measures.classifier import classifier
+from vaeflow.evaluation.measures.classifier import trained_classifier
 from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run
 from vaeflow.evaluation.sampling import given_of, prepare_draw
+from vaeflow.evaluation.trained_features import of_run
 from vaeflow.evaluation.two_sample import (
     FRECHET_DIMENSION,
     FRECHET_EXAMPLES,
@@ -42,6 +44,7 @@ LEAST_SELECTING = 1000
 _SIZES, _SMALLEST = 9, 0.2
 # The smallest subset has this many examples per feature.
 _LEAST_SIZE = 5
+_DIGITS = 12  # of a sha256
 
 
 class SampleQualitySettings(NamedTuple):
@@ -53,8 +56,10 @@ class SampleQualitySettings(NamedTuple):
     neighbours        k of precision, recall, density and coverage
     names             the comparisons of x; one of two_sample.NAMES each
     floor             whether the floors are computed
-    extractor         of the Frechet distance: none (of x itself), classifier, efficientnet; auto: the classifier if there are labels and
-                      enough examples, else none
+    extractor         of the Frechet distance: none (of x itself), classifier, efficientnet; auto: the classifier if one is named or there
+                      are labels and enough examples, else none
+    classifier        workdir of a trained run, whose `encode` gives the features (see vaeflow/evaluation/trained_features.py): a run of
+                      configs/digits_classifier.py; "": a classifier that is trained here, to which the following settings belong
     features          of the classifier
     classifier_steps  of its training
     classifier_seed   of its training
@@ -67,6 +72,7 @@ class SampleQualitySettings(NamedTuple):
     names: tuple[str, ...] = NAMES
     floor: bool = True
     extractor: Literal["auto", "none", "classifier", "efficientnet"] = "auto"
+    classifier: str = ""
     features: Count = 64
     classifier_steps: Count = 1500
     classifier_seed: Seed = 0
@@ -79,7 +85,9 @@ BETTER = {
 
 
 def needs(run: Run, settings: SampleQualitySettings) -> None:
-    """UserError: the examples are of the training split, too few, or a name is unknown."""
+    """UserError: the model draws nothing, the examples are of the training split, too few, or a name is unknown."""
+    if run.model.sample is None:
+        raise UserError("this model draws no samples")
     if run.name == "train":
         raise UserError("samples are compared with data that were not trained on; --split: val or test")
     for name in settings.names:
@@ -87,8 +95,10 @@ def needs(run: Run, settings: SampleQualitySettings) -> None:
             raise unknown("sample_quality.names", name, NAMES)
     if not jax.numpy.issubdtype(np.asarray(run.split.x[:1]).dtype, np.number):
         raise UserError(f"distances need numbers, and the data are {run.split.x.dtype}")
-    kind, least = _extractor(run, settings), max(settings.neighbours, 8)  # memorisation halves the held-out examples for its floor
-    least = max(least, {"classifier": settings.features, "efficientnet": 1280}.get(kind, 0))
+    kind = _kind(run, settings)
+    if kind == "efficientnet" and settings.classifier:
+        raise UserError(f"sample_quality.classifier={settings.classifier!r} is not used with sample_quality.extractor='efficientnet'")
+    least = max(settings.neighbours, 8, _count(run, settings))  # memorisation halves the held-out examples for its floor
     held = min(len(run.split.x), settings.examples)
     sizes = {
         "held-out examples": held,
@@ -98,8 +108,8 @@ def needs(run: Run, settings: SampleQualitySettings) -> None:
     for name, size in sizes.items():
         if size <= least:
             raise UserError(f"{size} {name} are too few: more than {least} are needed")
-    if kind == "classifier" and run.source.train.label is None:
-        raise UserError("sample_quality.extractor='classifier' needs labels, and the training split has none")
+    if kind == "classifier" and not settings.classifier and not _labelled(run):
+        raise UserError("sample_quality.extractor='classifier' needs labels, which these data lack, or a run, sample_quality.classifier")
     if kind == "efficientnet" and run.split.x.ndim != 4:
         raise UserError(f"sample_quality.extractor='efficientnet' needs images, and examples have the shape {run.split.x.shape[1:]}")
     if kind == "efficientnet":
@@ -121,12 +131,11 @@ def provides(run: Run, settings: SampleQualitySettings) -> list[str]:
     if "frechet" not in settings.names:
         return found
     n = min(settings.samples or len(run.split.x), settings.examples, len(run.split.x))
-    kind, dimension = _extractor(run, settings), int(np.prod(run.split.x.shape[1:]))
-    if kind == "none":
+    dimension = int(np.prod(run.split.x.shape[1:]))
+    if _kind(run, settings) == "none":
         applies = dimension <= FRECHET_DIMENSION and n >= FRECHET_EXAMPLES * dimension
         return [*found, "frechet_extrapolated"] if applies else [name for name in found if name != "frechet"]
-    count = settings.features if kind == "classifier" else 1280
-    return [*found, "frechet_extrapolated"] if n >= 2 * _LEAST_SIZE * count else found
+    return [*found, "frechet_extrapolated"] if n >= 2 * _LEAST_SIZE * _count(run, settings) else found
 
 
 def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
@@ -138,10 +147,10 @@ def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
     drawn_grey = 1 if run.config.data.binarize == "dynamic" else grey
     held, seen = (np.asarray(x, np.float32) / grey for x in (split.x, evenly(run.source.train, max(n, len(split.x))).x))
     draw = prepare_draw(run.model, n, given_of(split), ("x",))
-    names = tuple(name for name in s.names if name != "frechet" or _extractor(run, s) == "none")
+    names = tuple(name for name in s.names if name != "frechet" or _kind(run, s) == "none")
     salt = zlib.crc32(b"sample_quality")
     rows = np.arange(m := min(n, len(seen))) * len(seen) // m
-    of_features = _frechet(run, s, held, seen[rows]) if _extractor(run, s) != "none" else None
+    of_features = _frechet(run, s, held, seen[rows]) if _kind(run, s) != "none" else None
     two_sample = TwoSampleSettings(s.examples, s.projections, s.neighbours, names=names, floor=False)
     floors: dict[str, Finding] = {}
 
@@ -158,26 +167,54 @@ def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
     return measure
 
 
-def _extractor(run: Run, settings: SampleQualitySettings) -> str:
-    """The extractor of the Frechet distance, if that is asked for; "auto" is the classifier if there are labels and enough examples."""
+def _kind(run: Run, settings: SampleQualitySettings) -> str:
+    """The kind of extractor of the Frechet distance, if that is asked for, with "auto" resolved."""
     if "frechet" not in settings.names:
         return "none"
     if settings.extractor != "auto":
         return settings.extractor
-    labelled = run.source.train.label is not None and run.source.label_names is not None
-    return "classifier" if labelled and min(len(run.split.x), len(run.source.train.x)) > settings.features else "none"
+    if settings.classifier:
+        return "classifier"
+    enough = min(len(run.split.x), len(run.source.train.x)) > settings.features
+    return "classifier" if _labelled(run) and enough else "none"
+
+
+def _labelled(run: Run) -> bool:
+    return run.source.train.label is not None and run.source.label_names is not None
+
+
+def _named(run: Run, settings: SampleQualitySettings) -> Extractor:
+    """The extractor that the setting `classifier` names. UserError: it names none, or one that does not fit the data."""
+    try:
+        return of_run(settings.classifier, run.split.x.shape[1:], run.source.levels)
+    except UserError as error:
+        raise UserError(f"sample_quality.classifier={settings.classifier!r}: {error}") from None
+
+
+def _count(run: Run, settings: SampleQualitySettings) -> int:
+    """The number of features that the extractor gives; 0: there is none."""
+    kind = _kind(run, settings)
+    if kind == "classifier":
+        return _named(run, settings).count if settings.classifier else settings.features
+    return FEATURES if kind == "efficientnet" else 0
+
+
+def _extractor(run: Run, s: SampleQualitySettings) -> Extractor:
+    if _kind(run, s) == "efficientnet":
+        return efficientnet()
+    if s.classifier:
+        return _named(run, s)
+    return trained_classifier(run.source, run.config.data, s.features, s.classifier_steps, s.classifier_seed)
 
 
 def _frechet(run: Run, s: SampleQualitySettings, held: np.ndarray, seen: np.ndarray) -> Callable[[np.ndarray], dict[str, Finding]]:
     """Samples [N, *event] -> their Frechet distances to the held-out data in features, with floors."""
-    if _extractor(run, s) == "classifier":
-        own: Any = classifier(run.source, run.config.data, s.features, s.classifier_steps, s.classifier_seed)
-    else:
-        own = efficientnet()
+    own = _extractor(run, s)
     data, floor = own.features(held), own.features(seen) if s.floor else None
 
     def measure(x: np.ndarray) -> dict[str, Finding]:
         out = frechet_findings(own.features(x), data, f"samples, {len(data):,} held out; {own.name}")
+        out["frechet_extractor"] = Finding(own.sha256[:_DIGITS], "sha256 of the extractor: distances of others are not comparable")
         if floor is None:
             return out
         return out | frechet_findings(floor, data, f"training examples, {len(data):,} held out; {own.name}", "_floor")

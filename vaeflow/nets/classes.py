@@ -1,0 +1,25 @@
+"""A network with a linear layer over classes on top: features, and the logits that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from vaeflow.model import Array
+
+
+class ClassLogits(nn.Module):
+    """h = relu(net(x)), logits = W h + b: x [..., *event] -> (h [..., F], logits [..., classes]).
+
+    net: () -> the module x -> [..., F]. A function, because linen would name a module after the field: its parameters, their initial
+        values and the classifiers in users' caches have the name of its class.
+    """
+
+    net: Callable[[], nn.Module]
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        h = nn.relu(self.net()(x))
+        return h, nn.Dense(self.classes, name="classes")(h)
