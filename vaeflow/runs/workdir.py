@@ -27,7 +27,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.config import imported, plain
+from vaeflow.config import DATA_PLACES, imported, plain
 from vaeflow.errors import UnknownKind, UserError
 from vaeflow.runs import checksums, guard
 from vaeflow.runs.files import no_follow, text_of, with_values, write_json
@@ -37,7 +37,7 @@ from vaeflow.runs.provenance import processor, source_state
 _FREE = (
     *("profile", "sample", "devices"),
     *(f"eval.{key}" for key in ("params", "batch", "k", "chunk", "measures", "settings", "examples")),  # select and validate choose `best`
-    *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
+    *(*DATA_PLACES, "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
 # Keys added after some runs were created, with the value those runs used.
@@ -46,14 +46,15 @@ _NEW: dict[str, Any] = {
     "train.accumulate": 1,
     "data.levels": 0,
     "data.augment": (),
+    **{"data.x": {}, "data.x0": {}, "data.pairing": "rows"},
     "optim.groups": {},
     "optim.turns": (),
 }
 _NEW |= {"eval.measures": (), "eval.settings": {}, "eval.examples": 0, "eval.select": "loss", "eval.validate": {}}
 # Groups whose keys the config chooses: they are compared as one value.
-_WHOLE = ("optim.groups", "eval.settings", "eval.validate")
+_WHOLE = ("optim.groups", "eval.settings", "eval.validate", "data.x", "data.x0")
 # What evaluation may override: its own values, and the location of the data.
-EVAL_OVERRIDABLE = ("eval", "data.dir", "data.path", "data.cache_dir")
+EVAL_OVERRIDABLE = ("eval", *DATA_PLACES)
 # Of the section eval: what changes no number.
 EVAL_SPEED = ("batch", "chunk")
 PACKAGES = (
@@ -278,9 +279,9 @@ def _is_free(key: str) -> bool:
 
 
 def _flat(tree: Any, prefix: str = "", whole: tuple[str, ...] = ()) -> dict[str, Any]:
-    """{"optim.ema": 0.999}; an empty group is a value, and so is a group in `whole`."""
+    """{"optim.ema": 0.999}; an empty group is a value, and so is a group in `whole` (without the places of data)."""
     if not isinstance(tree, dict) or not tree or prefix in whole:
-        return {prefix: tree}
+        return {prefix: {k: v for k, v in tree.items() if f"{prefix}.{k}" not in DATA_PLACES} if isinstance(tree, dict) else tree}
     return {k: v for name, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{name}" if prefix else name, whole).items()}
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vaeflow.build import Count, call
-from vaeflow.config import module, override
+from vaeflow.config import DATA_PLACES, module, override
 from vaeflow.errors import UserError, unknown
 from vaeflow.runs.files import with_values
 from vaeflow.runs.workdir import read_json
@@ -104,7 +104,7 @@ def told(p: Plan) -> list[str]:
 
 # Overrides that change where and how fast a run is, and not what it learns.
 _ELSEWHERE = (
-    *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
+    *(*DATA_PLACES, "data.place", "data.workers", "data.prefetch"),
     *("devices", "train.dispatch_seconds", "train.max_dispatch", "profile"),
 )
 
