@@ -72,6 +72,8 @@ def test_a_workdir_of_a_pair(tmp_path):
     assert line == 'data.x0 was {"kind": "csv"}, is now {"kind": "csv", "label": "kind"}'
     assert "data.x0.path" in workdir.EVAL_OVERRIDABLE
     assert config.data_name(dict(kind="pair", x=MOONS, x0=dict(kind="csv", path="a/b.csv"))) == "pair of density moons and csv b.csv"
+    inherited = dict(kind="pair", name="rings", x=dict(kind="density"), x0=EIGHT)
+    assert config.data_name(inherited) == "pair of density rings and density 8gaussians"
 
 
 def paired(paired: bool = True) -> Model:

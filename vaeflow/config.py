@@ -220,7 +220,8 @@ def _literal(text: str) -> Any:
 
 def data_name(section: Mapping[str, Any]) -> str:
     """The kind of a config's data and which they are: `tfds mnist`, `csv table.csv`, `pair of density moons and density 8gaussians`."""
-    halves = [data_name(group) for name in ("x", "x0") if (group := section.get(name))]
+    common = {key: section.get(key) for key in ("name", "path")}
+    halves = [data_name({**common, **group}) for name in ("x", "x0") if (group := section.get(name))]
     which = f"of {' and '.join(halves)}" if halves else section.get("name") or Path(section.get("path") or "").name
     return " ".join(filter(None, (str(section.get("kind", "")), which)))
 
