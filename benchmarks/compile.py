@@ -55,7 +55,7 @@ def dispatch(layers: int) -> tuple[Any, tuple[Any, ...]]:
     devices = make_devices(DevicesConfig("jit"))
     program = step.make_dispatch(model, tx, chosen.ema, devices, lambda arrays, chunk, i, _: data.select(arrays, chunk, i), CAPACITY)
     shared = step.StepInputs(fixed, {"x": x}, jax.random.key(2), jax.random.key(3), jnp.zeros((), jnp.int32))
-    return program, (state, shared, jnp.zeros((1, CAPACITY, BATCH), jnp.int32))
+    return program, (state, shared, {"x": jnp.zeros((1, CAPACITY, BATCH), jnp.int32)})
 
 
 def once(layers: int) -> dict[str, float]:

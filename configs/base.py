@@ -16,7 +16,7 @@ def base() -> ConfigDict:
     c.parts = ConfigDict()  # name: kind and keyword arguments; vaeflow/bijectors and vaeflow/nets
     c.data = ConfigDict(
         dict(
-            kind="digits",  # digits, density, tfds, npz, image_folder, csv, maf, omniglot
+            kind="digits",  # digits, density, tfds, npz, image_folder, csv, maf, omniglot, pair
             name="",  # density, maf: which one; tfds: the dataset; npz: the array with the examples
             dir="",  # tfds: data_dir
             path="",  # npz, csv, omniglot: the file; image_folder, maf: the folder
@@ -36,6 +36,9 @@ def base() -> ConfigDict:
             workers=2,  # stream: reading threads
             prefetch=16,  # stream: batches ahead
             cache_dir="",  # tfds: where decoded sets are kept; "": the user's cache folder
+            x=ConfigDict(),  # pair: the source of x, as values that differ from this section: dict(kind="density", name="moons")
+            x0=ConfigDict(),  # pair: the source of x0
+            pairing="rows",  # of data with x0: rows (true pairs), shuffle (independent: paired anew at random in every epoch)
         )
     )
     c.optim = ConfigDict(

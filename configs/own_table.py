@@ -3,6 +3,7 @@
     python -m experiments.train --config=configs/own_table.py --config.data.path=FILE.csv --config.model.event=6 --workdir=runs/own
 
 Integers of an npz file, 0 to 16 say, need --config.data.levels=17 --config.model.levels=17 --config.model.dequantize=uniform.
+An npz file may also have the arrays x0 (the other half of pairs) and mask (True where an entry was observed), see vaeflow/data/tables.py.
 data.label names a column that is no number of the density (with data.context=label the flow is conditioned on it). The splits are by a
 fixed seed: data.val_fraction and data.test_fraction. ActNorm standardises the columns. Number reached, time: yours.
 """

@@ -45,7 +45,7 @@ def wide(*, hidden: tuple[Count, ...], activation: str, dtype: str):
 def points(config, seed):
     """Two-dimensional data."""
     x = np.random.default_rng(seed).normal(size=(config.size, 2)).astype(np.float32)
-    return Source(Split(x), Split(x[:100]), Split(x[:100]), 0)
+    return Source(Split(x), Split(x[:100]), Split(x[:100]), 0, seeded=True)
 
 
 def needs(run, settings):

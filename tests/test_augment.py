@@ -128,7 +128,7 @@ def test_labels_stay_and_images_change_in_every_step():
     plain, augmented = batches(experiment()), batches(experiment(("data.augment", "flip,crop")))
     changed = []
     for a, b in zip(plain, augmented, strict=True):
-        assert set(a) == set(b) == {"x", "context"} and b["x"].dtype == a["x"].dtype
+        assert set(a) == set(b) == {"x", "context", "label"} and b["x"].dtype == a["x"].dtype
         np.testing.assert_array_equal(a["context"], b["context"])
         for one, other in zip(a["x"], b["x"], strict=True):
             cuts = [padded(one)[i : i + 8, j : j + 8] for i in range(9) for j in range(9)]

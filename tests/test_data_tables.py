@@ -114,7 +114,7 @@ def test_npz_of_two_values_may_have_more_levels(tmp_path):
         (dict(x=np.zeros((4, 2))), {}, "data.val_fraction=0.1 of 4 examples is none"),
         (dict(x=np.zeros((9, 2))), dict(val_fraction=0.9), "leave no training example of 9"),
         (dict(train=np.zeros((9, 2)), test=np.zeros((9, 3))), {}, r"'test' has examples of shape \(3,\), the split 'train' of \(2,\)"),
-        (dict(train=np.zeros((9, 2)), test=np.zeros((9, 2), int)), {}, "some splits are integers and some are floats"),
+        (dict(train=np.zeros((9, 2)), test=np.zeros((9, 2), int)), {}, "test has integers and train has floats; use one type"),
         (dict(train=np.zeros((9, 2)), test=np.zeros((0, 2))), {}, "the split 'test' is empty"),
         (dict(x=np.array([{}] * 9, object)), {}, "cannot be read as npz: Object arrays"),
     ],

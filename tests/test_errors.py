@@ -68,6 +68,7 @@ VAE = [
     (["sample.foo=1"], ["config.sample", "'foo'", "n, temperature"]),
     (["devices.mapping=pmapp"], ["devices.mapping='pmapp'", "pmap, shard_map"]),
 ]
+PAIR = ["data.kind=pair", "data.x.kind=density", "data.x0.kind=density"]
 MOONS = [
     (["data.name=moon"], ["data.name='moon'", "did you mean 'moons'", "8gaussians"]),
     (["data.size=0"], ["data.size=0", "number of training examples"]),
@@ -80,6 +81,15 @@ MOONS = [
     (["parts.flow.of="], ["no parameters to train", "model.kind='flow'"]),
     (["parts.steps.n=0"], ["parts.steps.n=0", ">= 1"]),
     (["model.dequantize=uniform"], ["model.dequantize='uniform'", "model.levels=0"]),
+    (["data.kind=pair"], ["data.x.kind is missing", "data.kind='pair'"]),
+    (["data.x0.name=rings"], ["data.x0 is read by data.kind='pair' alone", "'density'"]),
+    (["data.pairing=shuffle"], ["data.pairing='shuffle' needs x0", "'density'"]),
+    (["data.x0.nam=rings"], ["config.data.x0", "'nam'", "did you mean 'name'"]),
+    (["data.x0.size=many"], ["config.data.x0.size='many'", "must be int"]),
+    (["data.x0=rings"], ["config.data.x0 is a group of values"]),
+    ([*PAIR, "data.x0.levels=3"], ["data.x0.levels=3 is not read by data.x0.kind='density'", "set it to 0"]),
+    ([*PAIR, "data.train=x"], ["data.train='x' is not read by data.x.kind='density' and data.x0.kind='density'"]),
+    ([*PAIR, "data.x0.name=ring"], ["data.x0: data.name='ring'", "did you mean 'rings'"]),
 ]
 
 

@@ -17,6 +17,8 @@ from vaeflow.errors import UserError
 N, BATCH, STEPS = 23, 4, 40
 CONTEXT = np.arange(N, dtype=np.float32)[:, None]
 SPLIT = Split(np.random.default_rng(0).integers(0, 256, (N, 2, 3), dtype=np.uint8), CONTEXT)
+ROWS = np.arange(N, dtype=np.float32)[:, None]
+PAIRS = Split(ROWS, x0=ROWS, mask=np.ones((N, 1), bool))
 TAKE = jax.jit(select)
 
 
@@ -62,6 +64,47 @@ def test_rows_depend_on_seed_and_step_alone():
     np.testing.assert_array_equal(np.sort(indices(0, 7, 1, 4, 4)[0]), np.arange(4))  # one batch is the whole data
     with pytest.raises(UserError, match=r"data\.batch=5 is larger than the training split, which has 4 examples"):
         indices(0, 0, 1, 4, 5)
+
+
+def test_the_permutations_never_change():
+    """A run that is resumed with another version of this code sees the same batches."""
+    first = np.random.default_rng((0xFEED, 3, 1)).permutation(N)[:BATCH]
+    np.testing.assert_array_equal(indices(3, N // BATCH, 1, N, BATCH)[0], first)
+    assert indices(1, 0, 2, N, BATCH).tolist() == [[19, 12, 7, 5], [17, 4, 6, 20]]
+    with make("device") as plain, make("device", split=PAIRS) as pairs:
+        for feed in (plain, pairs):  # the pairing "rows" adds nothing to a chunk
+            chunk = feed.chunk(3, 8)
+            assert list(chunk) == ["x"]
+            np.testing.assert_array_equal(chunk["x"], indices(1, 3, 8, N, BATCH))
+
+
+@pytest.mark.parametrize("place", ["device", "stream"])
+def test_rows_of_pairs_stay_together(place):
+    with make(place, split=PAIRS) as feed:
+        for batch in batches(feed, 0, STEPS):
+            np.testing.assert_array_equal(batch["x0"], batch["x"])
+
+
+@pytest.mark.parametrize("place", ["device", "stream"])
+def test_shuffled_pairs_are_independent(place):
+    with make(place, split=PAIRS, pairing="shuffle") as feed, make("device") as plain:
+        found = batches(feed, 0, STEPS)
+        x, x0 = (np.stack([batch[name] for batch in found])[..., 0] for name in ("x", "x0"))
+        np.testing.assert_array_equal(x, np.stack([batch["context"] for batch in batches(plain, 0, STEPS)])[..., 0])  # x as without x0
+        np.testing.assert_array_equal(x0, indices(1, 0, STEPS, N, BATCH, "x0"))
+        assert all(len(set(epoch)) == 20 for epoch in x0.reshape(8, 20))  # each epoch is a permutation
+        assert 1 <= (x == x0).sum() <= 20  # 7 of 160 are expected by chance
+        for step, count in ((13, 9), (2, 5)):
+            for one, other in zip(found[step : step + count], batches(feed, step, count), strict=True):
+                np.testing.assert_array_equal(one["x0"], other["x0"])
+        with make(place, np.array([[0, 1], [2, 3]]), split=PAIRS, pairing="shuffle") as two:
+            chunk = two.chunk(5, 6)
+            for device in range(2):
+                local = jax.tree.map(lambda a, d=device: a[d], chunk)
+                taken = [TAKE(two.arrays, local, i) for i in range(6)]
+                rows = slice(2 * device, 2 * device + 2)
+                for name, want in (("x", x), ("x0", x0)):
+                    np.testing.assert_array_equal(np.stack([batch[name] for batch in taken])[..., 0], want[5:11, rows])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -30,6 +30,10 @@ VALUES = ("seed", "profile", "init_from", "fixed_from")
 _OPEN = ("eval.settings", "eval.validate")
 # Options of a Frozen argument beside its workdir, with their defaults.
 OF_FROZEN = {"which": "auto", "ema": True, "train": False}
+# Groups laid over another one: the command line may add the keys of that one.
+_OVER = {"data.x": "data", "data.x0": "data"}
+# Where the data are stored: each host may have its own.
+DATA_PLACES = tuple(f"{group}.{key}" for group in ("data", *_OVER) for key in ("dir", "path", "cache_dir"))
 GROUPS = ("model", "parts", "data", "optim", "train", "eval", "sample", "devices")
 
 
@@ -154,7 +158,13 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config") -> 
     parent: ConfigDict = config
     done = where
     if any(key.startswith(f"{group}.") for group in _OPEN) and where == "config":
-        return _add(config, key, text)
+        return _add(config, key, _literal(text))
+    group, _, name = key.rpartition(".")
+    if group in _OVER and where == "config":
+        known = [name for name in config[_OVER[group]] if f"{_OVER[group]}.{name}" not in _OVER]
+        if name not in known:
+            raise unknown(f"{where}.{group}: the key", name, known)
+        return _add(config, key, _parse(text, config[_OVER[group]][name], f"{where}.{key}"))
     for name in [*parents, last]:
         if isinstance(node, str) and name == last and name in OF_FROZEN:  # a model that was named by its workdir alone
             node = ConfigDict({"from": node, **OF_FROZEN})
@@ -175,8 +185,8 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config") -> 
     parent[last] = _parse(text, node, done)
 
 
-def _add(config: ConfigDict, key: str, text: str) -> None:
-    """config.<key> = text below one of _OPEN, where groups and keys are added; the measure checks name and type."""
+def _add(config: ConfigDict, key: str, value: Any) -> None:
+    """config.<key> = value below one of _OPEN or _OVER, where groups and keys are added; who reads them checks name and type."""
     *parents, last = key.split(".")
     if not all((*parents, last)):
         raise UserError(f"config.{key}: a key has no name")
@@ -192,7 +202,7 @@ def _add(config: ConfigDict, key: str, text: str) -> None:
             raise UserError(f"config.{key} is a group of values ({', '.join(node[last])}); name one of them")
         if last in node:
             delattr(node, last)  # the new value may have another type
-        node[last] = _literal(text)
+        node[last] = value
 
 
 def _parse(text: str, old: Any, key: str) -> Any:
@@ -222,6 +232,20 @@ def _literal(text: str) -> Any:
 def is_frozen(value: Any) -> bool:
     """True for the group of a Frozen argument, see vaeflow/training/frozen.py."""
     return isinstance(value, Mapping | ConfigDict) and "from" in value
+
+
+def data_name(section: Mapping[str, Any]) -> str:
+    """The kind of a config's data and which they are: `tfds mnist`, `csv table.csv`, `pair of density moons and density 8gaussians`."""
+    common = {key: section.get(key) for key in ("name", "path")}
+    halves = [data_name({**common, **group}) for name in ("x", "x0") if (group := section.get(name))]
+    which = f"of {' and '.join(halves)}" if halves else section.get("name") or Path(section.get("path") or "").name
+    return " ".join(filter(None, (str(section.get("kind", "")), which)))
+
+
+def data_places(config: Any) -> dict[str, str]:
+    """{key: value} of DATA_PLACES, as far as a config has them."""
+    groups = {"data": config.data} | {group: config.data.get(group.removeprefix("data.")) or {} for group in _OVER}
+    return {key: groups[group][name] for key in DATA_PLACES for group, _, name in [key.rpartition(".")] if name in groups[group]}
 
 
 def plain(value: Any) -> Any:

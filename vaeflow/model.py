@@ -1,8 +1,8 @@
 """The Model protocol: pure functions in a NamedTuple, like optax.GradientTransformation.
 
 Shapes: B examples, *event the shape of one example as loaded. A `batch` is a mapping: `x` [B, *event]; where there is one,
-`context` [B, C] (labels as one-hot, features), `x0` [B, *event] (the other half of a pair), `label` [B] int32 and `mask` [B, *event]
-(True where x was observed).
+`context` [B, C] (labels as one-hot, features), `x0` [B, *event0] (the other half of a pair, mostly of x's shape), `label` [B] int32 and
+`mask` [B, *event] (True where x was observed; the other entries of x are any finite number).
 
 Units: nats per example, with respect to the data as loaded (uint8 images: dequantisation and scaling are part of the
 density). Keys are arguments and used once.

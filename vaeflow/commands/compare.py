@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaeflow.config import plain
+from vaeflow.config import data_name, plain
 from vaeflow.errors import UserError
 from vaeflow.evaluation.reliability import EXPLAINED, nll_is_bound, upper_bound
 from vaeflow.evaluation.results import SUMMARISED, flat, rounded
@@ -44,7 +44,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         if commit := results.get("trained_commit"):
             results["trained_by"] = commit[:7] + "+changes" * bool(results.get("trained_changed"))
         results["nll_is"] = upper_bound(results)
-        results["data"] = data[name] = " ".join(filter(None, (config.data.kind, config.data.name)))
+        results["data"] = data[name] = data_name(config.data)
         own = plain(config.get("sample", {}))
         found[name], sampled[name] = results, (results.get("sample", own), own)
         curves[name] = read_metrics(directory)

@@ -75,7 +75,7 @@ def _load(
     if seed not in SEEDS:
         raise UserError(f"--seed={seed} is invalid; it must be {SEEDS}")
     model, params, config, source, *_ = restore(directory, overrides=overrides)
-    sampling.conditions(directory, config, 1, label)  # a label that cannot be drawn
+    sampling.conditions(directory, config, model, 1, label)  # a label that cannot be drawn
     name = named_split(source, split)
     chosen = source.split(name)
     for i in examples:

@@ -29,7 +29,7 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     guard.check_links(directory, ("samples.npz", "figures"))
     model, params, config = load_run(directory, overrides)
     n = config.sample.n
-    given = sampling.conditions(directory, config, n, label)
+    given = sampling.conditions(directory, config, model, n, label)
     with phase(f"drawing {n:,} samples"):
         drawn = sampling.draw(model, params, jax.random.key(seed), n, {name: a for name, a in given.items() if name != "label"})
     x, path = drawn["x"], directory / "samples.npz"

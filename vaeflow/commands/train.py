@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.config import Overrides, plain
+from vaeflow.config import Overrides, data_name, data_places, plain
 from vaeflow.errors import UserError
 from vaeflow.runs import config_values, progress, workdir
 from vaeflow.runs.files import with_values
@@ -90,8 +90,10 @@ def default_workdir(name: str, config: ConfigDict, file: ConfigDict) -> Path:
     """runs/NAME_ROW of a config called `name`, with +KEY=VALUE for every value that differs from its `file` and changes what is learned."""
     path, _, row = name.partition(":")
     changed = config_values.changed(file, config)
-    if config.data.get("path") != file.data.get("path"):
-        changed.append(f"data.path={Path(config.data.path).name}")
+    before = data_places(file)
+    changed += [
+        f"{key}={Path(text).name}" for key, text in data_places(config).items() if key.endswith(".path") and before.get(key) != text
+    ]
     return Path("runs") / with_values("_".join(filter(None, (Path(path).stem, row))), changed)
 
 
@@ -109,7 +111,8 @@ def _is_over(directory: Path, config: ConfigDict) -> bool:
 def _same_place(directory: Path, config: ConfigDict) -> bool:
     """True if the run in the directory read its data where `config` says; elsewhere they may be other data."""
     found: Any = workdir.read_config(directory)
-    return all(found.data.get(key) == config.data.get(key) for key in ("dir", "path"))
+    here, there = ({key: text for key, text in data_places(c).items() if not key.endswith(".cache_dir")} for c in (config, found))
+    return here == there
 
 
 def _check_processes(coordinator: str, processes: int, process: int) -> None:
@@ -179,11 +182,8 @@ def introduce(command: str, *directories: Path, overrides: Overrides = ()) -> No
     for directory in directories:
         with contextlib.suppress(UserError, AttributeError, KeyError, TypeError):  # a damaged config.json or env.json
             config: Any = workdir.read_config(directory)
-            data = " ".join(str(config.data[key]) for key in ("kind", "name") if config.get("data", {}).get(key))
-            print(
-                f"{command} {directory}: {workdir.name_of(directory) or 'a run'}, seed {config.get('seed')}, data {data}{changed}",
-                flush=True,
-            )
+            named = workdir.name_of(directory) or "a run"
+            print(f"{command} {directory}: {named}, seed {config.get('seed')}, data {data_name(config.data)}{changed}", flush=True)
 
 
 def show(directory: Path, name: str = "results.json") -> None:

@@ -1,7 +1,7 @@
 """Data sources: one a file, one line here. `load(config.data, seed)` gives a Source, `make_feed` its training batches.
 
 To add one: write a file with `load(config: DataConfig, seed: int) -> Source`, which says in one UserError what it lacks, and add
-its line.
+its line. A source whose examples depend on the seed says `seeded=True`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vaeflow.data import densities, digits, images, maf, omniglot, tables, tfds
+from vaeflow.data import densities, digits, images, maf, omniglot, pair, tables, tfds
 from vaeflow.data.augment import augment_batch, check_augment
 from vaeflow.data.binarize import binarize_batch, binarized
 from vaeflow.data.feed import Feed, indices, make_feed, select
@@ -45,19 +45,21 @@ SOURCES: dict[str, Callable[[DataConfig, int], Source]] = {
     "csv": tables.load_csv,
     "maf": maf.load,
     "omniglot": omniglot.load,
+    "pair": lambda config, seed: pair.load(config, seed, _loaded),
 }
 
 
 def load(data: Mapping[str, Any], seed: int) -> Source:
     """The data of the section `config.data`, checked. `seed` draws the training points of a density and nothing else."""
-    kind = data.get("kind", "")
-    if kind not in SOURCES:
-        raise unknown_kind("data.kind", kind, SOURCES)
     config = parse(data)
-    source = SOURCES[kind](config, seed)
-    for name, split in source.splits().items():
-        _check(name, split, source.train, config)
-    check_augment(config.augment, source.train.x.shape[1:])
+    kind = config.kind
+    for name in ("x", "x0"):
+        if kind != "pair" and getattr(config, name):
+            raise UserError(f"data.{name} is read by data.kind='pair' alone, and data.kind={kind!r}; remove the group")
+    source = _loaded(config, seed, "data")
+    if config.pairing != "rows" and source.train.x0 is None:
+        raise UserError(f"data.pairing={config.pairing!r} needs x0, and data.kind={kind!r} has none here; set it to 'rows'")
+    check_augment(config.augment, source.train)
     source = _binarize(source, config)
     if config.context == "label":
         source = source.map(lambda name, split: split._replace(context=_one_hot(name, split, source, config)))
@@ -70,6 +72,16 @@ def load(data: Mapping[str, Any], seed: int) -> Source:
     return source
 
 
+def _loaded(config: DataConfig, seed: int, where: str) -> Source:
+    """The source of a section, which `where` calls it, with its arrays checked."""
+    if config.kind not in SOURCES:
+        raise unknown_kind(f"{where}.kind", config.kind, SOURCES)
+    source = SOURCES[config.kind](config, seed)
+    for name, split in source.splits().items():
+        _check(name, split, source.train, config)
+    return source
+
+
 def _check(name: str, split: Split, train: Split, config: DataConfig) -> None:
     """A split's arrays belong together and hold numbers."""
     where = f"data.{'path' if config.path else 'kind'}={config.path or config.kind!r}: the split {name!r}"
@@ -77,16 +89,20 @@ def _check(name: str, split: Split, train: Split, config: DataConfig) -> None:
         raise UserError(f"{where} is empty")
     if split.x.shape[1:] != train.x.shape[1:]:
         raise UserError(f"{where} has examples of shape {split.x.shape[1:]}, the split 'train' of {train.x.shape[1:]}")
-    if (split.context is None) != (train.context is None) or (
-        split.context is not None and train.context is not None and split.context.shape[1:] != train.context.shape[1:]
-    ):
-        raise UserError(f"{where} has another context than the split 'train'")
+    for key in ("context", "x0", "mask"):
+        here, there = ("none" if a is None else f"the shape {a.shape[1:]}" for a in (getattr(split, key), getattr(train, key)))
+        if here != there:
+            raise UserError(f"{where} has another {key} than the split 'train': {here}, there {there}")
     for key, array in zip(split._fields, split, strict=True):
         if array is not None and len(array) != len(split.x):
             raise UserError(f"{where} has {len(split.x)} examples but {len(array)} of {key}")
         if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = np.argwhere(~np.isfinite(array))
-            raise UserError(f"{where} has {len(bad)} values that are NaN or infinite in {key}; the first is in example {bad[0][0]}")
+            hint = "; fill missing entries with any number, the mask says which they are" if split.mask is not None else ""
+            raise UserError(f"{where} has {len(bad)} values that are NaN or infinite in {key}; the first is in example {bad[0][0]}{hint}")
+    if split.mask is not None and (split.mask.dtype != bool or split.mask.shape != split.x.shape):
+        mask = f"{split.mask.dtype} of shape {split.mask.shape}"
+        raise UserError(f"{where} has a mask that is {mask}; it must be bool of the examples' shape {split.x.shape}")
 
 
 def _binarize(source: Source, config: DataConfig) -> Source:
@@ -96,9 +112,19 @@ def _binarize(source: Source, config: DataConfig) -> Source:
     if source.levels == 0:
         raise UserError(f"data.binarize={config.binarize!r} needs grey values (integers), but these data are continuous; known here: none")
     if config.binarize == "dynamic":
+        if source.train.x0 is not None:
+            raise UserError(
+                "data.binarize='dynamic' is invalid with x0, which has no draws of its own; known here: none, static, threshold"
+            )
         return source
     levels, method = source.levels, config.binarize
-    return source.map(lambda name, split: split._replace(x=binarized(split.x, levels, method, name)))._replace(levels=2)
+
+    def change(name: str, split: Split) -> Split:
+        # The draws of x0 are independent of those of x.
+        x0 = None if split.x0 is None else binarized(split.x0, levels, method, f"{name} x0")
+        return split._replace(x=binarized(split.x, levels, method, name), x0=x0)
+
+    return source.map(change)._replace(levels=2)
 
 
 def _one_hot(name: str, split: Split, source: Source, config: DataConfig) -> np.ndarray:

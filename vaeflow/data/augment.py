@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from vaeflow.data.source import Split
 from vaeflow.errors import UserError
 from vaeflow.model import Array
 
@@ -74,16 +75,20 @@ def _reflected(offset: Array | int, size: int) -> Array:
     return size - 1 - jnp.abs(size - 1 - index)
 
 
-def check_augment(names: Sequence[str], event: Sequence[int]) -> None:
-    """Check data.augment against the shape of an example.
+def check_augment(names: Sequence[str], split: Split) -> None:
+    """Check data.augment against the training examples.
 
     Args:
         names: config.data.augment.
-        event: the shape of one example.
+        split: the training split.
 
     Raises:
-        UserError: a name is repeated, or examples of this shape cannot be augmented.
+        UserError: a name is repeated, or these examples cannot be augmented.
     """
+    event = split.x.shape[1:]
+    for leaf in ("x0", "mask"):
+        if names and getattr(split, leaf) is not None:
+            raise UserError(f"data.augment={tuple(names)} is invalid with {leaf}, which would not be changed alike; set it to ()")
     if len(set(names)) < len(names):
         raise UserError(f"data.augment={tuple(names)} has a name twice; known: crop, flip")
     if names and len(event) != 3:

@@ -189,4 +189,4 @@ def load(config: DataConfig, seed: int) -> Source:
             splits[split] = draw(density, max(round(size * fraction), _LEAST), (name, i))
     found = source(splits, levels=0, label_names=tuple(str(i) for i in range(density.components)))
     # Conditioned on the component the density is another one.
-    return found._replace(density=None if config.context == "label" else lambda x: log_prob(density, x))
+    return found._replace(density=None if config.context == "label" else lambda x: log_prob(density, x), seeded=True)

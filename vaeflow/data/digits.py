@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaeflow.data.source import DataConfig, Source, cut, rows, source
+from vaeflow.data.source import DataConfig, Source, Split, cut, rows, source
 
 
 def load(config: DataConfig, seed: int) -> Source:
@@ -13,7 +13,6 @@ def load(config: DataConfig, seed: int) -> Source:
     from sklearn.datasets import load_digits  # takes a second to import
 
     images, label = load_digits(return_X_y=True)
-    x = images.reshape(-1, 8, 8, 1).astype(np.uint8)
-    label = np.asarray(label, np.int32)
-    parts = cut(len(x), 1297, 200, 300)
-    return source({name: rows(x, label, None, index) for name, index in parts.items()}, 17, tuple("0123456789"))
+    whole = Split(images.reshape(-1, 8, 8, 1).astype(np.uint8), label=np.asarray(label, np.int32))
+    parts = cut(len(whole.x), 1297, 200, 300)
+    return source({name: rows(whole, index) for name, index in parts.items()}, 17, tuple("0123456789"))

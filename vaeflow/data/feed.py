@@ -1,10 +1,12 @@
 """The training batches of a run: which rows, and how they reach the device.
 
 The rows of step t are a pure function of (seed, t): epoch e = t // (n // B) is a permutation of its own of the n examples, its
-last n % B examples are left out. A feed hands over many steps at once, a `chunk`:
+last n % B examples are left out. With data.pairing=shuffle, x0 has permutations of its own. A feed hands over many steps at once, a
+`chunk`:
 
-    on the device   `arrays` holds the whole split; a chunk is the rows' numbers, and `select` gathers the examples on the device
-    streamed        `arrays` is None; a chunk is the examples, gathered from the (memory-mapped) split by grain's threads
+    on the device   `arrays` holds the whole split; a chunk is {x: rows}, or {x: rows, x0: rows}, and `select` gathers the examples on
+                    the device. Leaves without rows of their own have those of x
+    streamed        `arrays` is None; a chunk is {x: examples, ...}, gathered from the (memory-mapped) split by grain's threads
 
 Both give the same batches for the same seed and step. A process that holds only some slots of the global batch asks for those.
 """
@@ -27,37 +29,37 @@ from vaeflow.model import Array, Batch
 RESIDENT_BYTES = 1 << 30
 # A streamed chunk, with its unused room, is copied to the device whole: this bounds the memory and the time of a copy.
 CHUNK_BYTES = 1 << 26
-# Tells these permutations from other draws with the run's seed.
-_SALT = 0xFEED
+# Tells the permutations of a leaf from those of others, and from other draws with the run's seed.
+SALTS = {"x": 0xFEED, "x0": 0xFEED0}
 
 
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+@functools.lru_cache(maxsize=8)
+def _permutation(salt: int, seed: int, epoch: int, n: int) -> np.ndarray:
     # In numpy on the host: 0.7 ms for 60,000, where jax inside a jit takes 22 ms.
-    order = np.random.default_rng((_SALT, seed, epoch)).permutation(n).astype(np.int32)
+    order = np.random.default_rng((salt, seed, epoch)).permutation(n).astype(np.int32)
     order.setflags(write=False)
     return order
 
 
-def indices(seed: int, step: int, count: int, n: int, batch: int) -> np.ndarray:
-    """Rows [count, batch] int32 of the steps step .. step + count - 1 from n examples."""
+def indices(seed: int, step: int, count: int, n: int, batch: int, leaf: str = "x") -> np.ndarray:
+    """Rows [count, batch] int32 of the steps step .. step + count - 1 from n examples; leaf: whose permutations, of SALTS."""
     if batch > n:
         raise UserError(f"data.batch={batch} is larger than the training split, which has {n} examples")
     per_epoch = n // batch
     epoch, place = np.divmod(np.arange(step, step + count), per_epoch)
     out = np.empty((count, batch), np.int32)
     for e in np.unique(epoch):
-        order = _permutation(seed, int(e), n)[: per_epoch * batch].reshape(per_epoch, batch)
+        order = _permutation(SALTS[leaf], seed, int(e), n)[: per_epoch * batch].reshape(per_epoch, batch)
         out[epoch == e] = order[place[epoch == e]]
     return out
 
 
-def select(arrays: Mapping[str, Array] | None, chunk: Any, i: Array | int) -> Batch:
+def select(arrays: Mapping[str, Array] | None, chunk: Mapping[str, Array], i: Array | int) -> Batch:
     """Step i of a chunk of one device as a batch {x [B, *event], ...} with the leaves of the split; a pure function, for use inside jit."""
-    row = jax.tree.map(lambda a: a[i], chunk)
+    own = jax.tree.map(lambda a: a[i], chunk)
     if arrays is None:
-        return row
-    return {name: a.at[row].get(mode="promise_in_bounds") for name, a in arrays.items()}
+        return own
+    return {name: a.at[own.get(name, own["x"])].get(mode="promise_in_bounds") for name, a in arrays.items()}
 
 
 class Feed:
@@ -71,6 +73,7 @@ class Feed:
         """See `make_feed`."""
         self._data = split.arrays()
         self._n, self._batch, self._seed, self._slots, self._steps = len(split.x), config.batch, seed, slots, steps
+        self._shuffled = ("x", "x0") if config.pairing == "shuffle" and split.x0 is not None else ("x",)  # leaves with rows of their own
         self._workers, self._prefetch = config.workers, config.prefetch
         self._iterator: Any = None
         self._next = -1  # the step that the iterator gives next
@@ -78,7 +81,7 @@ class Feed:
         size = sum(a.nbytes for a in self._data.values())
         resident = config.place == "device" or (config.place == "auto" and size <= RESIDENT_BYTES)
         self.arrays = self._data if resident else None
-        step_bytes = slots.size * (np.dtype(np.int32).itemsize if resident else size // self._n)
+        step_bytes = slots.size * (np.dtype(np.int32).itemsize * len(self._shuffled) if resident else size // self._n)
         self.capacity = max(1, min(capacity, steps, CHUNK_BYTES // step_bytes))
 
     def __enter__(self) -> Feed:
@@ -93,17 +96,18 @@ class Feed:
             self._iterator.close()
         self._iterator, self._next = None, -1
 
-    def chunk(self, step: int, count: int) -> Any:
+    def chunk(self, step: int, count: int) -> dict[str, np.ndarray]:
         """Steps step .. step + count - 1, count <= capacity, with the rest of the room zero.
 
-        For slots [..., b] the leaves are [..., capacity, b, ...]: int32 rows for `arrays`, or else {x, ...}.
+        For slots [..., b] the leaves are [..., capacity, b, ...]: int32 rows of `arrays`, or else examples.
         """
         if not 1 <= count <= self.capacity or not 0 <= step <= self._steps - count:
             raise ValueError(f"steps {step} to {step + count} of {self._steps} in a chunk of {self.capacity}")
         if self.arrays is not None:
-            out, by_step = self._room((), np.dtype(np.int32))
-            by_step[:count] = indices(self._seed, step, count, self._n, self._batch)[:, self._slots]
-            return out
+            room = {leaf: self._room((), np.dtype(np.int32)) for leaf in self._shuffled}
+            for leaf, rows in self._rows(step, count).items():
+                room[leaf][1][:count] = rows
+            return {leaf: out for leaf, (out, _) in room.items()}
         if step != self._next:
             self._start(step)
         room = {name: self._room(a.shape[1:], a.dtype) for name, a in self._data.items()}
@@ -126,9 +130,13 @@ class Feed:
         out = raw[first : first + size].view(dtype).reshape(shape)
         return out, np.moveaxis(out, len(devices), 0)
 
+    def _rows(self, step: int, count: int) -> dict[str, np.ndarray]:
+        """{leaf: rows [count, ..., b]} of the leaves with rows of their own."""
+        return {leaf: indices(self._seed, step, count, self._n, self._batch, leaf)[:, self._slots] for leaf in self._shuffled}
+
     def _gather(self, step: int) -> dict[str, np.ndarray]:
-        rows = indices(self._seed, int(step), 1, self._n, self._batch)[0][self._slots]
-        return {name: a[rows] for name, a in self._data.items()}
+        rows = {leaf: some[0] for leaf, some in self._rows(int(step), 1).items()}
+        return {name: a[rows.get(name, rows["x"])] for name, a in self._data.items()}
 
     def _start(self, step: int) -> None:
         import grain
@@ -146,7 +154,7 @@ def make_feed(
 ) -> Feed:
     """The feed of a training split.
 
-    data      the section config.data: batch, place, workers, prefetch
+    data      the section config.data: batch, pairing, place, workers, prefetch
     steps     of the whole run
     capacity  steps per chunk at the most; a chunk is also bounded by CHUNK_BYTES
     slots     [..., b]: the places in the global batch that this process holds, by device; None: all, [batch]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaeflow.data.source import DataConfig, Source, Split, carve, require, source
+from vaeflow.data.source import DataConfig, Source, Split, carve, require, rows, source
 from vaeflow.errors import UserError
 
 SIDE = 28
@@ -41,8 +41,8 @@ def load(config: DataConfig, seed: int) -> Source:
         label = found[f"{prefix}target"].argmax(0).astype(np.int32) if labelled else None
         splits[split] = Split(_images(found[name], where), label=label)
     train = splits.pop("train")
-    for split, rows in carve(len(train.x), config, have=splits).items():
-        splits[split] = Split(train.x[rows], label=None if train.label is None else train.label[rows])
+    for split, index in carve(len(train.x), config, have=splits).items():
+        splits[split] = rows(train, index)
     return source(splits, 256, tuple(str(i) for i in range(len(found["target"]))) if labelled else None)
 
 

@@ -40,6 +40,8 @@ class DataConfig(NamedTuple):
     workers         threads that decode images or gather streamed batches
     prefetch        stream: batches gathered ahead
     cache_dir       where decoded images are kept ("": the user's cache folder)
+    x, x0           pair: the sources of x and of x0, each a group of values that is laid over this section, see vaeflow/data/pair.py
+    pairing         of data with x0. rows: row i of x0 belongs to row i of x | shuffle: in training, every epoch pairs them anew at random
     """
 
     kind: str
@@ -62,6 +64,9 @@ class DataConfig(NamedTuple):
     cache_dir: str
     levels: Natural = 0
     augment: tuple[Literal["flip", "crop"], ...] = ()
+    x: Mapping[str, Any] = {}
+    x0: Mapping[str, Any] = {}
+    pairing: Literal["rows", "shuffle"] = "rows"
 
 
 def parse(data: Mapping[str, Any] | DataConfig) -> DataConfig:
@@ -72,10 +77,10 @@ def parse(data: Mapping[str, Any] | DataConfig) -> DataConfig:
 class Split(NamedTuple):
     """Examples in a fixed order.
 
-    x        [N, *event] uint8, uint16 or float32, possibly a read-only memory map
+    x        [N, *event] uint8, uint16 or float32, possibly a read-only memory map; finite, also where mask is False
     context  [N, C] float32: what the model is conditioned on, or None
     label    [N] int32, 0 <= label < classes, or None
-    x0       [N, *event], the other half of a pair, or None
+    x0       [N, *event0], the other half of a pair, on the grey values of x; its shape may be another one. Or None
     mask     [N, *event] bool, True where x was observed, or None
     """
 
@@ -96,6 +101,7 @@ class Source(NamedTuple):
     levels       number of values of x: 17 digits, 256 bytes, 2 binary; 0: continuous, used as it is
     label_names  of the classes 0, 1, ..., or None
     density      x [N, *event] -> log p(x) [N] in nats, float64, where it is known
+    seeded       the run's seed draws examples: runs with different seeds have different data
     """
 
     train: Split
@@ -104,6 +110,7 @@ class Source(NamedTuple):
     levels: int
     label_names: tuple[str, ...] | None = None
     density: Callable[[np.ndarray], np.ndarray] | None = None
+    seeded: bool = False
 
     def splits(self) -> dict[str, Split]:
         """{name: split} of those that exist."""
@@ -170,9 +177,9 @@ def cut(n: int, *counts: int) -> dict[str, np.ndarray]:
     return {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True) if len(part)}
 
 
-def rows(x: np.ndarray, label: np.ndarray | None, context: np.ndarray | None, index: np.ndarray) -> Split:
-    """The rows `index` of arrays that belong together."""
-    return Split(x[index], None if context is None else context[index], None if label is None else label[index])
+def rows(split: Split, index: np.ndarray) -> Split:
+    """The rows `index` of every array of a split."""
+    return Split(**{name: array[index] for name, array in split.arrays().items()})
 
 
 def encode_labels(labels: Sequence[np.ndarray], key: str) -> tuple[list[np.ndarray], tuple[str, ...]]:
@@ -208,6 +215,7 @@ def named_split(source: Source, split: str = "") -> str:
 def summary(source: Source) -> dict[str, Any]:
     """data.json: what a run's data were, for commands that do not read them again."""
     context = source.train.context
+    pairs = {} if source.train.x0 is None else {"pairs": True}
     return {
         "examples": {name: len(split.x) for name, split in source.splits().items()},
         "event": list(source.train.x.shape[1:]),
@@ -215,26 +223,34 @@ def summary(source: Source) -> dict[str, Any]:
         "labels": list(source.label_names or ()),
         "context": 0 if context is None else context.shape[-1],
         "moments": moments(source),
+        **pairs,
     }
 
 
 def moments(source: Source) -> dict[str, list[float]]:
-    """{split: [mean, standard deviation]} of x over up to 4,096 evenly spaced examples: tells other data from the run's own.
+    """{split: [mean, standard deviation]} of x over up to 4,096 evenly spaced examples: tells other data from the run's own. Those of
+    x0 are named "split x0".
 
     Not a hash: floats that are standardised or generated differ in their last bits between processors.
     """
-    found = {}
-    for name, split in source.splits().items():
-        rows = np.linspace(0, len(split.x) - 1, min(len(split.x), 4096)).round().astype(int)
-        x = np.asarray(split.x[rows], np.float64)
-        found[name] = [float(x.mean()), float(x.std())]
-    return found
+
+    def of(x: np.ndarray) -> list[float]:
+        rows = np.linspace(0, len(x) - 1, min(len(x), 4096)).round().astype(int)
+        some = np.asarray(x[rows], np.float64)
+        return [float(some.mean()), float(some.std())]
+
+    splits = source.splits()
+    x0 = {f"{name} x0": split.x0 for name, split in splits.items() if split.x0 is not None}
+    return {name: of(x) for name, x in ({name: split.x for name, split in splits.items()} | x0).items()}
 
 
 def differs(kept: Mapping[str, Sequence[float]], source: Source) -> str:
-    """The first split whose moments differ by more than 1e-4 standard deviations from the kept ones, or that is missing; "": none."""
+    """The first split whose moments differ by more than 1e-4 standard deviations from the kept ones, or that is missing; "": none.
+
+    An x0 that the kept ones do not have is ignored: runs of before x0 was read may have it in their file.
+    """
     found = moments(source)
-    for name in dict.fromkeys((*kept, *found)):
+    for name in dict.fromkeys((*kept, *(name for name in found if name in SPLITS))):
         here, there = found.get(name), kept.get(name)
         if here is None or there is None or any(abs(a - b) > 1e-4 * (abs(there[1]) + 1e-12) for a, b in zip(here, there, strict=True)):
             return name

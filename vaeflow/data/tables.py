@@ -2,11 +2,13 @@
 
 npz: numpy arrays by name, in one of three layouts.
     own splits    `train`, and perhaps `val`, `test`; with them `train_label`, `train_context` and so on
-    one array     `x`, or the one that data.name names; with it `label`, `context`
+    one array     `x`, or the one that data.name names; with it `label`, `context`, `x0`, `mask`
     named splits  data.train, and perhaps data.val, data.test, name an array or rows of one: `digits`, `digits[:90%]`, `digits[-500:]`;
-                  with it `digits_label`, `digits_context` (with `x`: `label`, `context`)
+                  with it `digits_label`, `digits_context` and so on (with `x`: `label`, `context`, ...)
   data.label names another label array (`y`: then `train_y`, ...). Examples [N, ...]: floats are continuous data; integers and booleans
   are grey values 0 .. data.levels - 1, and [N, H, W] of them become [N, H, W, 1]. data.levels=0: 256, or 2 when none is above 1.
+  x0 [N, ...], the other half of pairs, is read like the examples. mask is boolean, in the shape of the examples: True where an entry was
+  observed. Entries that were not are filled with any valid number.
 csv: a header line, numbers in every column but data.label's; one file, or a folder with train.csv and perhaps val.csv, test.csv.
 
 A split that the data lack is taken from the training examples: data.val_fraction, data.test_fraction.
@@ -28,7 +30,6 @@ import numpy as np
 from vaeflow.data.source import SPLITS, DataConfig, Piece, Source, Split, carve, disjoint, encode_labels, require, rows, source
 from vaeflow.errors import UserError, unknown
 
-Raw = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]  # x, label as given, context
 MAX_LEVELS = 2**16  # float32 has 7 bits left for the noise that dequantises the largest value
 _ROWS = re.compile(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")  # name, name[start:end], each end a row or a percentage
 
@@ -48,12 +49,19 @@ def load_npz(config: DataConfig, seed: int) -> Source:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{where} cannot be read as npz: {' '.join(str(error).split())}") from None
-    values, levels = _grey({name: raw[0] for name, raw in found.items()}, config.levels, where)
-    return _assemble({name: (values[name], *raw[1:]) for name, raw in found.items()}, levels, config, where)
+    x0 = {f"{name} x0": raw.x0 for name, raw in found.items() if raw.x0 is not None}
+    values, levels = _grey({name: raw.x for name, raw in found.items()} | x0, config.levels, where)
+    read = {name: raw._replace(x=values[name], x0=values.get(f"{name} x0"), mask=_mask(raw, values[name])) for name, raw in found.items()}
+    return _assemble(read, levels, config, where)
 
 
-def _npz_arrays(config: DataConfig, where: str, names: list[str], read: Callable[[str], np.ndarray]) -> dict[str, Raw]:
-    """{split: (x, label, context)} of the arrays `names`."""
+def _mask(raw: Split, x: np.ndarray) -> np.ndarray | None:
+    """The mask of stored examples in the shape of x, which are these examples as they are read."""
+    return raw.mask.reshape(x.shape) if raw.mask is not None and raw.mask.shape == raw.x.shape else raw.mask
+
+
+def _npz_arrays(config: DataConfig, where: str, names: list[str], read: Callable[[str], np.ndarray]) -> dict[str, Split]:
+    """{split: its arrays as they are stored} of the arrays `names`."""
 
     @functools.cache  # a compressed array that holds several splits is read once
     def whole(name: str) -> np.ndarray:
@@ -70,12 +78,13 @@ def _npz_arrays(config: DataConfig, where: str, names: list[str], read: Callable
     found, labelled = {}, False
     for split, (name, start, end) in pieces.items():
         prefix = "" if name in ("x", config.name) else f"{name}_"
-        optional = []
-        for other in (prefix + label, prefix + "context"):
-            if other in names and len(whole(other)) != len(whole(name)):
-                raise UserError(f"{where}: {name!r} has {len(whole(name))} examples but {len(whole(other))} of {other!r}")
-            optional.append(whole(other)[start:end] if other in names else None)
-        found[split] = (whole(name)[start:end], *optional)
+        leaves = {}
+        for leaf, other in dict(label=prefix + label, context=prefix + "context", x0=prefix + "x0", mask=prefix + "mask").items():
+            if other in names and other != name:
+                if len(whole(other)) != len(whole(name)):
+                    raise UserError(f"{where}: {name!r} has {len(whole(name))} examples but {len(whole(other))} of {other!r}")
+                leaves[leaf] = whole(other)[start:end]
+        found[split] = Split(whole(name)[start:end], **leaves)
         labelled |= prefix + label in names
     if config.label and not labelled:
         raise unknown(f"{where}: data.label", label, names)
@@ -134,7 +143,8 @@ def _grey(arrays: Mapping[str, np.ndarray], wanted: int, where: str) -> tuple[di
             raise UserError(f"{where}: data.levels={wanted} is for integers, but these data are floats; set it to 0, or save integers")
         return {name: np.asarray(a, np.float32) for name, a in arrays.items()}, 0
     if "f" in kinds:
-        raise UserError(f"{where}: some splits are integers and some are floats; use one type")
+        integers, floats = (", ".join(name for name, a in arrays.items() if (a.dtype.kind == "f") is want) for want in (False, True))
+        raise UserError(f"{where}: {integers} has integers and {floats} has floats; use one type")
     low, high = min(int(a.min(initial=0)) for a in arrays.values()), max(int(a.max(initial=0)) for a in arrays.values())
     levels = wanted or (2 if high <= 1 else 256)
     if low < 0 or high >= levels:
@@ -161,7 +171,7 @@ def load_csv(config: DataConfig, seed: int) -> Source:
         headers[split], x, label = _read_csv(file, config.label)
         if headers[split] != headers["train"]:
             raise UserError(f"{str(file)!r} has the columns {', '.join(headers[split])}, train.csv has {', '.join(headers['train'])}")
-        found[split] = (x, label, None)
+        found[split] = Split(x, label=label)
     return _assemble(found, 0, config, f"data.path={config.path!r}")
 
 
@@ -227,19 +237,19 @@ def _existing(config: DataConfig, what: str) -> Path:
     return path
 
 
-def _assemble(found: Mapping[str, Raw], levels: int, config: DataConfig, where: str) -> Source:
-    """The Source of {split: arrays}, splits that the data lack carved out of train."""
+def _assemble(found: Mapping[str, Split], levels: int, config: DataConfig, where: str) -> Source:
+    """The Source of {split: arrays with the labels as stored}, splits that the data lack carved out of train."""
     names = None
-    labels: dict[str, np.ndarray] = {name: raw[1] for name, raw in found.items() if raw[1] is not None}
+    labels: dict[str, np.ndarray] = {name: raw.label for name, raw in found.items() if raw.label is not None}
     if labels:
         numbers, names = encode_labels(list(labels.values()), f"{where}: {config.label or 'label'}")
         labels = dict(zip(labels, numbers, strict=True))
-    context = {name: None if raw[2] is None else np.asarray(raw[2], np.float32) for name, raw in found.items()}
-    splits = {name: Split(raw[0], context[name], labels.get(name)) for name, raw in found.items()}
+    context = {name: None if raw.context is None else np.asarray(raw.context, np.float32) for name, raw in found.items()}
+    splits = {name: raw._replace(context=context[name], label=labels.get(name)) for name, raw in found.items()}
     train = splits["train"]
     if not len(train.x):
         raise UserError(f"{where} has no examples")
     parts = carve(len(train.x), config, splits)
     if len(parts) > 1:
-        splits |= {name: rows(train.x, train.label, train.context, index) for name, index in parts.items()}
+        splits |= {name: rows(train, index) for name, index in parts.items()}
     return source(splits, levels, names)

@@ -37,8 +37,8 @@ class GridDensity(NamedTuple):
 
 
 def applies(model: Model, x: np.ndarray) -> bool:
-    """Whether the model has a density on events of shape (2,) that a grid can show."""
-    return x.shape[1:] == (2,) and model.density in _SIDE
+    """True if the model has a density on events of shape (2,) that a grid can show: not one given x0."""
+    return x.shape[1:] == (2,) and model.density in _SIDE and not model.paired
 
 
 def density(

@@ -61,7 +61,8 @@ def map_split(
     if devices is not None:
         width = -(-width // devices.count) * devices.count
     batches = -(-size // width)
-    row_bytes = max(split.x.nbytes // max(size, 1), 1)
+    split_bytes = sum(a.nbytes for a in split.arrays().values())
+    row_bytes = max(split_bytes // max(size, 1), 1)
     most = max(min(DISPATCH_BYTES // (row_bytes * width), DISPATCH_DRAWS // (draws * width)), 1)
     depth = math.ceil(batches / math.ceil(batches / most))  # equal dispatches: one compilation, little padding
     starts = range(0, size, depth * width)
@@ -93,7 +94,7 @@ def map_split(
         params = params if devices is None else devices.place(params)
         for start in starts:
             data = kept[start] if start in kept else load(start)
-            if resident and split.x.nbytes <= RESIDENT_BYTES:
+            if resident and split_bytes <= RESIDENT_BYTES:
                 kept[start] = data
             out = compiled(params, key, data)
             count = min(depth * width, size - start)

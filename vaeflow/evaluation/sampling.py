@@ -1,7 +1,7 @@
 """Draws of a model, all of them through one function, and what they are conditioned on.
 
-A conditional model is drawn given contexts, and a model of pairs given the other halves x0. One convention holds for both: an array
-without the leading axis is used for every draw, an array with it is used in turn.
+A conditional model is drawn given contexts, and a model of pairs (`Model.paired`) given the other halves x0. Rows are used in turn; a
+context without the leading axis is used for every draw.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from vaeflow.runs import workdir
 
 # Draws at a time: a constant, so that samples do not depend on eval.batch.
 _DRAWS = 250
-# Leaves of a batch that `Model.sample` may be given, with the number of axes of one example; None: the event's.
-_GIVEN = {"context": 1, "x0": None}
+# Leaves of a batch that `Model.sample` may be given.
+_GIVEN = ("context", "x0")
 
 Drawn = dict[str, np.ndarray]
 
@@ -32,7 +32,7 @@ def draw(model: Model, params: Params, key: Array, n: int, given: Mapping[str, A
 
     Args:
         n: number of draws.
-        given: {context: [C] or [N, C], x0: [*event] or [N, *event]} of a model that needs them, see the module's docstring.
+        given: {context: [C] or [N, C], x0: [N, *event0]}, see the module's docstring. A model that is not `paired` ignores x0.
 
     Raises:
         UserError: the model draws nothing.
@@ -59,7 +59,7 @@ def prepare_draw(
     if (sample := model.sample) is None:
         raise UserError("this model draws no samples")
     size = min(_DRAWS, n)
-    rows = {name: _rows(name, value, model) for name, value in (given or {}).items() if value is not None}
+    rows = {name: _rows(name, value) for name, value in (given or {}).items() if value is not None and (name != "x0" or model.paired)}
 
     @jax.jit
     def some(params: Params, key: Array, own: dict[str, Array]) -> dict[str, Array]:
@@ -76,12 +76,10 @@ def prepare_draw(
     return run
 
 
-def _rows(name: str, value: Any, model: Model) -> np.ndarray:
-    """[N, ...]: one array of an example as an array of one row."""
-    value, axes = np.asarray(value), _GIVEN[name]
-    if axes is None:
-        axes = value.ndim if model.event is None else len(model.event)
-    return value[None] if value.ndim == axes else value
+def _rows(name: str, value: Any) -> np.ndarray:
+    """[N, ...]: one context as an array of one row."""
+    value = np.asarray(value)
+    return value[None] if name == "context" and value.ndim == 1 else value
 
 
 def given_of(split: Split) -> dict[str, np.ndarray]:
@@ -89,11 +87,31 @@ def given_of(split: Split) -> dict[str, np.ndarray]:
     return {name: value for name in _GIVEN if (value := getattr(split, name)) is not None}
 
 
-def conditions(directory: Path, config: Any, n: int, label: int = -1) -> dict[str, np.ndarray]:
-    """{context [n, C], label [n], x0 [n, *event]} of a run's draws, as far as its data have them.
+def given_classes(model: Model, split: Split | None, labels: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+    """What draws of these classes are given: one-hot contexts, and for a `paired` model the x0 of examples of the class, in turn.
 
     Args:
-        label: the class of all draws; -1: all classes in turn. Contexts that are no classes, and x0, are those of the data in turn.
+        split: the examples with their x0; None: of a model that needs none. For a class without examples, the x0 of all are used.
+        labels: [n] the class of each draw.
+        classes: number of classes.
+    """
+    found = {"context": np.eye(classes, dtype=np.float32)[labels]}
+    if not model.paired or split is None or split.x0 is None or split.label is None:
+        return found
+    rows = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        own = np.flatnonzero(split.label == label)
+        rows[labels == label] = np.resize(own if len(own) else np.arange(len(split.x)), np.count_nonzero(labels == label))
+    return found | {"x0": np.asarray(split.x0[rows])}
+
+
+def conditions(directory: Path, config: Any, model: Model, n: int, label: int = -1) -> dict[str, np.ndarray]:
+    """{context [n, C], label [n], x0 [n, *event0]} of a run's draws, as far as the model is given them.
+
+    The data are loaded only for contexts that are not classes and for x0: those of the run's own split, in turn.
+
+    Args:
+        label: the class of all draws; -1: all classes in turn.
 
     Raises:
         UserError: a label of a run that is not conditioned on labels, or of a class that does not exist.
@@ -101,16 +119,15 @@ def conditions(directory: Path, config: Any, n: int, label: int = -1) -> dict[st
     kind = config.data.context
     if kind != "label" and label != -1:
         raise UserError(f"--label={label} needs a model that is conditioned on labels; this run has data.context={kind!r}")
-    about = workdir.read_json(directory / "data.json") if kind == "label" or config.data.kind == "pair" else {}
-    found: dict[str, np.ndarray] = {}
-    if kind == "array" or about.get("pairs"):
+    split = None
+    if kind == "array" or model.paired:
         source = data.load(config.data, config.seed)
-        own = given_of(source.split(named_split(source)))
-        found = {name: value[np.arange(n) % len(value)] for name, value in own.items()}
+        split = source.split(named_split(source))
     if kind != "label":
-        return found
-    classes = about["context"]
+        own = {} if split is None else given_of(split)
+        return {name: value[np.arange(n) % len(value)] for name, value in own.items() if name != "x0" or model.paired}
+    classes = workdir.read_json(directory / "data.json")["context"]
     if not -1 <= label < classes:
         raise UserError(f"--label={label} is invalid; known: 0 to {classes - 1}, or -1 for all in turn")
     labels = np.full(n, label) if label >= 0 else np.arange(n) % classes
-    return found | {"context": np.eye(classes, dtype=np.float32)[labels], "label": labels}
+    return given_classes(model, split, labels, classes) | {"label": labels}

@@ -136,7 +136,7 @@ def _samples(
     if images.is_image(event):
         if names is not None and _is_class(split, len(names)):
             label = np.repeat(np.arange(len(names)), -(-config.sample.n // len(names)))
-            given = sampling.given_of(split) | {"context": np.eye(len(names), dtype=np.float32)[label]}
+            given = sampling.given_classes(model, split, label, len(names))
             x = sampling.prepare_draw(model, len(label), given, ("x",))(params, key)["x"]
             title = f"{len(x)} {what}, by class"
             return images.class_grid(x, label, names, directory / "samples.png", title, grey_top(config))

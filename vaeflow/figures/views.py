@@ -140,7 +140,7 @@ def _temperatures(run: Request) -> list[Path]:
     if "temperature" not in config.sample:
         raise Inapplicable("temperatures: needs config.sample.temperature, which this model does not have")
     n = _SAMPLES if is_image(event) else _POINTS
-    given, drawn = sampling.conditions(run.directory, config, n, run.label), {}
+    given, drawn = sampling.conditions(run.directory, config, run.model, n, run.label), {}
     for temperature in TEMPERATURES:
         try:
             model = models.build_model({**config.to_dict(), "sample": {**config.sample.to_dict(), "temperature": temperature}})

@@ -6,20 +6,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vaeflow.config import OF_FROZEN, is_frozen, plain
+from vaeflow.config import DATA_PLACES, OF_FROZEN, is_frozen, plain
 from vaeflow.runs.files import text_of
 
 # What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
 _FREE = (
     *("profile", "sample", "devices"),
     *(f"eval.{key}" for key in ("params", "batch", "k", "chunk", "measures", "settings", "examples")),  # select and validate choose `best`
-    *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
+    *(*DATA_PLACES, "data.place", "data.workers", "data.prefetch"),
     *("train.dispatch_seconds", "train.max_dispatch"),
 )
 # Of these, what a measure that selects `best` reads.
 _SELECTING = ("eval.k", "eval.settings", "sample")
 # Groups whose keys the config chooses: they are compared as one value.
-_WHOLE = ("optim.groups", "eval.settings", "eval.validate")
+_WHOLE = ("optim.groups", "eval.settings", "eval.validate", "data.x", "data.x0")
 
 
 def changed(old: Any, new: Any) -> list[str]:
@@ -81,7 +81,8 @@ def brief(value: Any) -> Any:
 
 
 def flat(tree: Any, prefix: str = "", whole: tuple[str, ...] = ()) -> dict[str, Any]:
-    """{"optim.ema": 0.999}; an empty group is a value, and so is a group in `whole` and that of a frozen model."""
+    """{"optim.ema": 0.999}; an empty group is a value, and so is a group in `whole` and that of a frozen model
+    (without the places of data)."""
     if not isinstance(tree, dict) or not tree or prefix in whole or is_frozen(tree):
-        return {prefix: tree}
+        return {prefix: {k: v for k, v in tree.items() if f"{prefix}.{k}" not in DATA_PLACES} if isinstance(tree, dict) else tree}
     return {k: v for name, sub in tree.items() for k, v in flat(sub, f"{prefix}.{name}" if prefix else name, whole).items()}

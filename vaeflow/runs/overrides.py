@@ -12,13 +12,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.config import Overrides, override, plain
+from vaeflow.config import DATA_PLACES, Overrides, override, plain
 from vaeflow.errors import UserError
 from vaeflow.runs import workdir
 from vaeflow.runs.files import text_of, with_values
 
 # Sections and keys that every command accepts for a trained run.
-EVAL_OVERRIDABLE = ("eval", "sample", "data.dir", "data.path", "data.cache_dir")
+EVAL_OVERRIDABLE = ("eval", "sample", *DATA_PLACES)
 SECTIONS = ("eval", "sample")
 # Keys of these sections that change no number: speed, memory, and how many samples a figure or a file has.
 _NO_NUMBER = ("eval.batch", "eval.chunk", "sample.n")

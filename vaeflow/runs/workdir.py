@@ -39,6 +39,7 @@ _NEW: dict[str, Any] = {
     "train.accumulate": 1,
     "data.levels": 0,
     "data.augment": (),
+    **{"data.x": {}, "data.x0": {}, "data.pairing": "rows"},
     "optim.groups": {},
     "optim.turns": (),
 }

@@ -222,7 +222,7 @@ def _train(p: Plan, group: Sequence[Cell]) -> list[Cell]:
         config = ConfigDict(cell.config)
         if len(group) > 1 and config.devices.mapping == "auto":
             config.devices.mapping = "jit"  # cells train together on one device
-        same = next((m.x.source for m in made.values() if m.x.config.data == config.data and config.data.kind != "density"), None)
+        same = next((m.x.source for m in made.values() if m.x.config.data == config.data and not m.x.source.seeded), None)
         with workdir.import_hint(cell.directory):
             x = setup.make_experiment(config, cell.directory, same)
         evaluate.check_eval(x)

@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 from ml_collections import ConfigDict
 
 from vaeflow.build import Count, call
-from vaeflow.config import Overrides, is_frozen, module, override
+from vaeflow.config import DATA_PLACES, Overrides, is_frozen, module, override
 from vaeflow.errors import UserError, unknown
 from vaeflow.runs.config_values import is_free
 from vaeflow.runs.files import with_values
@@ -168,7 +168,7 @@ def told(p: Plan) -> list[str]:
 
 # Overrides that change where and how fast a run is, and not what it learns.
 _ELSEWHERE = (
-    *("data.dir", "data.path", "data.cache_dir", "data.place", "data.workers", "data.prefetch"),
+    *(*DATA_PLACES, "data.place", "data.workers", "data.prefetch"),
     *("devices", "train.dispatch_seconds", "train.max_dispatch", "profile"),
 )
 

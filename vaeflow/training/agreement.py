@@ -24,14 +24,12 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from vaeflow import data
-from vaeflow.config import imported, plain
+from vaeflow.config import DATA_PLACES, imported, plain
 from vaeflow.errors import RunFailed, Stopped, UserError
 from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.workdir import PACKAGES
 from vaeflow.training import devices, setup
 
-# Each host may have its own.
-HOST_KEYS = ("data.dir", "data.path", "data.cache_dir")
 # All processes post their command right after they have joined. (jax aborts all others 100 s after a process has died.)
 START_SECONDS = 60
 # One host may decode images that another one has cached.
@@ -104,9 +102,9 @@ def check_folder(directory: Path) -> None:
 
 
 def config_values(config: ConfigDict) -> dict[str, str]:
-    """{"optim.learning_rate": "0.001"}: the values of a config as JSON, without HOST_KEYS."""
+    """{"optim.learning_rate": "0.001"}: the values of a config as JSON, without DATA_PLACES."""
     flat = traverse_util.flatten_dict(plain(config), sep=".", keep_empty_nodes=True)
-    return {key: json.dumps({} if value is traverse_util.empty_node else value) for key, value in flat.items() if key not in HOST_KEYS}
+    return {key: json.dumps({} if value is traverse_util.empty_node else value) for key, value in flat.items() if key not in DATA_PLACES}
 
 
 def code_values() -> dict[str, str]:

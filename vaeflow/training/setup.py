@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from vaeflow import data, models, rng
 from vaeflow.build import Count, Natural, Seed, call
-from vaeflow.config import VALUES, check_sections, plain
+from vaeflow.config import VALUES, check_sections, data_name, plain
 from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, merge_params, split_params
 from vaeflow.runs import progress
@@ -71,7 +71,7 @@ class Experiment(NamedTuple):
         return self.source.val is not None and (known or self.eval.select != "loss")
 
 
-# What would change the data if it were read, by kinds that do not read it: set, it is a mistake. (A folder may be set for all.)
+# Options that a data kind ignores, though they change the data of others. Setting one is an error. (A folder may be set for all.)
 _UNREAD = {
     "digits": ("name", "path", "label", "train", "val", "test", "size", "levels"),
     "density": ("path", "label", "train", "val", "test", "levels"),
@@ -134,11 +134,6 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
     return experiment._replace(parameters=sum(leaf.size for leaf in trained))
 
 
-def data_name(section: Mapping[str, Any]) -> str:
-    """The kind of a config's data and which they are: `tfds mnist`, `csv table.csv`."""
-    return " ".join(filter(None, (str(section.get("kind", "")), section.get("name") or Path(section.get("path") or "").name)))
-
-
 def headline(x: Experiment) -> str:
     """One line of what is trained: data, devices, steps."""
     splits = ", ".join(f"{len(split.x):,} {name}" for name, split in x.source.splits().items())
@@ -178,16 +173,16 @@ def _top(*, seed: Seed, profile: bool, init_from: str, fixed_from: str) -> None:
 
 def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None:
     """The data section has no value that goes unread; the model's event and levels are those of the data as the model gets them."""
-    for key in _UNREAD.get(section["kind"], ()):
-        if value := section.get(key):  # a section of before data.levels has no such key
-            known = ", ".join(kind for kind, unread in _UNREAD.items() if key not in unread)
-            off = "leave it empty" if isinstance(value, str) else "set it to 0"
-            raise UserError(f"data.{key}={value!r} is not read by data.kind={section['kind']!r}; {off}, or data.kind: {known}")
+    for key, value, by in _unread(section):
+        name = key.rpartition(".")[2]
+        known = ", ".join(kind for kind, unread in _UNREAD.items() if name not in unread)
+        off = "leave it empty" if isinstance(value, str) else "set it to 0"
+        raise UserError(f"{key}={value!r} is not read by {by}; {off}, or data.kind: {known}")
     event = tuple(source.train.x.shape[1:])
     if model.event is not None and tuple(model.event) != event:
         raise UserError(f"model.event={tuple(model.event)} does not fit the data, whose examples have the shape {event}")
     if model.paired and source.train.x0 is None:
-        raise UserError(f"this model maps x0 to x, and data.kind={section['kind']!r} has no x0; see data.kind='pair'")
+        raise UserError(f"this model maps x0 to x, and data.kind={section['kind']!r} has no x0 here; see data.kind='pair'")
     for name, split in source.splits().items() if model.classes else ():
         if split.label is None or source.label_names is None:
             raise UserError(f"this model learns labels, and data.kind={section['kind']!r} has none in the split {name!r}")
@@ -203,6 +198,20 @@ def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None
             else ""
         )
         raise UserError(f"model.levels={model.levels} does not fit the data, which have {levels} levels (0: continuous){hint}")
+
+
+def _unread(section: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """(key, value, who ignores it) of the options that are set and ignored: in the section, and in the two groups of a pair."""
+    groups = {f"data.{name}": group for name in ("x", "x0") if (group := section.get(name))} or {"data": section}
+    kinds = {where: f"{where}.kind={group['kind']!r}" for where, group in groups.items()}
+    unread = {where: _UNREAD.get(group["kind"], ()) for where, group in groups.items()}
+    for where, group in groups.items():
+        for key in unread[where]:
+            if value := group.get(key):  # a section of before data.levels has no such key
+                yield f"{where}.{key}", value, kinds[where]
+    for key in dict.fromkeys(key for keys in unread.values() for key in keys):  # what the section says to both groups
+        if all(key in keys for keys in unread.values()) and (value := section.get(key)):
+            yield f"data.{key}", value, " and ".join(kinds.values())
 
 
 def first_batch(experiment: Experiment) -> Batch:

@@ -53,8 +53,8 @@ def structure(config: Any) -> str:
 
 
 def one_source(xs: Sequence[Experiment]) -> bool:
-    """Whether cells of one structure read the same data (the seed draws the points of a density)."""
-    return xs[0].config.data.kind != "density" or len({x.config.seed for x in xs}) == 1
+    """True if cells of one structure read the same data: the seed draws no examples, or they have one seed."""
+    return not xs[0].source.seeded or len({x.config.seed for x in xs}) == 1
 
 
 def make_stack(xs: Sequence[Experiment], fixed: Sequence[Params], feeds: Sequence[data.Feed]) -> Stack:

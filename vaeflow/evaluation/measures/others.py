@@ -27,7 +27,7 @@ from vaeflow.evaluation.measures.measure import Run
 
 
 def other(run: Run, name: str) -> Split:
-    """As many examples of the set `name` as the run has (fewer where the set is smaller). A model of p(x|c) gets the c of the run's."""
+    """As many examples of the set `name` as the run has (fewer where the set is smaller), with the run's contexts, x0 and masks."""
     if name in MADE:
         x = MADE[name](run, np.random.default_rng((run.seed, zlib.crc32(name.encode()))))
     elif name.endswith(".npz"):
@@ -37,7 +37,8 @@ def other(run: Run, name: str) -> Split:
     else:
         raise unknown("anomaly.against", name, (*MADE, "FILE.npz", "an image set in config.data.dir, where x are images"))
     x = evenly(Split(x), len(run.split.x)).x
-    return Split(np.asarray(x, run.split.x.dtype), None if run.split.context is None else run.split.context[: len(x)])
+    given = {name: array[: len(x)] for name, array in run.split.arrays().items() if name not in ("x", "label")}
+    return Split(np.asarray(x, run.split.x.dtype), **given)
 
 
 def _noise(run: Run, rng: np.random.Generator) -> np.ndarray:
@@ -79,6 +80,7 @@ MADE: dict[str, Callable[[Run, np.random.Generator], np.ndarray]] = {
 
 def _images(run: Run, name: str) -> np.ndarray:
     section = dict(kind="tfds", name=name, path="", label="", train="test", val="", test="", context="none", binarize="none", batch=1)
+    section |= dict(x={}, x0={}, pairing="rows")
     try:
         found = data.load(plain(run.config.data) | section, run.seed)
     except UserError as error:
