@@ -121,7 +121,7 @@ def test_a_linked_folder(tmp_path, which):
         ("sample", (), "figures"),
         ("sample", (), "samples.npz"),
         ("encode", ("--split=val",), "encoded_val.npz"),
-        ("explore", ("--show=plane",), "explore"),
+        ("explore", ("--show=recon_kl",), "explore"),
         ("diagnose", ("--measures=sample_quality",), "diagnostics.json"),
     ],
 )

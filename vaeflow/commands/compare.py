@@ -52,7 +52,8 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
             planes[name] = directory, results
     if not rows:
         raise UserError("none of these workdirs has a results.json: train first")
-    from vaeflow import figures
+    from vaeflow.figures.curves import recon_kl_runs, run_curves
+    from vaeflow.figures.points import density_table
 
     titles = ["run", *(title for _, title in _COLUMNS)]
     kept = [i for i in range(len(titles)) if any(row[i] != "" for row in rows)]
@@ -63,11 +64,11 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
     if any(row[titles.index("the NLL is")] for row in rows):
         print(f"\n{EXPLAINED}")
     print("\nnumbers from results.json of each run" + "".join(f"; not read, {name}: {', '.join(more)}" for name, more in others.items()))
-    print(f"\n{figures.draw_curves(curves, output, data)}")
-    if figures.draw_planes(curves, plane):
+    print(f"\n{run_curves(curves, output, data)}")
+    if recon_kl_runs(curves, plane):
         print(plane)
     if cells := _cells(planes):
-        print(figures.draw_densities(cells, densities))
+        print(density_table(cells, densities))
 
 
 def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

@@ -1,24 +1,28 @@
-"""experiments.explore: the views of a run (views.py), or the path of training of several runs."""
+"""experiments.explore: the registered figures of a run, or those of training of several runs in one picture."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vaeflow import figures
 from vaeflow.build import SEEDS
 from vaeflow.commands import compare
 from vaeflow.config import Overrides
-from vaeflow.data import named_split
-from vaeflow.errors import UserError, unknown_kind
+from vaeflow.errors import UserError
 from vaeflow.evaluation import sampling
 from vaeflow.evaluation.store import restore
-from vaeflow.figures import views
-from vaeflow.figures.canvas import captioned
+from vaeflow.figures import FIGURES, Subject
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.metrics import read_metrics
 from vaeflow.runs.progress import phase
+
+
+def listing() -> str:
+    """Every figure with what it shows."""
+    width = max(map(len, FIGURES))
+    return "\n".join(f"{name:<{width}}  {figure.title}" for name, figure in FIGURES.items())
 
 
 def explore(
@@ -27,65 +31,54 @@ def explore(
     *,
     examples: tuple[int, ...] = (),
     split: str = "",
-    seed: int = 0,
+    seed: int | None = None,
     label: int = -1,
     output: Path | None = None,
     overrides: Overrides = (),
 ) -> None:
-    """Draw the views `show` of a run (all that apply: ()), or the plane of several, and print each figure's path."""
-    for name in show:
-        if name not in (*views.VIEWS, "plane"):
-            raise unknown_kind("--show", name, (*views.VIEWS, "plane"))
+    """Draw the figures `show` of a run or of several (all that apply: ()) and print their paths. What is left out is printed with the
+    reason; a named figure that does not apply is a UserError."""
+    figures.known(show, "--show")
     if not directories:
-        raise UserError("there is no run to look at: name one, --workdir=WORKDIR, or several for --show=plane")
-    several = len(directories) > 1
-    if several and (other := [name for name in show if name != "plane"]):
-        raise UserError(f"--show={','.join(other)} looks at one run, and {len(directories)} are named; known for several: plane")
-    names = ("plane",) if several else show or (*views.VIEWS, "plane")
-    if not several and output is None:
+        raise UserError("there is no run to look at: name one, --workdir=WORKDIR, or several")
+    if len(directories) > 1:
+        return _several(directories, show, output or Path("runs/compare"))
+    if output is None:
         guard.check_links(directories[0], ("explore",))
-    folder = output or (Path("runs/compare") if several else directories[0] / "explore")
-    caption = ""
-    found: dict[str, Callable[[], list[Path]]] = {"plane": lambda: _plane(directories, folder)}
-    if set(names) != {"plane"}:
-        run = _load(directories[0], folder, examples, split, seed, label, overrides)
-        parameters = f"parameters averaged over training (EMA {ema:g})" if (ema := run.config.optim.ema) else "parameters of one step"
-        caption = f"{directories[0].absolute().name}, seed {run.config.seed}; {run.name} split; {parameters}"
-        found |= {name: functools.partial(view, run) for name, view in views.VIEWS.items()}
-    for name in names:
-        try:
-            with phase(f"drawing {name}"), captioned("" if name == "plane" else caption):
-                drawn = found[name]()
-            print(*drawn, sep="\n", flush=True)
-        except views.Inapplicable as error:
-            if show:
-                raise
-            print(error)
+    subject = _subject(directories[0], output or directories[0] / "explore", examples, split, seed, label, overrides)
+    for name in show or FIGURES:
+        if not (why := figures.lacking(name, subject)):
+            print(*figures.draw(name, subject), sep="\n", flush=True)
+        elif show:
+            raise UserError(f"--show={name} does not apply to {directories[0]}: {why}")
+        else:
+            print(f"{name}: {why}", flush=True)
 
 
-def _load(
-    directory: Path, output: Path, examples: tuple[int, ...], split: str, seed: int, label: int, overrides: Overrides
-) -> views.Request:
-    if seed not in SEEDS:
+def _subject(
+    directory: Path, output: Path, examples: tuple[int, ...], split: str, seed: int | None, label: int, overrides: Overrides
+) -> Subject:
+    if seed is not None and seed not in SEEDS:
         raise UserError(f"--seed={seed} is invalid; it must be {SEEDS}")
     model, params, config, source, *_ = restore(directory, overrides=overrides)
     sampling.conditions(directory, config, 1, label)  # a label that cannot be drawn
-    name = named_split(source, split)
-    chosen = source.split(name)
-    for i in examples:
-        if not 0 <= i < len(chosen.x):
-            raise UserError(f"--examples={i} is invalid; the {name} split has the examples 0 to {len(chosen.x) - 1}")
-    space = functools.cache(lambda: figures.find_space(model, params, chosen, source, config))
-    return views.Request(directory, output, model, params, config, source, name, chosen, examples, seed, label, space)
+    options = dict[str, Any](split=split, examples=examples, seed=seed, label=label)
+    return figures.look_at(directory, output, model, params, config, source, read_metrics(directory), **options)
 
 
-def _plane(directories: Sequence[Path], output: Path) -> list[Path]:
-    """The paths of training, which need no model: the workdirs' metrics.jsonl."""
+def _several(directories: Sequence[Path], show: Sequence[str], output: Path) -> None:
+    """The figures of training, which need no model: the workdirs' metrics.jsonl."""
+    drawers = {name: figure.several for name, figure in FIGURES.items() if figure.several is not None}
+    if other := [name for name in show if name not in drawers]:
+        count, names = len(directories), ", ".join(drawers)
+        raise UserError(f"--show={','.join(other)} looks at one run, and {count} are named; known for several: {names}")
     runs = {}
     for name, directory in compare.names(directories).items():
         workdir.read_config(directory)
         runs[name] = read_metrics(directory)
-    drawn = figures.draw_planes(runs, output / "plane.png")
-    if drawn is None:
-        raise views.Inapplicable("plane: needs reconstruction and KL over training, which are logged of models with a latent variable")
-    return [drawn]
+    for name in show or drawers:
+        with phase(f"drawing {name}"):
+            drawn = drawers[name](runs, output / f"{name}.png")
+        if drawn is None and show:
+            raise UserError(f"--show={name} does not apply: none of these runs has recorded {FIGURES[name].title}")
+        print(drawn or f"{name}: none of these runs has recorded {FIGURES[name].title}", flush=True)

@@ -34,7 +34,7 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     x, path = drawn["x"], directory / "samples.npz"
     _write_npz(path, {**given, **drawn})
     names = workdir.read_json(directory / "data.json")["labels"] if "label" in given else ()
-    figure = figures.draw_samples(x, config, directory / "figures" / "samples_drawn.png", given.get("label"), names)
+    figure = figures.draw_samples(x, model.levels, directory / "figures" / "samples_drawn.png", given.get("label"), names)
     options = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in sampling_options(config)]
     print(f"{', '.join([f'{n} samples', *options, f'seed {seed}'])}:\n  {path}\n  {figure}")
 

@@ -158,8 +158,8 @@ def _draw(directory: Path, found: Any) -> None:
 
     own = workdir.read_config(directory).eval.params
     folder = "figures" if found.config.eval.params == own else with_values("figures", [f"eval.params={found.config.eval.params}"])
-    rows = read_metrics(directory)
-    drawn = figures.draw_all(found.model, found.params, found.source, found.config, rows, directory / folder, found.grid)
+    run = (found.model, found.params, found.config, found.source, read_metrics(directory))
+    drawn = figures.draw_all(figures.look_at(directory, directory / folder, *run, density=found.grid))
     names = {"figures": [str(figure.relative_to(directory)) for figure in drawn]}
     workdir.write_json(found.path, workdir.read_json(found.path) | names)
 

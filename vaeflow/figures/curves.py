@@ -26,11 +26,14 @@ def series(rows: Rows, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     return steps, values
 
 
-def training_curves(rows: Rows, path: Path) -> Path | None:
-    """Loss, and where there are such reconstruction and KL, of training and validation against the step."""
-    panels = [(name, title) for name, title in _PANELS if any(len(series(rows, s, name)[0]) for s in _COLOUR)]
-    if not panels:
-        return None
+def shown_panels(rows: Rows) -> list[tuple[str, str]]:
+    """(name, title) of the metrics that `training_curves` shows."""
+    return [(name, title) for name, title in _PANELS if any(len(series(rows, split, name)[0]) for split in _COLOUR)]
+
+
+def training_curves(rows: Rows, path: Path) -> Path:
+    """Loss, and where there are such reconstruction and KL, of training and validation against the step: at least one of `shown_panels`."""
+    panels = shown_panels(rows)
     with canvas(path, 3.6 * len(panels) + 0.6, 3.2) as figure:
         for ax, (name, title) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             shown = []
@@ -50,11 +53,10 @@ def training_curves(rows: Rows, path: Path) -> Path | None:
     return path
 
 
-def recon_kl_plane(rows: Rows, path: Path) -> Path | None:
-    """The path of (KL, reconstruction) over training, coloured by the step, on lines of equal -ELBO = their sum."""
-    paths = {split: found for split in ("train", "val") if (found := _path(rows, split)) is not None}
-    if not paths:
-        return None
+def recon_kl_plane(rows: Rows, path: Path) -> Path:
+    """The path of (KL, reconstruction) over training, coloured by the step, on lines of equal -ELBO = their sum. At least one split has a
+    `recon_kl_path`."""
+    paths = {split: found for split in ("train", "val") if (found := recon_kl_path(rows, split)) is not None}
     with canvas(path, 5.6, 4.4) as figure:
         ax = figure.subplots()
         last = max(float(steps[-1]) for steps, _, _ in paths.values())
@@ -76,11 +78,14 @@ def recon_kl_plane(rows: Rows, path: Path) -> Path | None:
 def recon_kl_runs(runs: Mapping[str, Rows], path: Path) -> Path | None:
     """The paths of several runs in the plane of (KL, reconstruction), one colour a run: of the validation split, without one of training.
 
-    A ring is where a path starts, a square where it ends; its dots grow with the step. Runs that log no KL are left out.
+    A ring is where a path starts, a square where it ends; its dots grow with the step. Runs that log no KL are left out; None: no run logs
+    it. One run: `recon_kl_plane`.
     """
     paths = {}
     for name, rows in runs.items():
-        found = {split: p for split in ("val", "train") if (p := _path(rows, split)) is not None}
+        found = {split: p for split in ("val", "train") if (p := recon_kl_path(rows, split)) is not None}
+        if found and len(runs) == 1:
+            return recon_kl_plane(rows, path)
         for split, way in [*found.items()][:1]:
             paths[name if split == "val" else f"{name} (training)"] = way
     if not paths:
@@ -100,7 +105,7 @@ def recon_kl_runs(runs: Mapping[str, Rows], path: Path) -> Path | None:
     return path
 
 
-def _path(rows: Rows, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def recon_kl_path(rows: Rows, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """(steps, KL, reconstruction) of the rows of a split that have both finite; None for fewer than two."""
     found = [(row["step"], row.get("kl"), row.get("recon")) for row in rows if row.get("split") == split]
     found = [point for point in found if None not in point and np.isfinite(point).all()]

@@ -58,26 +58,27 @@ def _by_label(figure: Any, ax: Any, z: np.ndarray, label: np.ndarray, names: Seq
     ax.legend(title="label", loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=max(20 / size, 1) ** 0.5)
 
 
-def density_panels(data: np.ndarray, samples: np.ndarray, density: GridDensity | None, path: Path, what: str = "density") -> Path:
-    """Data, samples and (where there is one) the density of a two-dimensional model, on the same axes."""
+def density_panels(data: np.ndarray, samples: np.ndarray | None, density: GridDensity | None, path: Path, what: str = "density") -> Path:
+    """Data, samples and the density of a two-dimensional model, those that there are, on the same axes."""
     low, high = data.min(0).astype(float), data.max(0).astype(float)
     if density is not None:
         # Closer than the grid, which also serves the integral.
         low, high = low - 0.15 * (high - low), high + 0.15 * (high - low)
-    count = 2 if density is None else 3
+    clouds = {"data": data} | ({} if samples is None else {"samples": samples})
+    count = len(clouds) + (density is not None)
     with canvas(path, 3.7 * count + (0.4 if density is not None else 0), 3.7) as figure:
-        axes = figure.subplots(1, count, sharex=True, sharey=True)
-        for ax, points, title, colour in zip(axes, (data, samples), ("data", "samples"), COLOURS, strict=False):
+        axes = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
+        for ax, (title, points), colour in zip(axes, clouds.items(), COLOURS, strict=False):
             ax.scatter(*points.T, s=float(np.clip(110 / math.sqrt(len(points)), 1.5, 10)), alpha=0.6, linewidths=0, color=colour)
             ax.set_title(f"{title} ({len(points):,})")
         if density is not None:
             p = np.exp(density.log_p)
-            image = axes[2].imshow(
+            image = axes[-1].imshow(
                 p, origin="lower", extent=_box(density), cmap="magma", vmin=0, vmax=np.quantile(p, 0.9995), aspect="auto"
             )
-            axes[2].set_title(f"{what} (integral {density.integral:.3f})")
-            axes[2].grid(False)
-            figure.colorbar(image, ax=axes[2], label="p(x) per unit area", extend="max")
+            axes[-1].set_title(f"{what} (integral {density.integral:.3f})")
+            axes[-1].grid(False)
+            figure.colorbar(image, ax=axes[-1], label="p(x) per unit area", extend="max")
         for ax in axes:
             ax.set(xlabel="$x_1$", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
             ax.set_box_aspect(1)
