@@ -130,7 +130,6 @@ _COLUMNS = (
     ("integral", "integral"),
     ("k", "k"),
     ("bits_per_dim", "bits/dim"),
-    ("kl_to_teacher", "KL to the teacher [nats]"),
     ("active_units", "active units"),
     ("split", "split"),
     ("examples", "examples"),
