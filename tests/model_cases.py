@@ -51,7 +51,7 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 def config(name: str, values: dict[str, Any]) -> Any:
     values = {key: group(*FROZEN[v]) if isinstance(v, str) and v in FROZEN else v for key, v in values.items()}
-    sample = dict(n=DRAWS, temperature=values.pop("temperature"))
+    sample = dict(n=DRAWS) | {key: values.pop(key) for key in ("temperature",) if key in values}
     return ConfigDict(dict(model=dict(kind=name, **values), parts=PARTS, sample=sample)).lock()
 
 
@@ -68,7 +68,8 @@ def make_batch(model: Model, context: bool) -> Batch:
     assert model.event is not None
     shape, levels = (BATCH, *model.event), model.levels
     x = jax.random.randint(KEY, shape, 0, levels).astype(jnp.uint8) if levels else jax.random.normal(KEY, shape)
-    return {"x": x} | ({"context": jax.random.normal(jax.random.key(1), (BATCH, CONTEXT))} if context else {})
+    other = {"x0": jax.random.normal(jax.random.key(3), shape)} if model.paired else {}
+    return {"x": x} | other | ({"context": jax.random.normal(jax.random.key(1), (BATCH, CONTEXT))} if context else {})
 
 
 class Case(NamedTuple):
@@ -103,7 +104,8 @@ def case(name: str, i: int) -> Case:
         out = dict(loss=loss, metrics=metrics, grads=grads)
         context = batch.get("context")
         assert model.sample is not None
-        out["sample"] = model.sample(params, key, DRAWS, None if context is None else context[:DRAWS])
+        given = {name: batch[name][:DRAWS] for name in ("context", "x0") if name in batch}
+        out["sample"] = model.sample(params, key, DRAWS, **given)
         log_prob = model.log_prob
         if log_prob is not None and context is None:
             out["log_prob"] = log_prob(params, key, batch)

@@ -29,6 +29,7 @@ def get_config(row: str = "teacher") -> ConfigDict:
     c.optim.update(learning_rate=5e-3)
     c.train.update(SMALL)
     c.eval.update(k=4, chunk=2)
+    c.eval.settings = ConfigDict(dict(sample_quality=dict(names=("energy", "neighbours"))))
     c.parts.net = mlp(32, 32)
     if row == "teacher":
         c.model, c.sample.temperature = flow((2,)), 1.0

@@ -26,7 +26,7 @@ class ModeCoverageSettings(NamedTuple):
     """
 
     samples: Count = 2000
-    radius: Positive = 4.0
+    radius: Positive = 3.0
     least: Fraction = 0.25
 
 
