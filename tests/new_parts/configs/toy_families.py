@@ -38,11 +38,11 @@ def get_config(row: str = "teacher") -> ConfigDict:
         c.parts.step = dict(kind="chain", of=("first", "second"))
         c.parts.update(first=affine("net", "half", False), second=affine("net", "half", True))
     elif row == "energy":
-        c.model = ConfigDict(dict(kind="energy_generator", event=(2,), noise=2, generator="net"))
+        c.model = ConfigDict(dict(kind="energy_generator", event=(2,), latent=2, generator="net"))
         c.eval.select = "sample_quality.energy"
     elif row == "wgan_gp":
         c.data.update(name="8gaussians", batch=128)
-        c.model = ConfigDict(dict(kind="wgan_gp", event=(2,), noise=2, critic="wide", generator="wide", weight=1.0, drift=1e-3))
+        c.model = ConfigDict(dict(kind="wgan_gp", event=(2,), latent=2, critic="wide", generator="wide", weight=1.0, drift=1e-3))
         c.parts.wide = mlp(64, 64)
         c.optim.update(learning_rate=2e-3, b1=0.5, b2=0.9, turns=("critic:5", "generator:1"), ema=0.99)
         c.train.update(steps=6 * 700, log_every=600, eval_every=4200, checkpoint_every=3600)

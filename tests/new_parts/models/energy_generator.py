@@ -20,17 +20,17 @@ from vaeflow.model import NO_PARAMS, Model
 from vaeflow.nets import Net
 
 
-def energy_generator(*, event: tuple[Count, ...], noise: Count, generator: Net) -> Model:
-    """See the module's docstring. event: the shape of one example, real numbers; noise: the dimension of z."""
+def energy_generator(*, event: tuple[Count, ...], latent: Count, generator: Net) -> Model:
+    """See the module's docstring. event: the shape of one example, real numbers; latent: the dimension of z."""
     network = generator.module(tuple(event), 1, False)
 
     def init(key, batch, given=NO_PARAMS):
         del batch, given
-        return {"generator": network.init(key, jnp.zeros((1, noise)))["params"]}
+        return {"generator": network.init(key, jnp.zeros((1, latent)))["params"]}
 
     def sample(params, key, n, context=None):
         del context
-        z = jax.random.normal(key, (n, noise))
+        z = jax.random.normal(key, (n, latent))
         x: Any = network.apply({"params": params["generator"]}, z)
         return {"x": x, "z": z}
 
@@ -49,4 +49,4 @@ def _distances(a, b):
     return jnp.sqrt(jnp.sum((a[:, None] - b) ** 2, -1) + 1e-12)
 
 
-EXAMPLES = (dict(event=(4,), noise=3, generator="net"),)
+EXAMPLES = (dict(event=(4,), latent=3, generator="net"),)

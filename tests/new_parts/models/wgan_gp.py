@@ -22,9 +22,9 @@ from vaeflow.nets import Net
 
 
 def wgan_gp(
-    *, event: tuple[Count, ...], noise: Count, critic: Net, generator: Net, weight: NonNegative = 10.0, drift: NonNegative = 1e-3
+    *, event: tuple[Count, ...], latent: Count, critic: Net, generator: Net, weight: NonNegative = 10.0, drift: NonNegative = 1e-3
 ) -> Model:
-    """See the module's docstring. event: the shape of one example, real numbers; noise: the dimension of z."""
+    """See the module's docstring. event: the shape of one example, real numbers; latent: the dimension of z."""
     judge, draw = critic.module((1,), len(event), False), generator.module(tuple(event), 1, False)
 
     def f(params, x):
@@ -37,13 +37,13 @@ def wgan_gp(
     def init(key, batch, given=NO_PARAMS):
         del given
         first, second = jax.random.split(key)
-        return {"critic": judge.init(first, batch["x"])["params"], "generator": draw.init(second, jnp.zeros((1, noise)))["params"]}
+        return {"critic": judge.init(first, batch["x"])["params"], "generator": draw.init(second, jnp.zeros((1, latent)))["params"]}
 
     def loss(params, key, batch, step):
         del step
         key_z, key_mix = jax.random.split(key)
         x, n = batch["x"], len(batch["x"])
-        fake = g(params, jax.random.normal(key_z, (n, noise)))
+        fake = g(params, jax.random.normal(key_z, (n, latent)))
         held = jax.lax.stop_gradient(fake)
         mix = held + jax.random.uniform(key_mix, (n, *(1 for _ in event))) * (x - held)
         slopes = jax.vmap(jax.grad(lambda at: f(params, at)))(mix).reshape(n, -1)
@@ -56,10 +56,10 @@ def wgan_gp(
 
     def sample(params, key, n, context=None):
         del context
-        z = jax.random.normal(key, (n, noise))
+        z = jax.random.normal(key, (n, latent))
         return {"x": g(params, z), "z": z}
 
     return Model(init, loss, sample, None, "none", event=event, levels=0)
 
 
-EXAMPLES = (dict(event=(4,), noise=3, critic="net", generator="net", weight=10.0, drift=1e-3),)
+EXAMPLES = (dict(event=(4,), latent=3, critic="net", generator="net", weight=10.0, drift=1e-3),)
