@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import toys
 from tests.commands import refusal, train_only
 from tests.model_cases import FLOW, KEY, VAE, config, group, quick
+from vaeflow import figures
 from vaeflow.data import Split
 from vaeflow.distributions import Joint, normal
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import importance
-from vaeflow.figures.priors import draw_stage, prior_hole
+from vaeflow.figures.priors import prior_columns
 from vaeflow.model import Frozen, Latent, Model, Params
 from vaeflow.models import MODELS, build_model
 from vaeflow.models.contrastive import contrastive
@@ -183,10 +185,12 @@ def test_a_second_stage_on_a_run(tmp_path):
     model, params, config = load_run(second, [("sample.sampler", "langevin"), ("sample.langevin_steps", "2")], allowed=("sample",))
     for a, b in zip(jax.tree.leaves(load_params(first)), jax.tree.leaves(params["fixed"]["frozen"]), strict=True):
         np.testing.assert_array_equal(a, b)
-    split = Split(np.zeros((30, 2), np.float32))
-    assert draw_stage(model, params, split, config, KEY, tmp_path / "prior_hole.png").stat().st_size > 10_000
+    source = toys.source(Split(np.zeros((30, 2), np.float32)))
+    subject = figures.look_at(second, tmp_path, model, params, config, source, [])
+    assert not figures.lacking("prior_hole", subject)
+    assert figures.draw("prior_hole", subject)[0].stat().st_size > 10_000
 
 
 def test_the_hole_of_a_prior_on_a_line(tmp_path):
     z = [np.random.default_rng(0).normal(size=(50, 1)) + shift for shift in range(3)]
-    assert prior_hole([], z, tmp_path / "prior_hole.png").stat().st_size > 10_000
+    assert prior_columns([], z, tmp_path / "prior_hole.png").stat().st_size > 10_000

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import distrax
 import jax.numpy as jnp
@@ -14,12 +16,16 @@ from PIL import Image
 
 from tests import toys
 from vaeflow import figures
+from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import density_grid
 from vaeflow.evaluation.density_grid import GridDensity
+from vaeflow.figures import FIGURES, Figure, Subject, curves, images, latents, points, tables
 from vaeflow.figures import canvas as canvas_module
-from vaeflow.figures import curves, images, points, tables
 from vaeflow.figures.canvas import DPI, canvas
+from vaeflow.figures.curves import Rows
+from vaeflow.figures.of_samples import shows_means
+from vaeflow.model import Model
 
 
 def rows(n: int = 30, latent: bool = True, val: bool = True) -> list[dict]:
@@ -51,10 +57,20 @@ def image_split(n: int = 30):
     return split._replace(x=np.clip(np.round(4 * split.x + 8), 0, 16).astype(np.uint8))
 
 
+def pictures() -> Model:
+    """A VAE of the pictures of `image_split`."""
+    return toys.linear_gaussian(event=(8, 8, 1))._replace(levels=17)
+
+
+def looking_at(model: Model, split: Split, folder: Path, rows: Rows = (), config: Any = None, **asked: Any) -> Subject:
+    """The subject of a toy model without parameters, whose figures are written to `folder`."""
+    config = toys.config(levels=17) if config is None else config
+    return figures.look_at(folder.parent, folder, model, {}, config, toys.source(split, 17), rows, **asked)
+
+
 def test_everything_of_an_image_vae(tmp_path):
     """Curves, plane, samples, reconstructions, scatter and the manifold of a model with two latents."""
-    model, split = toys.linear_gaussian(event=(8, 8, 1)), image_split()
-    found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(levels=17), rows(), tmp_path / "figures")
+    found = figures.draw_all(looking_at(pictures(), image_split(), tmp_path / "figures", rows()))
     names = ["curves", "recon_kl", "samples", "reconstructions", "latents", "manifold", "kl", "prior", "prior_plane"]
     assert found == [tmp_path / "figures" / f"{name}.png" for name in names]
     wide, plane, samples, pairs, scatter, manifold, *_ = found
@@ -64,13 +80,13 @@ def test_everything_of_an_image_vae(tmp_path):
 
 def test_everything_of_a_flow_in_the_plane(tmp_path):
     split = toys.split(400, (2,))
-    found = figures.draw_all(toys.gaussian_flow(), {}, toys.source(split), toys.config(), rows(latent=False), tmp_path)
+    found = figures.draw_all(looking_at(toys.gaussian_flow(), split, tmp_path, rows(latent=False)))
     assert [path.name for path in found] == ["curves.png", "density.png"]
     assert near(found[0], 4.2, 3.2) and near(found[1], 3.7 * 3 + 0.4, 3.7)
     density, shown = density_grid.load(tmp_path / "density.npz")
     assert density.integral == pytest.approx(1, abs=1e-3) and np.array_equal(shown, split.x)
     cells = [points.Panel(row, column, density, shown, "NLL 1", "") for row, column in (("a", "one"), ("a", "two"), ("b", "two"))]
-    assert near(figures.draw_densities(cells, tmp_path / "densities.png"), 1.55 * 3 + 0.4, 1.75 * 2 + 0.3)
+    assert near(points.density_table(cells, tmp_path / "densities.png"), 1.55 * 3 + 0.4, 1.75 * 2 + 0.3)
     (tmp_path / "density.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match="cannot be read"):
         density_grid.load(tmp_path / "density.npz")
@@ -78,7 +94,7 @@ def test_everything_of_a_flow_in_the_plane(tmp_path):
 
 def test_vectors_and_models_without_a_manifold(tmp_path):
     """A vector VAE: marginals; three latents: principal components; no rows: no curves."""
-    found = figures.draw_all(toys.linear_gaussian(), {}, toys.source(toys.split(40)), toys.config(), [], tmp_path)
+    found = figures.draw_all(looking_at(toys.linear_gaussian(), toys.split(40), tmp_path))
     assert [path.name for path in found] == ["marginals.png", "latents.png", "kl.png", "prior.png", "prior_plane.png"]
     z = np.random.default_rng(0).normal(size=(300, 3)) * [3, 1, 0.1]
     for name, label in (("few", np.arange(300) % 12), ("many", np.arange(300)), ("none", None)):
@@ -94,8 +110,7 @@ def test_a_conditional_model_gets_contexts_of_its_data(tmp_path):
         return {"x": jnp.broadcast_to(context[:, :1, None, None] * 16, (n, 8, 8, 1))}
 
     split = image_split()._replace(context=np.eye(2, dtype=np.float32)[np.arange(30) % 2])
-    model = toys.linear_gaussian(event=(8, 8, 1))._replace(sample=sample)
-    found = figures.draw_all(model, {}, toys.source(split, 17), toys.config(levels=17), [], tmp_path)
+    found = figures.draw_all(looking_at(pictures()._replace(sample=sample), split, tmp_path))
     assert [path.name for path in found] == ["samples.png", "reconstructions.png", "latents.png", "kl.png", "prior.png", "prior_plane.png"]
 
 
@@ -105,26 +120,80 @@ def test_pictures_of_a_class_conditional_model_stand_in_one_row_a_class(tmp_path
 
     split = image_split()
     split = split._replace(context=np.eye(3, dtype=np.float32)[split.label])
-    model = toys.linear_gaussian(event=(8, 8, 1))._replace(sample=sample)
-    path = figures.draw_all(model, {}, toys.source(split, 17), toys.config(levels=17), [], tmp_path)[0]
+    subject = looking_at(pictures()._replace(sample=sample), split, tmp_path)
+    (path,) = figures.draw("samples", subject)
     height = size(path)[1]
     picture = np.asarray(Image.open(path).convert("L")).astype(int)[:, -60]  # through the last column of pictures
     rows = [np.median(picture[int(height * a) : int(height * b)]) for a, b in ((0.2, 0.35), (0.5, 0.6), (0.8, 0.95))]
     assert rows[0] < rows[1] < rows[2]
-    assert near(figures.draw_samples(split.x[:7], toys.config(levels=17), tmp_path / "x.png", split.label[:7], "abc"), 3.1, 2.8)
+    assert near(figures.draw_samples(split.x[:7], 17, tmp_path / "x.png", split.label[:7], "abc"), 3.1, 2.8)
+    (path,) = figures.draw("samples", subject._replace(label=1))
+    assert near(path, 3 * 0.8 + 0.2, 3 * 0.8 + 0.4)  # one class: no rows
+    pixels = np.asarray(Image.open(path).convert("L"))
+    assert abs(np.median(pixels[len(pixels) // 3 : -len(pixels) // 3]) - 128) < 3
+
+
+def test_a_figure_is_a_function_and_a_line(tmp_path, monkeypatch):
+    """A registered figure is drawn where it applies; one that is not of training only where it is asked for."""
+
+    def draw(subject: Subject) -> list[Path]:
+        with canvas(subject.path("toy"), 2, 2) as figure:
+            figure.subplots().plot(subject.run.split.x[0])
+        return [subject.path("toy")]
+
+    def needs(subject: Subject) -> None:
+        if subject.event != (3,):
+            raise UserError("needs three numbers")
+
+    monkeypatch.setitem(FIGURES, "toy", Figure(draw, needs, "a toy", default=True))
+    vectors, plane = (looking_at(toys.gaussian_flow(), toys.split(9, event), tmp_path) for event in ((3,), (2,)))
+    assert near(figures.draw("toy", vectors)[0], 2, 2) and figures.lacking("toy", plane) == "needs three numbers"
+    for name in FIGURES:
+        monkeypatch.setitem(FIGURES, name, FIGURES[name]._replace(default=name == "toy"))
+    assert figures.draw_all(vectors) == [tmp_path / "toy.png"] and figures.draw_all(plane) == []
+
+
+def test_a_model_that_draws_nothing_has_no_samples(tmp_path):
+    """The others are drawn: of a two-dimensional density the panels of data and density."""
+    for model, split, left in (
+        (toys.gaussian_flow(), toys.split(50, (2,)), ["density"]),
+        (toys.linear_gaussian(), toys.split(30), ["latents", "kl", "prior", "prior_plane"]),
+    ):
+        subject = looking_at(model._replace(sample=None), split, tmp_path)
+        assert [path.stem for path in figures.draw_all(subject)] == left
+        for name in ("samples", "marginals", "pairs", "temperatures"):
+            assert "draws no samples" in figures.lacking(name, subject)
+    assert near(tmp_path / "density.png", 3.7 * 2 + 0.4, 3.7)
+
+
+@pytest.mark.parametrize("event", [(2,), (8, 8, 1)], ids=["plane", "pictures"])
+def test_samples_of_pairs_stand_beside_their_x0(tmp_path, monkeypatch, event):
+    def sample(params, key, n, context=None, x0=None):
+        return {"x": x0 + 1}
+
+    shown: list[Any] = []
+    for name in ("point_panels", "picture_table"):
+        monkeypatch.setattr(latents, name, lambda x, path, *_, **__: (shown.append(x), path)[1])
+    split = toys.split(9, event)
+    model = toys.gaussian_flow()._replace(sample=sample, paired=True, event=event)
+    subject = looking_at(model, split._replace(x0=3 * split.x), tmp_path)
+    assert figures.draw("pairs", subject) == [tmp_path / "pairs.png"] and not figures.lacking("pairs", subject)
+    x0, x, drawn = shown[0]
+    np.testing.assert_array_equal(x0, 3 * x)
+    np.testing.assert_allclose(drawn, x0 + 1)
+    assert "pairs" in figures.lacking("pairs", looking_at(toys.gaussian_flow(), split, tmp_path))
 
 
 def test_single_figures(tmp_path):
     """What experiments.sample and experiments.compare draw."""
-    config = toys.config(levels=17)
     x = image_split(9).x
     for name, samples in (("images", x), ("plane", x.reshape(9, -1)[:, :2]), ("vectors", x.reshape(9, -1))):
-        size(figures.draw_samples(samples, config, tmp_path / f"{name}.png"))
+        size(figures.draw_samples(samples, 17, tmp_path / f"{name}.png"))
     runs = {f"run {i}": rows(val=i % 2 == 0) for i in range(9)}
-    assert near(figures.draw_curves(runs, tmp_path / "compare.png"), 6.8, 2 * 4.0)  # runs with validation, runs without
+    assert near(curves.run_curves(runs, tmp_path / "compare.png"), 6.8, 2 * 4.0)  # runs with validation, runs without
     data = {name: "one" if i < 4 else "two" for i, name in enumerate(runs)}
-    assert near(figures.draw_curves(runs, tmp_path / "data.png", data), 6.8, 4 * 4.0)
-    size(figures.draw_curves({"empty": []}, tmp_path / "empty.png"))
+    assert near(curves.run_curves(runs, tmp_path / "data.png", data), 6.8, 4 * 4.0)
+    size(curves.run_curves({"empty": []}, tmp_path / "empty.png"))
     colour = images.image_grid(np.random.default_rng(0).random((5, 4, 6, 3)), tmp_path / "colour.png", "colour", 0)
     assert size(colour)[0] > size(colour)[1]
 
@@ -134,21 +203,21 @@ def test_a_caption_names_the_run_the_split_and_the_parameters(tmp_path, monkeypa
     seen = []
     monkeypatch.setattr(canvas_module, "_write", lambda figure, path: seen.append((path.stem, figure.get_supxlabel())))
     config = toys.config(levels=17)
-    config.optim = {"ema": 0.99}
-    model, split = toys.linear_gaussian(event=(8, 8, 1)), image_split()
-    figures.draw_all(model, {}, toys.source(split, 17), config, rows(), tmp_path / "my_run" / "figures")
+    config.optim.ema = 0.99
+    split = image_split()
+    figures.draw_all(looking_at(pictures(), split, tmp_path / "my_run" / "figures", rows(), config))
     captions = dict(seen)
     assert all("my_run, seed 0" in text and "averaged over training (EMA 0.99)" in text.replace("\n", " ") for text in captions.values())
     assert "test split" in captions["samples"] and "training: current parameters" in captions["curves"].replace("\n", " ")
-    figures.draw_samples(split.x[:4], config, tmp_path / "x.png")
+    figures.draw_samples(split.x[:4], 17, tmp_path / "x.png")
     assert seen[-1] == ("x", "")
 
 
 def test_means_are_told_from_draws():
-    model, split = toys.linear_gaussian(event=(8, 8, 1)), image_split()
-    assert not figures.shows_means(model, {}, split) and not figures.shows_means(toys.gaussian_flow(), {}, split)
+    model, split = pictures(), image_split()
+    assert not shows_means(model, {}, split) and not shows_means(toys.gaussian_flow(), {}, split)
     shown = model._replace(latent=model.latent._replace(show=lambda key, p: p.mean()))
-    assert figures.shows_means(shown, {}, split)
+    assert shows_means(shown, {}, split)
 
 
 def test_a_table_has_axes_of_its_own_for_each_group(tmp_path):
@@ -169,9 +238,10 @@ def test_curves_survive_odd_rows(tmp_path):
         {"step": 300, "split": "train", "loss": float("inf"), "kl": 1.0},
     ]
     for i, some in enumerate((bad, rows(1), bad[:1], [{"step": 1, "split": "train", "loss": 2.0}])):
-        assert curves.training_curves(some, tmp_path / f"{i}.png") is not None
-    assert curves.training_curves([{"step": 1, "split": "val", "other": 1.0}], tmp_path / "x.png") is None
-    assert curves.recon_kl_plane(rows(1), tmp_path / "y.png") is None
+        size(curves.training_curves(some, tmp_path / f"{i}.png"))
+    flow, split = toys.gaussian_flow(), toys.split(30, (2,))
+    assert "no losses" in figures.lacking("curves", looking_at(flow, split, tmp_path, [{"step": 1, "split": "val", "other": 1.0}]))
+    assert "no reconstruction and KL" in figures.lacking("recon_kl", looking_at(flow, split, tmp_path, rows(1)))
 
 
 def test_density_lies_where_the_data_lie(tmp_path):
@@ -195,8 +265,8 @@ def test_a_failing_figure_leaves_no_file(tmp_path):
 
 
 def test_matplotlib_is_imported_late_and_pyplot_never():
-    code = "import sys, vaeflow.figures as f; assert 'matplotlib' not in sys.modules; from pathlib import Path; import tempfile;"
-    code += "f.draw_curves({'a': []}, Path(tempfile.mkdtemp()) / 'x.png'); assert 'matplotlib.pyplot' not in sys.modules"
+    code = "import sys; from vaeflow.figures.curves import run_curves; assert 'matplotlib' not in sys.modules; from pathlib import Path;"
+    code += "import tempfile; run_curves({'a': []}, Path(tempfile.mkdtemp()) / 'x.png'); assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 

@@ -30,6 +30,7 @@ def config(k: int = 20, chunk: int = 10, batch: int = 16, levels: int = 0, n: in
         model={"kind": "toy", "levels": levels},
         data=SimpleNamespace(binarize="none", name="toy"),
         sample=SimpleNamespace(n=n),
+        optim=ConfigDict(dict(ema=0.0)),
     )
 
 

@@ -36,8 +36,8 @@ def explore(
     output: Path | None = None,
     overrides: Overrides = (),
 ) -> None:
-    """Draw the figures `show` of a run or of several (all that apply: ()) and print their paths. What is left out is printed with the
-    reason; a named figure that does not apply is a UserError."""
+    """Draw the figures `show` of a run or of several (all that apply: ()) and print their paths. What does not apply is
+    printed with the reason; of a named figure it is a UserError, raised before anything is drawn."""
     figures.known(show, "--show")
     if not directories:
         raise UserError("there is no run to look at: name one, --workdir=WORKDIR, or several")
@@ -46,13 +46,14 @@ def explore(
     if output is None:
         guard.check_links(directories[0], ("explore",))
     subject = _subject(directories[0], output or directories[0] / "explore", examples, split, seed, label, overrides)
-    for name in show or FIGURES:
-        if not (why := figures.lacking(name, subject)):
-            print(*figures.draw(name, subject), sep="\n", flush=True)
-        elif show:
+    lacking = {name: figures.lacking(name, subject) for name in show or FIGURES}
+    for name, why in lacking.items():
+        if why and show:
             raise UserError(f"--show={name} does not apply to {directories[0]}: {why}")
-        else:
-            print(f"{name}: {why}", flush=True)
+    for name in (name for name, why in lacking.items() if not why):
+        print(*figures.draw(name, subject), sep="\n", flush=True)
+    for why in dict.fromkeys(filter(None, lacking.values())):
+        print(f"not drawn: {', '.join(name for name in lacking if lacking[name] == why)}: {why}")
 
 
 def _subject(

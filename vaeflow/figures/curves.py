@@ -70,7 +70,7 @@ def recon_kl_plane(rows: Rows, path: Path) -> Path:
         ax.set_xlim(_limits([kl[recon <= ax.get_ylim()[1]] for _, kl, recon in paths.values()], high=1.0))
         _equal_sums(ax)
         ax.set_title("reconstruction against KL over training (dashed: equal sum)")
-        ax.legend(loc="best")
+        ax.legend(loc="best", frameon=True, framealpha=0.9, edgecolor="none")
         figure.colorbar(points, ax=ax, label="step")
     return path
 

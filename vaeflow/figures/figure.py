@@ -22,6 +22,7 @@ from vaeflow.evaluation.measures.measure import first, latent
 from vaeflow.figures.curves import Rows
 from vaeflow.figures.images import is_image
 from vaeflow.model import Latent, Model, Params
+from vaeflow.runs.progress import phase
 
 POINTS = 5000  # examples or draws in one scatter plot, at most
 
@@ -134,6 +135,16 @@ def look_at(
     for i in examples:
         if not 0 <= i < len(chosen.x):
             raise UserError(f"--examples={i} is invalid; the {name} split has the examples 0 to {len(chosen.x) - 1}")
+
+    @functools.cache
+    def space() -> Space:
+        with phase("encoding for the figures of the latent space"):
+            return latent_space.space(model, params, evenly(chosen, POINTS), key, **options)
+
+    @functools.cache
+    def grid() -> GridDensity:
+        return density_grid.density(model, params, chosen, key) if density is None else density
+
     return Subject(
         run=Run(model, params, config, source, chosen, name, key, options),
         called=directory.absolute().name,
@@ -142,8 +153,8 @@ def look_at(
         examples=examples,
         seed=config.seed if seed is None else seed,
         label=label,
-        space=functools.cache(lambda: latent_space.space(model, params, evenly(chosen, POINTS), key, **options)),
-        density=functools.cache(lambda: density_grid.density(model, params, chosen, key) if density is None else density),
+        space=space,
+        density=grid,
     )
 
 
@@ -160,7 +171,7 @@ def latent_of(subject: Subject) -> Latent:
 def needs_pictures(subject: Subject) -> None:
     """UserError: the examples are not pictures."""
     if not is_image(subject.event):
-        raise UserError(f"it needs pictures, and these examples have the shape {subject.event}")
+        raise UserError(f"needs pictures, and these examples have the shape {subject.event}")
 
 
 def needs_decoded_pictures(subject: Subject) -> None:

@@ -96,10 +96,11 @@ def reconstructions(x: np.ndarray, mean: np.ndarray, path: Path, top: float, col
 
 
 def manifold(mean: np.ndarray, quantiles: np.ndarray, path: Path, top: float) -> Path:
-    """Means of p(x|z) [S * S, H, W, C] at z = the Gaussian quantiles [S] in both latents: z1 to the right, z2 upwards."""
+    """Means of p(x|z) [S * S, H, W, C] at the Gaussian quantiles [S] of the prior in both latents: z1 to the right, z2 upwards."""
     side = len(quantiles)
     x = unit_range(mean, top).reshape(side, side, *mean.shape[1:])[::-1]  # the largest z2 at the top
     h, w = mean.shape[1:3]
+    unit = "(standard deviations of the prior about its mean)"
     gap = 1 if h < 16 else 0  # pictures of a few pixels run into each other
     with canvas(path, 6.0, 6.0 * h / w) as figure:
         ax = figure.subplots()
@@ -107,7 +108,7 @@ def manifold(mean: np.ndarray, quantiles: np.ndarray, path: Path, top: float) ->
         ticks = np.linspace(0, side - 1, 5).round().astype(int)
         ax.set_xticks(ticks * (w + gap) + (w - 1) / 2, [f"{quantiles[i]:.1f}" for i in ticks])
         ax.set_yticks((side - 1 - ticks) * (h + gap) + (h - 1) / 2, [f"{quantiles[i]:.1f}" for i in ticks])
-        ax.set(xlabel="$z_1$ (standard deviations of the prior)", ylabel="$z_2$", title="the decoder's mean over the latent plane")
+        ax.set(xlabel=f"$z_1$ {unit}", ylabel=f"$z_2$ {unit}", title="the decoder's mean over the latent plane")
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,11 @@ def prior_histograms(
     columns = min(math.ceil(math.sqrt(count)), 4)
     height = math.ceil(count / columns)
     whole = all(np.array_equal(draws, np.round(draws)) for draws in (prior, aggregate))
-    with canvas(path, 2.5 * columns + 0.3, 2.0 * height + 0.7) as figure:
-        axes = figure.subplots(height, columns, squeeze=False).flat
+    width = 2.5 * columns + 0.3
+    lines = 1 if columns > 1 else 3  # of the legend, which has a part of its own: outside the panels it would cover the caption
+    with canvas(path, width, 2.0 * height + 0.7) as figure:
+        panels, foot = figure.subfigures(2, 1, height_ratios=[2.0 * height + 0.7, 0.1 + 0.15 * lines])
+        axes = panels.subplots(height, columns, squeeze=False).flat
         for i, ax in enumerate(axes):
             if i >= count:
                 ax.set_visible(False)
@@ -167,10 +171,10 @@ def prior_histograms(
             ax.set(xlabel=names[i], yticks=[], xlim=(bins[0], bins[-1]))
             ax.xaxis.get_major_locator().set_params(integer=whole)
             ax.set_title(notes[i], fontsize=8)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
-        figure.suptitle(title, fontsize=10)
-        figure.supylabel("probability" if whole else "probability density", fontsize=9)
+        handles, labels = panels.axes[0].get_legend_handles_labels()
+        foot.legend(handles, labels, loc="center", ncols=3 if lines == 1 else 1)
+        panels.suptitle(textwrap.fill(title, int(width * 13)), fontsize=10)
+        panels.supylabel("probability" if whole else "probability density", fontsize=9)
     return path
 
 
@@ -206,7 +210,7 @@ def point_panels(
     columns = min(columns, len(clouds))
     height = math.ceil(len(clouds) / columns)
     side = 3.6 if columns < 3 else 2.4
-    with canvas(path, side * columns + 0.5, (side + 0.25) * height + 0.3) as figure:
+    with canvas(path, side * columns + 0.5, (side + 0.6) * height + 0.3) as figure:
         panels = figure.subplots(height, columns, squeeze=False, sharex=True, sharey=True)
         for i, ax in enumerate(panels.flat):
             if i >= len(clouds):

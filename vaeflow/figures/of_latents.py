@@ -43,7 +43,7 @@ def reconstructions(subject: Subject) -> list[Path]:
 def needs_distances(subject: Subject) -> None:
     """UserError: there are no latents, or they are codes."""
     if subject.run.model.encode is None and are_codes(subject):
-        raise UserError("it needs latents with distances between them, and this model's are codes")
+        raise UserError("needs latents with distances between them, and this model's are codes")
 
 
 def scatter(subject: Subject) -> list[Path]:
@@ -59,7 +59,7 @@ def needs_plane(subject: Subject) -> None:
     """UserError: the prior is not a Gaussian of two dimensions, or the decoder does not make pictures of z alone."""
     needs_decoded_pictures(subject)
     if subject.run.split.context is not None:
-        raise UserError("it needs a model without a context, and this one is conditional")
+        raise UserError("needs a model without a context, and this one is conditional")
     found: dict[str, Any] = {}
 
     def trace(params):
@@ -68,24 +68,31 @@ def needs_plane(subject: Subject) -> None:
 
     jax.eval_shape(trace, subject.run.params)
     if found["shape"] != (2,):
-        raise UserError(f"it needs two latents, and this model has {math.prod(found['shape'])}")
+        raise UserError(f"needs two latents, and this model has {math.prod(found['shape'])}")
     if not found["gaussian"]:
-        raise UserError("it needs a Gaussian prior, and this model has another one")
+        raise UserError("needs a Gaussian prior, and this model has another one")
 
 
 def manifold(subject: Subject) -> list[Path]:
     """manifold.png: the decoder's mean over the plane of two latents, at quantiles of the prior."""
-    likelihood = latent_of(subject).likelihood
+    latent = latent_of(subject)
     quantiles = np.asarray(jax.scipy.special.ndtri((np.arange(_SIDE) + 0.5) / _SIDE), np.float32)
-    z = np.stack(np.meshgrid(quantiles, quantiles), -1).reshape(-1, 2)
-    mean = jax.jit(lambda params, z: likelihood(params, z).mean())(subject.run.params, z)
+    deviations = np.stack(np.meshgrid(quantiles, quantiles), -1).reshape(-1, 2)
+
+    @jax.jit
+    def decoded(params):
+        known = elbo.gaussian(latent.prior(params))
+        assert known is not None
+        return latent.likelihood(params, known[0] + known[1] * deviations).mean()
+
+    mean = decoded(subject.run.params)
     return [images.manifold(np.asarray(mean), quantiles, subject.path("manifold"), subject.top)]
 
 
 def needs_units(subject: Subject) -> None:
     """UserError: there are no latents, or they are codes."""
     if are_codes(subject):
-        raise UserError("it needs latents with a KL or a mean of their own, and this model's are codes")
+        raise UserError("needs latents with a KL or a mean of their own, and this model's are codes")
 
 
 def kl(subject: Subject) -> list[Path]:
@@ -132,7 +139,7 @@ def prior(subject: Subject) -> list[Path]:
 def needs_second_stage(subject: Subject) -> None:
     """UserError: no second stage changed the prior of this model."""
     if latent_of(subject).before is None:
-        raise UserError("it needs a second stage, which changes the prior of another model and keeps its encoder and decoder")
+        raise UserError("needs a second stage, which changes the prior of another model and keeps its encoder and decoder")
 
 
 def prior_hole(subject: Subject) -> list[Path]:

@@ -53,9 +53,9 @@ def needs_pairs(subject: Subject) -> None:
     """UserError: the model has no continuous latent, the examples are not pictures, or an odd number of them was asked for."""
     needs_decoded_pictures(subject)
     if latent_of(subject).discrete:
-        raise UserError("it needs a continuous latent, and this model's is discrete")
+        raise UserError("needs a continuous latent, and this model's is discrete")
     if len(subject.examples) % 2:
-        raise UserError(f"it needs an even number of --examples (each two are a pair), not {len(subject.examples)}")
+        raise UserError(f"needs an even number of --examples (each two are a pair), not {len(subject.examples)}")
 
 
 def interpolation(subject: Subject) -> list[Path]:

@@ -39,7 +39,7 @@ def needs_samples_alone(subject: Subject) -> None:
         needs_density(subject)
         shown = True
     if shown:
-        raise UserError("the figure density shows these samples beside the data and the density")
+        raise UserError("density shows these samples, beside the data and the density")
 
 
 def samples(subject: Subject) -> list[Path]:
@@ -51,15 +51,14 @@ def samples(subject: Subject) -> list[Path]:
     n, classes = run.config.sample.n, count_classes(run.split)
     n = -(-n // classes) * classes if classes and subject.label < 0 else n  # equally many of each class
     given = conditions(subject, n, in_turn=True)
-    what = "samples: means of p(x|z)" if shows_means(run.model, run.params, run.split) else "samples of the model"
-    return [_grid(draw_x(subject, given, n), given.get("label"), run.source.label_names, path, what, subject.top)]
+    return [_grid(draw_x(subject, given, n), given.get("label"), run.source.label_names, path, _what(subject), subject.top)]
 
 
 def needs_vectors(subject: Subject) -> None:
     """UserError: there are no samples, or they are pictures or points of the plane."""
     needs_samples(subject)
     if is_image(subject.event) or subject.event == (2,):
-        raise UserError(f"it needs vectors, and these examples have the shape {subject.event}: see the figures samples and density")
+        raise UserError(f"needs vectors, and these examples have the shape {subject.event}")
 
 
 def marginals(subject: Subject) -> list[Path]:
@@ -73,7 +72,7 @@ def needs_density(subject: Subject) -> None:
     """UserError: a grid cannot show the model's density."""
     model, split = subject.run.model, subject.run.split
     if not density_grid.applies(model, split.x):
-        raise UserError(f"it needs a density of points of the plane, not density={model.density!r} of the shape {subject.event}")
+        raise UserError(f"needs points of the plane, and a density for a grid: here the shape {subject.event}, density={model.density!r}")
     density_grid.contexts_of(split.context)
 
 
@@ -92,7 +91,7 @@ def needs_pairs(subject: Subject) -> None:
     """UserError: the model does not map x0 to x, or its samples cannot be shown."""
     needs_samples(subject)
     if not subject.run.model.paired or subject.run.split.x0 is None:
-        raise UserError("it needs a model that maps x0 to x, and data with such pairs")
+        raise UserError("needs a model that maps x0 to x, and data with such pairs")
     _needs_plane_or_pictures(subject)
 
 
@@ -104,7 +103,7 @@ def pairs(subject: Subject) -> list[Path]:
     if not picture:
         titles = ("$x_0$", "data: $x$ of these $x_0$", "samples given these $x_0$")
         return [latents.point_panels(three, path, titles=titles, axes=_AXES, box=_box(three))]
-    options = dict[str, Any](rows=["$x_0$", "data", "sample"], columns=[""] * len(data.x), title="samples given $x_0$")
+    options = dict[str, Any](rows=["$x_0$", "data", "sample"], columns=[""] * len(data.x), title=f"{_what(subject)}, given $x_0$")
     return [latents.picture_table(np.stack(three), path, subject.top, xlabel="example", **options)]
 
 
@@ -113,7 +112,7 @@ def needs_temperature(subject: Subject) -> None:
     needs_samples(subject)
     _needs_plane_or_pictures(subject)
     if "temperature" not in subject.run.config.sample:
-        raise UserError("it needs config.sample.temperature, which this model does not have")
+        raise UserError("needs config.sample.temperature, which this model does not have")
 
 
 def temperatures(subject: Subject) -> list[Path]:
@@ -134,7 +133,7 @@ def temperatures(subject: Subject) -> list[Path]:
         return [latents.point_panels(clouds, path, titles=titles, axes=_AXES, box=_box([run.split.x, *clouds]))]
     label = given.get("label")
     columns = [""] * n if label is None else [_class(run.source.label_names, c) for c in label]
-    options = dict[str, Any](rows=[f"{t:g}" for t in drawn], columns=columns, title="samples, with the same noise in each column")
+    options = dict[str, Any](rows=[f"{t:g}" for t in drawn], columns=columns, title=f"{_what(subject)}; the same noise in each column")
     xlabel = "sample" if label is None else "class"
     return [latents.picture_table(np.stack(clouds), path, subject.top, xlabel=xlabel, ylabel="temperature", **options)]
 
@@ -173,13 +172,19 @@ def _grid(x: np.ndarray, label: np.ndarray | None, names: Names, path: Path, wha
     return images.class_grid(x, label, [_class(names, c) for c in range(label.max() + 1)], path, f"{title}, by class", top)
 
 
+def _what(subject: Subject) -> str:
+    """What pictures of samples show."""
+    means = shows_means(subject.run.model, subject.run.params, subject.run.split)
+    return "samples: means of p(x|z)" if means else "samples of the model"
+
+
 def _class(names: Names, number: int) -> str:
     return names[number] if names else str(number)
 
 
 def _needs_plane_or_pictures(subject: Subject) -> None:
     if not is_image(subject.event) and subject.event != (2,):
-        raise UserError(f"it needs pictures or points of the plane, and these examples have the shape {subject.event}")
+        raise UserError(f"needs pictures or points of the plane, and these examples have the shape {subject.event}")
 
 
 def _box(clouds: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
