@@ -68,8 +68,9 @@ def make_batch(model: Model, context: bool) -> Batch:
     assert model.event is not None
     shape, levels = (BATCH, *model.event), model.levels
     x = jax.random.randint(KEY, shape, 0, levels).astype(jnp.uint8) if levels else jax.random.normal(KEY, shape)
-    label = {"label": jnp.arange(BATCH) % model.classes} if model.classes else {}
-    return {"x": x} | label | ({"context": jax.random.normal(jax.random.key(1), (BATCH, CONTEXT))} if context else {})
+    other = {"label": jnp.arange(BATCH) % model.classes} if model.classes else {}
+    other |= {"x0": jax.random.normal(jax.random.key(3), shape)} if model.paired else {}
+    return {"x": x} | other | ({"context": jax.random.normal(jax.random.key(1), (BATCH, CONTEXT))} if context else {})
 
 
 class Case(NamedTuple):
@@ -104,7 +105,8 @@ def case(name: str, i: int) -> Case:
         out = dict(loss=loss, metrics=metrics, grads=grads)
         context = batch.get("context")
         if model.sample is not None:
-            out["sample"] = model.sample(params, key, DRAWS, None if context is None else context[:DRAWS])
+            given = {name: batch[name][:DRAWS] for name in ("context", "x0") if name in batch}
+            out["sample"] = model.sample(params, key, DRAWS, **given)
         if model.terms is not None:
             out["terms"] = model.terms(params, key, batch)
         if model.encode is not None:

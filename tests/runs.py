@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from vaeflow.runs.checkpoint_reader import load_newest
+from vaeflow.runs.checkpoint_reader import committed_steps, load_newest
 from vaeflow.runs.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,8 +85,11 @@ def state(workdir: Path, which: str = "last") -> dict[str, np.ndarray]:
 
 
 def assert_same_run(one: Path, two: Path) -> None:
-    """Bit-equal parameters, optimiser, moving average, of the last and the best step; the same rows of metrics.jsonl but for the clock."""
-    for which in ("last", "best"):
+    """Bit-equal parameters, optimiser, moving average, of the last step and of the best one where runs select it; the same rows of
+    metrics.jsonl but for the clock."""
+    kept, other = ({which for which in ("last", "best") if committed_steps(run / "checkpoints" / which)} for run in (one, two))
+    assert "last" in kept and kept == other
+    for which in kept:
         a, b = state(one, which), state(two, which)
         assert a.keys() == b.keys()
         for name in a:

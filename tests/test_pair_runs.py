@@ -25,7 +25,7 @@ from vaeflow.evaluation import sampling, two_sample
 from vaeflow.evaluation.results import flat
 from vaeflow.model import Model
 from vaeflow.models import MODELS, ModelEntry
-from vaeflow.runs import workdir
+from vaeflow.runs import overrides, workdir
 from vaeflow.training import loop
 
 MOONS, EIGHT = dict(kind="density", name="moons"), dict(kind="density", name="8gaussians")
@@ -70,7 +70,7 @@ def test_a_workdir_of_a_pair(tmp_path):
     assert config.data_places(changed())["data.x0.path"] == "a/b.csv"
     (line,) = workdir.differences(tmp_path / "run", changed(x0__label="kind"))
     assert line == 'data.x0 was {"kind": "csv"}, is now {"kind": "csv", "label": "kind"}'
-    assert "data.x0.path" in workdir.EVAL_OVERRIDABLE
+    assert "data.x0.path" in overrides.EVAL_OVERRIDABLE
     assert config.data_name(dict(kind="pair", x=MOONS, x0=dict(kind="csv", path="a/b.csv"))) == "pair of density moons and csv b.csv"
     inherited = dict(kind="pair", name="rings", x=dict(kind="density"), x0=EIGHT)
     assert config.data_name(inherited) == "pair of density rings and density 8gaussians"

@@ -152,7 +152,6 @@ _COLUMNS = (
     ("integral", "integral"),
     ("k", "k"),
     ("bits_per_dim", "bits/dim"),
-    ("kl_to_teacher", "KL to the teacher [nats]"),
     ("active_units", "active units"),
     ("sampling", "samples drawn with"),
     ("split", "split"),

@@ -18,22 +18,15 @@ _ROWS = (
     ("aggregate_kl", "    KL(q(z) || p(z))", 3),
     ("total_correlation", "      total correlation of q(z)", 3),
     ("dimension_kl", "      sum of KL(q(z_d) || p(z_d))", 3),
-    ("prior_gain", "  gain of the contrastive prior", 3),
-    ("log_z", "    log Z of the prior, fresh draws", 4),
-    ("log_z_error", "    the estimate in the density minus this", 4),
-    ("sir_ess", "    effective sample size of its proposals", 1),
     ("nll", "{likelihood}", 3),
     ("bits_per_dim", "  in bits/dim{bound}", 4),
     ("true_nll", "NLL of the true density", 3),
     ("kl_to_truth", "KL(truth || model)", 4),
-    ("kl_to_teacher", "KL(student || teacher)", 4),
-    ("entropy", "  -E log q, the student's entropy", 3),
-    ("cross_entropy", "  -E log p of the teacher", 3),
     ("integral", "integral over the grid", 4),
     ("recon_mse", "squared error of an element", 5),
 )
 # Measures whose findings are rows of the summary; all others have a table of their own.
-SUMMARISED = ("elbo", "information", "likelihood", "terms", "density_grid")
+SUMMARISED = ("elbo", "information", "likelihood", "density_grid")
 _DENSITY = {
     "exact": "exact log-likelihood",
     "weight": "estimated by importance weighting",
@@ -100,10 +93,6 @@ def format_results(found: Mapping[str, Any], sampling: str = "") -> str:
             table.append((title.format(**words), f"{results[key]:.{decimals}f}", _error(results, key, decimals)))
             if key == "kl" and "kl_per_level" in results:
                 table.append(("    by level, from the data up", "", " + ".join(f"{kl:.2f}" for kl in results["kl_per_level"])))
-    for name, finding in found.get("measures", {}).get("terms", {}).get("numbers", {}).items():
-        if name not in {key for key, *_ in _ROWS}:
-            value, error = rounded(finding["value"], finding.get("se"))
-            table.append((name.replace("_", " "), value, f"± {error}" if error else ""))
     if "active_units" in results:
         table.append(("active units", f"{results['active_units']}", f"of {results['latent_units']}{_by_level(results)}"))
     if table:

@@ -1,0 +1,132 @@
+"""No file outside models/, configs/, tests/ and docs/ names a model family or one of its keys: a new family needs no change there.
+
+Strings are what the code compares and looks up, so the test reads every whole string of vaeflow/ and experiments/ that is no docstring. A
+key counts as a family's own if only makers of MODELS have it; keys that other registries, sections and Model have too are words of the
+whole project. benchmarks/ are measurements of named families, and exempt.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from tests.test_style import ROOT, name_of, tree_of
+from vaeflow.bijectors import BIJECTORS
+from vaeflow.build import maker, signature
+from vaeflow.data import DataConfig
+from vaeflow.evaluation.measures import MEASURES
+from vaeflow.model import Frozen, Latent, Model
+from vaeflow.models import MODELS
+from vaeflow.models.parts.bases import BASES
+from vaeflow.nets import NETS
+from vaeflow.training.optimizer import OptimConfig
+
+FILES = sorted(
+    path for room in ("vaeflow", "experiments") for path in (ROOT / room).rglob("*.py") if not path.is_relative_to(ROOT / "vaeflow/models")
+)
+# Words of the project that are keys of families too: what they are in the files read here.
+WORDS = {
+    "beta": "a parameter of bijectors and of Lipschitz networks",
+    "classifier": "an extractor of the measure sample_quality",
+    "estimator": "a finding of the measure likelihood",
+    "kl": "a finding of the measure elbo, a column of metrics.jsonl and a figure",
+    "latents": "a finding of the measure probes and a figure",
+    "layer": "the title of the registry of bijectors",
+    "std": "an array of encodings",
+    "temperature": "the sampling option of the figure temperatures",
+    "variables": "the name of an axis",
+}
+METHODS = {"get", "items", "keys", "to_dict", "update", "_replace"}
+
+
+def words_of(*schemas: Any) -> set[str]:
+    """The arguments of makers or NamedTuple classes, and the choices of those that are Literals."""
+    found: set[str] = set()
+    for schema in schemas:
+        hints = signature(schema)
+        found |= hints.keys() | {choice for hint in hints.values() if get_origin(hint) is Literal for choice in get_args(hint)}
+    return found
+
+
+def own_keys() -> set[str]:
+    """Keys that only families have: no words of other makers, of measures' settings, of the sections data and optim, of Model."""
+    others = words_of(DataConfig, OptimConfig, Model, Latent, Frozen, *(type(measure.defaults) for measure in MEASURES.values()))
+    for registry in (BIJECTORS, NETS, BASES):
+        others |= registry.keys() | words_of(*map(maker, registry.values()))
+    return {key for entry in MODELS.values() for key in signature(maker(entry))} - others
+
+
+def strings(tree: ast.Module) -> Iterator[ast.Constant]:
+    """Every string of a file, without docstrings, pieces of f-strings, and __all__, which lists identifiers."""
+    passed = set()
+    for node in ast.walk(tree):  # from the outside in
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and isinstance(node.body[0:1] and node.body[0], ast.Expr):
+            passed.add(id(node.body[0].value))  # type: ignore[attr-defined]
+        elif isinstance(node, ast.JoinedStr):
+            passed |= {id(value) for value in node.values}
+        elif isinstance(node, ast.Assign) and any(isinstance(name, ast.Name) and name.id == "__all__" for name in node.targets):
+            passed |= {id(value) for value in ast.walk(node)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in passed:
+            yield node
+
+
+def is_model(node: ast.AST) -> bool:
+    """True for X.model and X["model"]."""
+    by_item = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and node.slice.value == "model"
+    return by_item or (isinstance(node, ast.Attribute) and node.attr == "model")
+
+
+def asked_of_the_model(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, KEY) of config.model.KEY, config["model"]["KEY"] and config.model.get("KEY"), but for "kind" and the fields of a Model."""
+    for node in ast.walk(tree):
+        found: Any = None
+        if isinstance(node, ast.Attribute) and is_model(node.value) and node.attr not in METHODS | {*Model._fields}:
+            found = node.attr
+        elif isinstance(node, ast.Subscript) and is_model(node.value) and isinstance(node.slice, ast.Constant):
+            found = node.slice.value
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".get") and is_model(node.func.value):  # type: ignore[attr-defined]
+            found = ast.literal_eval(node.args[0]) if isinstance(node.args[0], ast.Constant) else None
+        if found is not None and found != "kind":
+            yield node.lineno, found  # type: ignore[attr-defined]
+
+
+def wrong(tree: ast.Module) -> list[str]:
+    """What a file must not have, a line each."""
+    own = own_keys() - WORDS.keys()
+    bad = [f"line {line}: the key model.{key}" for line, key in asked_of_the_model(tree)]
+    for node in strings(tree):
+        if node.value in MODELS.keys() - WORDS.keys():
+            bad.append(f"line {node.lineno}: the family {node.value!r}")
+        elif node.value in own:
+            bad.append(f"line {node.lineno}: {node.value!r}, a key that only families have")
+    return bad
+
+
+def test_no_file_outside_models_names_a_family_or_a_key_of_one():
+    bad = {name_of(path): lines for path in FILES if (lines := wrong(tree_of(path)))}
+    assert not bad, f"{bad}; a word that means something else there is exempt in WORDS"
+
+
+def test_every_exempt_word_is_used():
+    used = {node.value for path in FILES for node in strings(tree_of(path))}
+    assert WORDS.keys() <= used & (own_keys() | MODELS.keys())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('config.model.kind == "vae"', "the family 'vae'"),
+        ('{"vq": 3}[kind]', "the family 'vq'"),
+        ('config["model"]["prior_layer"]', "the key model.prior_layer"),
+        ('config.model.get("prior", "")', "the key model.prior"),
+        ("config.model.frozen", "the key model.frozen"),
+        ('section["free_bits"]', "'free_bits', a key that only families have"),
+        ('"""vae"""\nf"a {vae} vae"\n__all__ = ["beta_schedule"]\nrun.model.latent, config["model"]["kind"], config.model.items()', ""),
+    ],
+)
+def test_what_the_test_finds(text, said):
+    found = wrong(ast.parse(text))
+    assert (said in found[0]) if said else not found, found
