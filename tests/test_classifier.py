@@ -113,7 +113,7 @@ def test_a_run_learns_the_digits_and_selects_by_the_cross_entropy(folder):
     assert committed_steps(run / "checkpoints" / "best")[0] == min(rows, key=lambda step: rows[step]["loss"])
     assert all(0 <= row["accuracy"] <= 1 for row in rows.values())
     text = call("evaluate", f"--workdir={run}", "--split=val")
-    assert "accuracy" in text and "label cross entropy" in text and "no density" in text
+    assert "accuracy" in text and "label_cross_entropy" in text and "no density" in text
     best = rows[found["params_step"]]
     assert results(run, "results_val.json")["label_cross_entropy"] == pytest.approx(best["loss"], rel=1e-4)
 
@@ -127,7 +127,7 @@ def test_every_other_command_works_or_says_why_not(folder):
     call("encode", f"--workdir={run}")
     assert np.load(run / "encoded_test.npz")["z"].shape == (300, 12)
     text = call("explore", f"--workdir={run}")
-    assert "explore/latents.png" in text and re.search(r"not drawn: .*temperatures.*: this model draws no samples", text)
+    assert "explore/latents.png" in text and re.search(r"not drawn: .*temperatures.*: model.kind='classifier' draws no samples", text)
     assert "terms.accuracy" in call("compare", run, folder / "vae", f"--output={folder / 'curves.png'}")
     line = refusal("train", *DIGITS, "--config.eval.measures=sample_quality", f"--workdir={folder / 'other'}")
     assert "eval.measures: 'sample_quality' does not apply: this model draws no samples" in line

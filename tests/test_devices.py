@@ -168,7 +168,7 @@ def test_sigterm_to_one_of_two_processes_saves_and_stops_both(tmp_path):
     "words, held",
     [
         ((*FLOW, "--config.data.batch=60"), ("data.batch=60", "8 devices")),
-        (("--config=configs/digits_vq.py",), ("model.restart=0.1 is for one device", "set it to 0")),
+        (("--config=configs/digits_vq.py",), ("trains on one device: model.restart=0.1", "set it to 0")),
     ],
 )
 def test_what_several_devices_cannot_do_is_refused(words, held, tmp_path):
