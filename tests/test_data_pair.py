@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.commands import refusal
 from tests.data_toys import images, load
 from vaeflow import data
 from vaeflow.data.source import Split
@@ -195,3 +196,12 @@ def test_all_leaves_reach_a_function_of_one_example():
     found = gather(run({}))
     for name, array in split.arrays().items():
         np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_model_that_does_not_read_a_mask_refuses_the_data(tmp_path):
+    values = save(tmp_path / "a.npz", x=Y + np.arange(20)[:, None], mask=Y == 0)
+    words = [f"--config.data.{key}={value}" for key, value in values.items()]
+    line = refusal(
+        "train", "--config=configs/densities.py", *words, "--config.data.name=", "--config.data.batch=8", f"--workdir={tmp_path / 'run'}"
+    )
+    assert "the data have a mask of missing entries, and this model does not read it" in line

@@ -143,10 +143,12 @@ class Model(NamedTuple):
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
     continuous  (params, y [B, *event], context) -> log p(y|c) [B] of real-valued y, or None: the density that log_prob applies to data
               with noise; of data that are real-valued it is log_prob
-    event, levels  the shape of one example and its number of grey values (0: continuous), which the data must have; None: any
+    event     the shape of one example, which the data must have; None: any
+    levels    number of grey values that the data must have (0: continuous); None: any
     paired    whether `sample` also takes x0 [n, *event] and maps it to x: the data must have pairs (the leaf x0 of a batch)
-    classes        number of classes of `label`, which the model reads: every example of the data must have one of them; 0: reads no labels
-    one_device     why the model trains on one device only; "": it trains on any number
+    classes   number of classes of `label`, which the model reads and every example must have; 0: it reads no labels
+    masked    whether the model reads `mask`; data with a mask are refused otherwise, as their filled entries would be learned
+    one_device  why the model trains on one device only; "": it trains on any number
     """
 
     init: InitFn
@@ -164,6 +166,7 @@ class Model(NamedTuple):
     levels: int | None = None
     paired: bool = False
     classes: int = 0
+    masked: bool = False
     one_device: str = ""
 
 

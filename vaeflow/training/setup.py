@@ -183,6 +183,10 @@ def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None
         raise UserError(f"model.event={tuple(model.event)} does not fit the data, whose examples have the shape {event}")
     if model.paired and source.train.x0 is None:
         raise UserError(f"this model maps x0 to x, and data.kind={section['kind']!r} has no x0 here; see data.kind='pair'")
+    if source.train.mask is not None and not model.masked:
+        raise UserError(
+            "the data have a mask of missing entries, and this model does not read it: it would learn the filled entries as data"
+        )
     for name, split in source.splits().items() if model.classes else ():
         if split.label is None or source.label_names is None:
             raise UserError(f"this model learns labels, and data.kind={section['kind']!r} has none in the split {name!r}")
