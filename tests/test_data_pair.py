@@ -202,6 +202,12 @@ def test_a_model_that_does_not_read_a_mask_refuses_the_data(tmp_path):
     values = save(tmp_path / "a.npz", x=Y + np.arange(20)[:, None], mask=Y == 0)
     words = [f"--config.data.{key}={value}" for key, value in values.items()]
     line = refusal(
-        "train", "--config=configs/densities.py", *words, "--config.data.name=", "--config.data.batch=8", f"--workdir={tmp_path / 'run'}"
+        "train",
+        "--config=configs/densities.py",
+        *words,
+        "--config.data.name=",
+        "--config.data.size=0",
+        "--config.data.batch=8",
+        f"--workdir={tmp_path / 'run'}",
     )
     assert "the data have a mask of missing entries, and this model does not read it" in line
