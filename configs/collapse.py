@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/collapse.py --workdir=runs/collapse
     python -m experiments.train --config=configs/collapse.py:warmup --workdir=runs/collapse_warmup
     python -m experiments.train --config=configs/collapse.py:free_bits --workdir=runs/collapse_free_bits
-    python -m experiments.explore --show=plane runs/collapse runs/collapse_warmup runs/collapse_free_bits
+    python -m experiments.explore --show=recon_kl runs/collapse runs/collapse_warmup runs/collapse_free_bits
 
 Binarized 8x8 digits. The encoder, three layers of sigmoids, learns slowly; before it says anything of x, the masked network has learned to
 predict a pixel from those before it, and the KL term has pulled q(z|x) onto the prior: a z that carried information would now cost

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from vaeflow.config import OF_FROZEN
 from vaeflow.model import Batch, Model, Params, merge_params, split_params
 from vaeflow.models import MODELS, build_model
 
@@ -57,7 +58,7 @@ def config(name: str, values: dict[str, Any]) -> Any:
 
 def group(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """The group of a Frozen argument, of an untrained model."""
-    return {"from": name, "sha256": "", "config": config(name, values).to_dict()}
+    return {"from": name, **OF_FROZEN, "sha256": "", "config": config(name, values).to_dict()}
 
 
 def flat(tree: Params) -> dict[tuple[str, ...], Any]:

@@ -214,10 +214,10 @@ def test_a_caption_names_the_run_the_split_and_the_parameters(tmp_path, monkeypa
 
 
 def test_means_are_told_from_draws():
-    model, split = pictures(), image_split()
-    assert not shows_means(model, {}, split) and not shows_means(toys.gaussian_flow(), {}, split)
+    model = pictures()
+    assert not shows_means(model, {}) and not shows_means(toys.gaussian_flow(), {})
     shown = model._replace(latent=model.latent._replace(show=lambda key, p: p.mean()))
-    assert shows_means(shown, {}, split)
+    assert shows_means(shown, {})
 
 
 def test_a_table_has_axes_of_its_own_for_each_group(tmp_path):

@@ -21,7 +21,7 @@ from vaeflow.config import override, plain
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
 from vaeflow.model import Frozen, Model, merge_params
-from vaeflow.models import MODELS, ModelEntry
+from vaeflow.models import MODELS, ModelEntry, build_model
 from vaeflow.run import load_run
 from vaeflow.runs import workdir
 from vaeflow.training import frozen, loop, setup
@@ -114,7 +114,7 @@ def test_parameters_that_changed_since_are_refused(tmp_path):
     x = setup.make_experiment(config(vae), tmp_path / "run")
     shutil.rmtree(vae)
     write_run(tmp_path / "vae", of_moons(), jax.tree.map(lambda a: a + 1, TRAINED))
-    with pytest.raises(UserError, match=r"model.below=.* has other parameters than when this config was made"):
+    with pytest.raises(UserError, match=r"model.below=.* has other parameters now than when this config was made"):
         setup.init_params(x)
 
 
@@ -168,5 +168,56 @@ def test_a_workdir_without_a_checkpoint_and_a_stored_name_are_one_line(tmp_path)
         setup.make_experiment(config(str(tmp_path / "vae")))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(json.dumps(config("configs/digits_vae.py").to_dict()))
-    with pytest.raises(UserError, match="is not resolved"):  # a workdir leads nowhere: neither a file nor a folder is opened
+    with pytest.raises(UserError, match="must be the group that training stores"):
         load_run(tmp_path / "run")
+
+
+def test_what_a_named_workdir_names_itself_is_neither_executed_nor_opened(tmp_path):
+    evil = tmp_path / "evil.py"
+    evil.write_text("raise SystemExit('executed')")
+    stranger = Path(write_run(tmp_path / "stranger", config(str(evil)), {"scale": np.ones((), np.float32)}))
+    for below in (str(evil), {"from": str(evil)}, str(tmp_path / "elsewhere")):
+        values = config("").to_dict()
+        values["model"]["below"] = below
+        (stranger / "config.json").write_text(json.dumps(values))
+        with pytest.raises(UserError, match=r"^model.below of .*stranger.*"):
+            frozen.resolved(config(str(stranger)))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(sha256=None), "model.below.sha256=None has the wrong type"),
+        (dict(train="no"), "model.below.train='no' has the wrong type; it must be bool"),
+        (dict(config="abc"), "model.below.config='abc' has the wrong type"),
+        (dict(config=dict(model={}, parts={})), "model.below.config must have the groups model, parts, sample"),
+        (dict(more=1), "model.below: the key='more' is unknown"),
+        (dict(which="first"), "model.below.which='first' is unknown"),
+    ],
+)
+def test_a_damaged_group_is_one_line(change, message, tmp_path):
+    c = frozen.resolved(config(write_run(tmp_path / "vae", of_moons(), TRAINED))).to_dict()
+    c["model"]["below"] |= change
+    with pytest.raises(UserError, match=message):
+        build_model(c)
+    with pytest.raises(UserError, match=message):
+        frozen.resolved(ConfigDict(c))
+
+
+def test_before_the_first_checkpoint_the_model_may_change(tmp_path):
+    vae = write_run(tmp_path / "vae", of_moons(), TRAINED)
+    workdir.prepare(tmp_path / "run", frozen.resolved(config(vae), tmp_path / "run"))
+    shutil.rmtree(vae)
+    write_run(tmp_path / "vae", of_moons(), jax.tree.map(lambda a: a + 1, TRAINED))
+    fit(config(vae), tmp_path / "run")
+    params: Any = load_run(tmp_path / "run")[1]
+    np.testing.assert_array_equal(params["fixed"]["below"]["decoder"]["head"]["bias"], 1.0)
+
+
+def test_no_name_is_one_line_and_only_arguments_of_models_become_groups():
+    with pytest.raises(UserError, match=r"model.below='' is invalid; it must be the workdir"):
+        setup.make_experiment(config(""))
+    c = config("runs/vae").unlock()
+    for key in ("model.kind.train", "data.kind.train", "init_from.which"):
+        with pytest.raises(UserError, match="is one value"):
+            override(c, key, "true")

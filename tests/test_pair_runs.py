@@ -87,28 +87,30 @@ def paired(paired: bool = True) -> Model:
     return toys.model(None, "none", sample=sample)._replace(paired=paired)
 
 
-def test_what_draws_of_a_pair_are_given(tmp_path, monkeypatch):
+def test_what_draws_of_a_pair_are_given(tmp_path):
     """x0 of the test split in turn, of the drawn class where there are classes; a model that is not of pairs gets none."""
     values = dict(kind="pair", size=50, x=MOONS, x0=EIGHT)
     c: Any = SimpleNamespace(data=section(**values), seed=0)
     test = data.load(c.data, 0).split("test")
-    found = sampling.conditions(tmp_path, c, paired(), 1003)  # no data.json is read
+
+    def load():
+        return data.load(c.data, 0)
+
+    found = sampling.conditions(tmp_path, c, paired(), 1003, load=load)  # no data.json is read
     assert list(found) == ["x0"]
     np.testing.assert_array_equal(found["x0"], np.asarray(test.x0)[np.arange(1003) % 1000])
     np.testing.assert_array_equal(sampling.draw(paired(), {}, jax.random.key(0), 1003, found)["x"], found["x0"])
-    with monkeypatch.context() as patch:
-        patch.setattr(data, "load", lambda *_: pytest.fail("these draws need no data"))
-        assert sampling.conditions(tmp_path, c, paired(False), 5) == {}
+    assert sampling.conditions(tmp_path, c, paired(False), 5, load=lambda: pytest.fail("these draws need no data")) == {}
     np.testing.assert_array_equal(sampling.draw(paired(False), {}, jax.random.key(0), 3, sampling.given_of(test))["x"], np.zeros((3, 2)))
     c.data.context = "label"
     source = data.load(c.data, 0)
     workdir.write_json(tmp_path / "data.json", data.summary(source))
     of_class = [np.asarray(test.x0)[np.asarray(test.label) == k] for k in range(2)]
-    both = sampling.conditions(tmp_path, c, paired(), 6)
+    both = sampling.conditions(tmp_path, c, paired(), 6, load=load)
     np.testing.assert_array_equal(both["label"], [0, 1, 0, 1, 0, 1])
     for k in range(2):
         np.testing.assert_array_equal(both["x0"][k::2], of_class[k][:3])
-    one = sampling.conditions(tmp_path, c, paired(), 600, label=1)
+    one = sampling.conditions(tmp_path, c, paired(), 600, label=1, load=load)
     np.testing.assert_array_equal(one["x0"], np.resize(of_class[1], (600, 2)))
     given = {name: one[name] for name in ("context", "x0")}
     np.testing.assert_allclose(sampling.draw(paired(), {}, jax.random.key(0), 600, given)["x"], 100 + one["x0"], rtol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import call, refusal
+from tests.runs import ROOT
 from tests.test_table import TABLE, cell, results, words
 from vaeflow.errors import UserError
 from vaeflow.evaluation.results import flat
@@ -165,3 +167,16 @@ def test_stored_numbers_of_another_evaluation_are_not_kept(folder, tmp_path):
         plan = planned(table(tmp_path, EVALUATE.replace("0.5", str(temperature))))
         report.write(plan, spec.cells(plan, tmp_path / "none", 0), tmp_path / "results", keep=True)
         assert ("mean" in results(tmp_path)["cool"]) is kept and "mean" in results(tmp_path)["small"]
+
+
+def test_a_row_with_a_frozen_model_and_a_row_that_the_config_does_not_know(tmp_path):
+    text = (ROOT / "configs" / "table_contrastive.py").read_text()
+    text = text.replace('"ncp": None}', '"ncp": None, "cool": None}').replace("for row in PUBLISHED", 'for row in ("vae", "ncp")')
+    for value, message in ((0.5, ""), (-1.0, r"EVALUATE\['cool'\]: sample.temperature=-1.0 is invalid")):
+        path = tmp_path / "table_cool.py"
+        path.write_text(f"{text}\nEVALUATE = {{'cool': ('ncp', {{'sample.temperature': {value}}})}}\n")
+        p = spec.plan(str(path))
+        todo = spec.cells(p, tmp_path, 1)
+        assert [cell.row for cell in todo if cell.seed == 0] == ["vae", "ncp", "cool"]
+        with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
+            runner._check_overrides(p, todo)

@@ -166,7 +166,8 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config") -> 
             raise unknown(f"{where}.{group}: the key", name, known)
         return _add(config, key, _parse(text, config[_OVER[group]][name], f"{where}.{key}"))
     for name in [*parents, last]:
-        if isinstance(node, str) and name == last and name in OF_FROZEN:  # a model that was named by its workdir alone
+        model = key.startswith(("model.", "sample.")) and not key.startswith("model.kind.")
+        if model and isinstance(node, str) and name == last and name in OF_FROZEN:  # a model that was named by its workdir alone
             node = ConfigDict({"from": node, **OF_FROZEN})
             with parent.ignore_type():
                 parent[done.rpartition(".")[2]] = node
@@ -183,6 +184,10 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config") -> 
     if isinstance(node, ConfigDict):
         raise UserError(f"{done} is a group of values ({', '.join(node)}); name one of them")
     parent[last] = _parse(text, node, done)
+    if is_frozen(parent) and last in OF_FROZEN:  # other parameters, which are not known yet
+        for name in ("sha256", "config"):
+            if name in parent:
+                delattr(parent, name)
 
 
 def _add(config: ConfigDict, key: str, value: Any) -> None:

@@ -69,7 +69,7 @@ def _subject(
     if seed is not None and seed not in SEEDS:
         raise UserError(f"--seed={seed} is invalid; it must be {SEEDS}")
     model, params, config, source, *_ = restore(directory, overrides=overrides)
-    sampling.conditions(directory, config, model, 1, label)  # a label that cannot be drawn
+    sampling.conditions(directory, config, model, 1, label, load=lambda: source)  # a label that cannot be drawn
     options = dict[str, Any](split=split, examples=examples, seed=seed, label=label)
     return figures.look_at(directory, output, model, params, config, source, read_metrics(directory), **options)
 

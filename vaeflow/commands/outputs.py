@@ -13,7 +13,8 @@ from vaeflow.config import Overrides
 from vaeflow.data import named_split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate, sampling
-from vaeflow.evaluation.store import restore
+from vaeflow.evaluation.store import load_data, restore
+from vaeflow.figures.canvas import captioned
 from vaeflow.run import load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_npz
@@ -29,15 +30,18 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     guard.check_links(directory, ("samples.npz", "figures"))
     model, params, config = load_run(directory, overrides)
     n = config.sample.n
-    given = sampling.conditions(directory, config, model, n, label)
+    given = sampling.conditions(directory, config, model, n, label, load=lambda: load_data(directory, config))
     with phase(f"drawing {n:,} samples"):
         drawn = sampling.draw(model, params, jax.random.key(seed), n, {name: a for name, a in given.items() if name != "label"})
     x, path = drawn["x"], directory / "samples.npz"
     _write_npz(path, {**given, **drawn})
     names = workdir.read_json(directory / "data.json")["labels"] if "label" in given else ()
-    figure = figures.draw_samples(x, model.levels, directory / "figures" / "samples_drawn.png", given.get("label"), names)
     options = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in sampling_options(config)]
-    print(f"{', '.join([f'{n} samples', *options, f'seed {seed}'])}:\n  {path}\n  {figure}")
+    told = ", ".join([*options, f"seed {seed}", f"{workdir.which_params(directory, config)} checkpoint"])
+    with captioned(f"{directory.absolute().name}, seed {config.seed}; samples: {told}"):
+        what, to = figures.what_samples(model, params, given.get("context")), directory / "figures" / "samples_drawn.png"
+        figure = figures.draw_samples(x, model.levels, to, given.get("label"), names, what)
+    print(f"{n} samples, {told}:\n  {path}\n  {figure}")
 
 
 def sampling_options(config: Any) -> list[tuple[str, Any]]:

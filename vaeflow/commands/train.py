@@ -62,11 +62,13 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
 
     with workdir.import_hint(directory):
         config = frozen.resolved(config, directory)  # a frozen model's workdir may have moved since the first launch
-        x = make_experiment(config, None if workdir.differences(directory, config) else directory)
+        same = not workdir.differences(directory, config)
+        x = make_experiment(config, directory if same else None)
+    agreement.check_models(frozen.identities(x.config))
     evaluate.check_eval(x)
     agreement.check_data(x.source)
     if dry_run:
-        print(report(x))
+        print(report(x, directory if same else None))
         return
     workdir.must_agree(directory, config)
     if not x.devices.primary:
@@ -103,7 +105,8 @@ def _is_over(directory: Path, config: ConfigDict) -> bool:
     try:
         return workdir.is_finished(directory, config) and has_figures(directory) and _same_place(directory, config)
     except UserError:
-        if workdir.is_finished(directory, workdir.read_config(directory)):
+        own = workdir.read_config(directory)
+        if workdir.is_finished(directory, own) and not config_values.has_frozen(own):  # a frozen model may have moved
             raise
         return False
 

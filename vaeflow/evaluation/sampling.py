@@ -105,12 +105,13 @@ def given_classes(model: Model, split: Split | None, labels: np.ndarray, classes
     return found | {"x0": np.asarray(split.x0[rows])}
 
 
-def conditions(directory: Path, config: Any, model: Model, n: int, label: int = -1) -> dict[str, np.ndarray]:
+def conditions(
+    directory: Path, config: Any, model: Model, n: int, label: int = -1, *, load: Callable[[], data.Source]
+) -> dict[str, np.ndarray]:
     """{context [n, C], label [n], x0 [n, *event0]} of a run's draws, as far as the model is given them.
 
-    The data are loaded only for contexts that are not classes and for x0: those of the run's own split, in turn.
-
     Args:
+        load: the run's data, called only for contexts that are not classes and for x0: those of the run's own split, in turn.
         label: the class of all draws; -1: all classes in turn.
 
     Raises:
@@ -121,7 +122,7 @@ def conditions(directory: Path, config: Any, model: Model, n: int, label: int = 
         raise UserError(f"--label={label} needs a model that is conditioned on labels; this run has data.context={kind!r}")
     split = None
     if kind == "array" or model.paired:
-        source = data.load(config.data, config.seed)
+        source = load()
         split = source.split(named_split(source))
     if kind != "label":
         own = {} if split is None else given_of(split)

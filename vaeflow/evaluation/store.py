@@ -65,6 +65,14 @@ def check_data(directory: Path, source: data.Source) -> None:
         )
 
 
+def load_data(directory: Path, config: Any) -> data.Source:
+    """The data of a run. UserError: they are not those that it was trained on, see `check_data`."""
+    with workdir.import_hint(directory):
+        source = data.load(config.data, config.seed)
+    check_data(directory, source)
+    return source
+
+
 def restore(directory: Path, source: Any = None, overrides: Overrides = ()) -> Measured:
     """A run with its parameters and its data, before it is measured. UserError: the data are not the run's, see `check_data`.
 
@@ -73,7 +81,8 @@ def restore(directory: Path, source: Any = None, overrides: Overrides = ()) -> M
     with progress.phase("loading the run and its data"):
         loaded: tuple[Any, Any, Any] = load_run(directory, overrides)
         model, params, config = loaded
-        with workdir.import_hint(directory):
-            source = data.load(config.data, config.seed) if source is None else source
-    check_data(directory, source)
+        if source is None:
+            source = load_data(directory, config)
+        else:
+            check_data(directory, source)
     return Measured(model, params, config, source, Path(), None)

@@ -19,9 +19,10 @@ import numpy as np
 from vaeflow.config import plain
 from vaeflow.errors import UserError
 from vaeflow.evaluation.features import Extractor
-from vaeflow.model import Array, Model, Params, by_path
+from vaeflow.model import Array, Model, Params
 from vaeflow.run import load_run
 from vaeflow.runs import workdir
+from vaeflow.training.frozen import fingerprint
 
 # Examples at a time.
 CHUNK = 500
@@ -87,8 +88,4 @@ def features_of(model: Model, params: Params, levels: int) -> Callable[[np.ndarr
 
 def digest(described: Any, params: Params) -> str:
     """The sha256 of a model, 64 hexadecimal digits: of what describes it, as JSON, and of its parameters with their paths and types."""
-    found = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for path, leaf in sorted(by_path(params).items()):
-        value = np.asarray(leaf)
-        found.update(f"{'/'.join(path)} {value.dtype} {value.shape} ".encode() + value.tobytes())
-    return found.hexdigest()
+    return hashlib.sha256((json.dumps(described, sort_keys=True) + fingerprint(params)).encode()).hexdigest()

@@ -13,10 +13,10 @@ from vaeflow.errors import UserError, unknown_kind
 from vaeflow.figures import curves, of_latents, of_paths, of_samples, of_training
 from vaeflow.figures.canvas import captioned
 from vaeflow.figures.figure import Figure, Subject, latent_of, look_at, needs_decoded_pictures
-from vaeflow.figures.of_samples import draw_samples
+from vaeflow.figures.of_samples import draw_samples, what_samples
 from vaeflow.runs.progress import phase
 
-__all__ = ["FIGURES", "Figure", "Subject", "draw", "draw_all", "draw_samples", "known", "lacking", "look_at"]
+__all__ = ["FIGURES", "Figure", "Subject", "draw", "draw_all", "draw_samples", "known", "lacking", "look_at", "what_samples"]
 
 FIGURES: dict[str, Figure] = {
     "curves": Figure(of_training.curves, of_training.needs_losses, "loss, reconstruction and KL over training", default=True),

@@ -22,6 +22,7 @@ from vaeflow.evaluation.measures.measure import first, latent
 from vaeflow.figures.curves import Rows
 from vaeflow.figures.images import is_image
 from vaeflow.model import Latent, Model, Params
+from vaeflow.runs import overrides, workdir
 from vaeflow.runs.progress import phase
 
 POINTS = 5000  # examples or draws in one scatter plot, at most
@@ -32,6 +33,7 @@ class Subject(NamedTuple):
 
     run       the model, its parameters, config and data; the split that is shown
     called    the run's name in captions
+    stored    the checkpoint that the parameters are of, best or last, and values of the config that are not the run's own
     output    the folder of the figures
     rows      those of metrics.jsonl
     examples  rows of the split that were asked for; (): none, a figure chooses its own
@@ -43,6 +45,7 @@ class Subject(NamedTuple):
 
     run: Run
     called: str
+    stored: tuple[str, ...]
     output: Path
     rows: Rows
     examples: tuple[int, ...]
@@ -70,7 +73,8 @@ class Subject(NamedTuple):
     def parameters(self) -> str:
         """Which parameters the model has, as captions say it."""
         average = self.run.config.optim.ema
-        return f"parameters averaged over training (EMA {average:g})" if average else "parameters of one step"
+        averaged = f"parameters averaged over training (EMA {average:g})" if average else "parameters of one step"
+        return ", ".join([averaged, *self.stored])
 
     @property
     def caption(self) -> str:
@@ -148,6 +152,7 @@ def look_at(
     return Subject(
         run=Run(model, params, config, source, chosen, name, key, options),
         called=directory.absolute().name,
+        stored=_stored(directory, config),
         output=output,
         rows=rows,
         examples=examples,
@@ -156,6 +161,13 @@ def look_at(
         space=space,
         density=grid,
     )
+
+
+def _stored(directory: Path, config: Any) -> tuple[str, ...]:
+    """See `Subject.stored`; () outside a workdir."""
+    if not (directory / "config.json").is_file():
+        return ()
+    return f"{workdir.which_params(directory, config)} checkpoint", *overrides.changed(workdir.read_config(directory), config)
 
 
 def grey_top(levels: int | None) -> float:

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow import models
-from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import density_grid
 from vaeflow.evaluation.information import evenly
@@ -138,25 +137,31 @@ def temperatures(subject: Subject) -> list[Path]:
     return [latents.picture_table(np.stack(clouds), path, subject.top, xlabel=xlabel, ylabel="temperature", **options)]
 
 
-def draw_samples(x: np.ndarray, levels: int | None, path: Path, label: np.ndarray | None = None, names: Names = None) -> Path:
+def draw_samples(
+    x: np.ndarray, levels: int | None, path: Path, label: np.ndarray | None = None, names: Names = None, what: str = "samples"
+) -> Path:
     """Samples [n, *event] without their data: pictures of `levels` grey values (by class, where they have a `label` [n]), points of the
-    plane, or marginals."""
+    plane, or marginals. what: what they are, in words."""
     if is_image(x.shape[1:]):
-        return _grid(x, label, names, path, "samples", grey_top(levels))
+        return _grid(x, label, names, path, what, grey_top(levels))
     if x.shape[1:] == (2,):
-        return points.plane(x, path, f"{len(x):,} samples")
+        return points.plane(x, path, f"{len(x):,} {what}")
     return points.marginals(None, x, path)
 
 
-def shows_means(model: Model, params: Params, split: Split) -> bool:
-    """True if a sample of a latent variable model is the mean of p(x|z) and not a draw: two keys give the same x for the same z."""
+def shows_means(model: Model, params: Params, context: np.ndarray | None = None) -> bool:
+    """True if a sample of a latent variable model is the mean of p(x|z) and not a draw: two keys give the same x for the same z.
+
+    context: [N, C] of a conditional model.
+    """
     if model.latent is None:
         return False
-    latent, context = model.latent, None if split.context is None else jnp.asarray(split.context[:1])
+    latent, given = model.latent, None if context is None else jnp.asarray(context[:1])
 
     def pair(params: Params) -> Array:
-        z = latent.posterior(params, jnp.asarray(split.x[:1]), context).sample(seed=jax.random.key(0))
-        return jnp.stack([latent.show(jax.random.key(i), latent.likelihood(params, z, context)) for i in (1, 2)])
+        prior = latent.prior(params, given)
+        z = prior.sample(seed=jax.random.key(0), sample_shape=() if prior.batch_shape else (1,))
+        return jnp.stack([latent.show(jax.random.key(i), latent.likelihood(params, z, given)) for i in (1, 2)])
 
     one, other = np.asarray(jax.jit(pair)(params))
     return bool(np.array_equal(one, other))
@@ -174,8 +179,12 @@ def _grid(x: np.ndarray, label: np.ndarray | None, names: Names, path: Path, wha
 
 def _what(subject: Subject) -> str:
     """What pictures of samples show."""
-    means = shows_means(subject.run.model, subject.run.params, subject.run.split)
-    return "samples: means of p(x|z)" if means else "samples of the model"
+    return what_samples(subject.run.model, subject.run.params, subject.run.split.context)
+
+
+def what_samples(model: Model, params: Params, context: np.ndarray | None = None) -> str:
+    """What pictures of samples show, in words."""
+    return "samples: means of p(x|z)" if shows_means(model, params, context) else "samples of the model"
 
 
 def _class(names: Names, number: int) -> str:

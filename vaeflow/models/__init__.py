@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 
 from vaeflow.build import call, check, maker, part_kind, read_by, signature
-from vaeflow.config import is_frozen
+from vaeflow.config import OF_FROZEN, is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Frozen, Model, exactly
 from vaeflow.models import classifier, contrastive, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
@@ -52,6 +52,30 @@ MODELS: dict[str, ModelEntry] = {
 part_kind(Model, "model", MODELS)
 
 
+# The sections of a config that build a model.
+BUILDING = ("model", "parts", "sample")
+
+
+def check_group(key: str, group: Any) -> None:
+    """UserError: `group`, the value of the config key `key`, is not the whole group of a Frozen argument (training/frozen.py)."""
+    if not is_frozen(group):
+        raise UserError(
+            f"{key}={group!r} must be the group that training stores in config.json: after training it cannot name another run, and a "
+            "run that has it so is of an older version and must be trained again"
+        )
+    types = {"from": str, "sha256": str, "config": Mapping} | {name: type(value) for name, value in OF_FROZEN.items()}
+    for name in group:
+        if name not in types:
+            raise unknown(f"{key}: the key", name, ["from", *OF_FROZEN])
+    for name, kind in types.items():
+        if not isinstance(group.get(name), kind):
+            raise UserError(f"{key}.{name}={group.get(name)!r} has the wrong type; it must be {kind.__name__.lower()}")
+    if group["which"] not in (choices := ("auto", "best", "last")):
+        raise unknown(f"{key}.which", group["which"], choices)
+    if set(group["config"]) != set(BUILDING) or not all(isinstance(section, Mapping) for section in group["config"].values()):
+        raise UserError(f"{key}.config must have the groups {', '.join(BUILDING)} and nothing else")
+
+
 def frozen_model(key: str, group: Mapping[str, Any]) -> Model:
     """The model of a Frozen argument's group, see vaeflow/training/frozen.py. `key` is its config key, for the errors."""
     try:
@@ -61,12 +85,11 @@ def frozen_model(key: str, group: Mapping[str, Any]) -> Model:
 
 
 def _frozen(value: Any, key: str) -> Frozen:
-    if not is_frozen(value) or not value.get("config"):
-        raise UserError(
-            f"{key}={value!r} is not resolved: training/frozen.py puts a run's group in its place. A run that has it so in its config.json"
-            " is of an older version, and must be trained again"
-        )
-    return Frozen(frozen_model(key, value), key.rpartition(".")[2], bool(value.get("train", False)))
+    if value == "":
+        raise UserError(f"{key}='' is invalid; it must be the workdir of a trained run, or a config row")
+    group = _plain(value) if is_frozen(value) else value
+    check_group(key, group)
+    return Frozen(frozen_model(key, group), key.rpartition(".")[2], group["train"])
 
 
 read_by(Frozen, "the workdir of a trained run, or a config row", _frozen)
@@ -74,8 +97,8 @@ read_by(Frozen, "the workdir of a trained run, or a config row", _frozen)
 
 def frozen_arguments(config: Any) -> list[tuple[str, str]]:
     """(section, key) of the arguments of a config's model that are annotated `Frozen`, in the sections model and sample."""
-    entry = MODELS.get(config["model"].get("kind", ""))
-    hints = {} if entry is None else signature(maker(entry))
+    kind = config["model"].get("kind", "")
+    hints = signature(maker(MODELS[kind])) if isinstance(kind, str) and kind in MODELS else {}
     frozen = [name for name, hint in hints.items() if Frozen in (hint, *get_args(hint))]
     return [(section, name) for section in ("model", "sample") for name in frozen if name in config[section]]
 
@@ -91,6 +114,9 @@ def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
         raise UserError(f"model.kind is missing; known: {', '.join(sorted(MODELS))}")
     if kind not in MODELS:
         raise unknown_kind("model.kind", kind, MODELS)
+    for section, name in frozen_arguments(config):  # before a stored model of an older version fails at another key
+        if (value := config[section][name]) != "":
+            check_group(f"{section}.{name}", _plain(value) if is_frozen(value) else value)
     make = maker(MODELS[kind])
     known = signature(make)
     for key in sampling:

@@ -58,6 +58,8 @@ def contrastive(
 
     `sample` shows x as the VAE does.
     """
+    if frozen.train:
+        raise UserError("model.frozen.train=True is invalid: the classifier's loss would train the encoder to be told from the prior")
     if frozen.model.latent is None or frozen.model.latent.discrete:
         raise UserError("model.frozen must have a latent vector of real numbers, as a vae has: its prior is what is reweighted")
     vae = frozen.model.latent

@@ -40,6 +40,8 @@ def distill(
     temperature: NonNegative,
 ) -> Model:
     """See the module's docstring; layer, base, flatten, temperature as in flow.py, of the student. Data and noise are the teacher's."""
+    if teacher.train:
+        raise UserError("model.teacher.train=True is invalid: a teacher that is trained on would follow its student")
     if layer.update is not None:
         raise UserError("model.layer of a distilled flow keeps statistics (batch_norm), which samples of its own would not set")
     continuous, event, levels = teacher.model.continuous, teacher.model.event, teacher.model.levels

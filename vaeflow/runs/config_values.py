@@ -30,11 +30,12 @@ def changed(old: Any, new: Any) -> list[str]:
     return [f"{key}={text_of(brief(after[key]))}" for key in keys]
 
 
-def differences(added: Mapping[str, Any], old: Any, new: Any) -> list[str]:
+def differences(added: Mapping[str, Any], old: Any, new: Any, by_hash: bool = True) -> list[str]:
     """How a run's stored config `old` differs from `new` in what is learned: one phrase per key, none for the same run.
 
     Args:
         added: keys that were added after some runs were created, with the value those runs used.
+        by_hash: whether frozen models are compared by their parameters, or by their names alone.
     """
     new = flat(new, whole=_WHOLE)
     old = {key: plain(value) for key, value in added.items() if key in new} | flat(old, whole=_WHOLE)
@@ -46,7 +47,7 @@ def differences(added: Mapping[str, Any], old: Any, new: Any) -> list[str]:
             words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
         elif key not in new:
             words.append(f"{key} was {json.dumps(old[key])} and is not known any more")
-        elif not _same(old[key], new[key]):
+        elif not _same(old[key], new[key], by_hash):
             words.append(f"{key} was {json.dumps(brief(old[key]))}, is now {json.dumps(brief(new[key]))}")
     return words
 
@@ -61,16 +62,23 @@ def _is(key: str, some: tuple[str, ...]) -> bool:
     return any(key == one or key.startswith(one + ".") for one in some)
 
 
-def _same(old: Any, new: Any) -> bool:
+def _same(old: Any, new: Any, by_hash: bool = True) -> bool:
     """True if two values of a key mean the same. A frozen model is the same if its parameters are, wherever its workdir is; one that is
     named and not resolved yet is compared by its name."""
     if not is_frozen(old) and not is_frozen(new):
         return old == new
     pair = [value if is_frozen(value) else {"from": value} for value in (old, new)]
     named = ("from", *OF_FROZEN)
-    if all(value.get("sha256") for value in pair):
-        named = ("train", "sha256", "config")
+    if by_hash and all(value.get("sha256") for value in pair):
+        named = ("train", "sha256")
+        if any(pair[0]["config"].get(section) != pair[1]["config"].get(section) for section in ("model", "parts")):
+            return False
     return all(pair[0].get(name, OF_FROZEN.get(name)) == pair[1].get(name, OF_FROZEN.get(name)) for name in named)
+
+
+def has_frozen(config: Any) -> bool:
+    """True if an argument of the config is a frozen model."""
+    return any(is_frozen(value) for value in flat(plain(config)).values())
 
 
 def brief(value: Any) -> Any:

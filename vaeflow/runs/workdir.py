@@ -233,7 +233,10 @@ def environment() -> dict[str, Any]:
 def differences(directory: str | Path, config: ConfigDict) -> list[str]:
     """How the run in a directory differs from `config` in what is learned: one phrase per key. Empty: the same run, or no run."""
     path = Path(directory) / "config.json"
-    return config_values.differences(_NEW, read_json(path), plain(config)) if path.exists() else []
+    if not path.exists():
+        return []
+    stored = bool(_newest(Path(directory))[0])  # before the first checkpoint, frozen models are not stored with the run
+    return config_values.differences(_NEW, read_json(path), plain(config), by_hash=stored)
 
 
 def must_agree(directory: str | Path, config: ConfigDict) -> None:

@@ -35,7 +35,7 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
     """Train and evaluate what is missing; `write()` after every group. The cells that could not be: `failure` says why."""
     from vaeflow.training import many_seeds
 
-    _check_overrides(todo)
+    _check_overrides(p, todo)
     for cell in todo:
         if not done(p, cell):
             guard.check_workdir(cell.directory)  # before any of them is trained
@@ -75,11 +75,11 @@ def _why_not(p: Plan, cell: Cell) -> str:
     return f"it starts from the row {first} (config.{key}), which is not there"
 
 
-def _check_overrides(todo: Sequence[Cell]) -> None:
+def _check_overrides(p: Plan, todo: Sequence[Cell]) -> None:
     """UserError: a row of EVALUATE has an option that is invalid, before anything is trained."""
     from vaeflow import models
     from vaeflow.evaluation.measures import known, settings_of
-    from vaeflow.training import setup
+    from vaeflow.training import frozen, setup
 
     for cell in {cell.row: cell for cell in todo if cell.of}.values():
         try:
@@ -89,7 +89,7 @@ def _check_overrides(todo: Sequence[Cell]) -> None:
             known(evaluation.settings, "eval.settings")
             for name in evaluation.settings:
                 settings_of(name, config.eval)
-            models.build_model(config)
+            models.build_model(frozen.resolved(p.configs(cell.of, p.budget)).to_dict() | {"sample": config.sample.to_dict()})
         except UserError as error:
             raise UserError(f"EVALUATE[{cell.row!r}]: {error}") from None
 
@@ -264,8 +264,8 @@ def _conclude(p: Plan, cell: Cell, x: Any) -> None:
     from vaeflow.training import dry_run, setup
 
     if any(name.startswith("cost.") for name, _ in p.columns.values()):
-        params, frozen, _ = setup.init_params(x)
-        workdir.write_json(cell.directory / _COST, dry_run.cost(x, params, frozen))
+        shapes, held, _ = setup.init_shapes(x, cell.directory)
+        workdir.write_json(cell.directory / _COST, dry_run.cost(x, shapes, held))
     _measure(p, cell, x.source)
 
 

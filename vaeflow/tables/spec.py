@@ -143,6 +143,8 @@ def _evaluated(p: Plan, row: str, given: Mapping[str, Any], name: str) -> tuple[
     overrides = [(str(key), str(value)) for key, value in values.items()]
     for key, _ in overrides:
         check_key(key, f"{where}: config.{key}", SECTIONS)
+        if key.startswith(("eval.select", "eval.validate")):
+            raise UserError(f"{where}: config.{key} chooses a checkpoint during training, and changes no number of a trained run")
     try:
         Cell(row, 0, p.configs(of, p.budget), Path(), of, overrides).asked()
     except UserError as error:
@@ -191,7 +193,8 @@ def chosen(p: Plan, every: Sequence[Cell], rows: Sequence[str], seeds: int) -> l
 
 def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
     """All cells, seed by seed: of the table's seeds, of as many as asked for, and of those that other processes trained in `runs`."""
-    found = [path.name.rpartition("_seed")[2] for row in p.published for path in directory_of(p, runs, row, 0).parent.glob(f"{row}_seed*")]
+    rows = dict.fromkeys(trained_row(p, row) for row in p.published)
+    found = [path.name.rpartition("_seed")[2] for row in rows for path in directory_of(p, runs, row, 0).parent.glob(f"{row}_seed*")]
     out = []
     for seed in range(max(seeds, p.table.seeds, *(1 + int(n) for n in found if n.isdecimal()))):
         for row in p.published:

@@ -82,6 +82,12 @@ def check_data(source: data.Source) -> None:
         _compare(_exchange("data", data_values(source), DATA_SECONDS), "all need the same data; look at data.dir and data.path")
 
 
+def check_models(identities: Mapping[str, str]) -> None:
+    """UserError: the processes have other parameters of frozen models, {config key: hash}."""
+    if devices.member()[1] > 1:
+        _compare(_exchange("models", {"none": "", **identities}, DATA_SECONDS), "all need the same parameters of frozen models")
+
+
 def check_folder(directory: Path) -> None:
     """UserError: the workdir, in which process 0 has just recorded this launch, is another folder in other processes."""
     process, processes = devices.member()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,19 +14,21 @@ from vaeflow.runs import config_values
 from vaeflow.runs.metrics import aligned_table
 from vaeflow.training.flops import flops
 from vaeflow.training.optimizer import groups_of
-from vaeflow.training.setup import Experiment, first_batch, init_params
+from vaeflow.training.setup import Experiment, first_batch, init_shapes
 from vaeflow.training.step import init_state, make_step
 
 
-def report(x: Experiment) -> str:
+def report(x: Experiment, directory: Path | None = None) -> str:
     """The resolved config, every parameter, the FLOPs of one step and the memory that it takes.
+
+    directory: the workdir, where it holds this run already: the runs that this one began with are not opened then.
 
     The FLOPs are vaeflow/training/flops.py's, not XLA's cost_analysis: that one counts the body of a scan once.
     """
     lines = ["config"]
     for key, value in config_values.flat(plain(x.config)).items():
         lines.append(f"  --config.{key}={config_values.brief(value)}")
-    params, frozen, notes = init_params(x)
+    params, frozen, notes = init_shapes(x, directory)
     kinds = ("trained", "stats", "fixed")
     rows, totals = [], dict.fromkeys(kinds, 0)
     for kind, tree in zip(kinds, split_params(params, frozen), strict=True):
@@ -65,7 +68,7 @@ def _groups(x: Experiment, trained: Params) -> list[list[Any]]:
 def cost(x: Experiment, params: Params, frozen: frozenset = frozenset()) -> dict[str, float]:
     """trained_parameters; of one training step on one device step_mflop; where the compiler tells, step_mb, its arguments (state and batch)
     and what it needs between (temporary_mb), in 10^6 bytes. No step is taken."""
-    state, fixed = init_state(params, x.tx, x.optim.ema, frozen)
+    state, fixed = jax.eval_shape(lambda params: init_state(params, x.tx, x.optim.ema, frozen), params)
     step = jax.jit(make_step(x.model, x.tx, x.optim.ema, accumulate=x.train.accumulate), donate_argnums=0)
     args = (state, fixed, first_batch(x), jax.random.key(0))
     memory, out = step.lower(*args).compile().memory_analysis(), {"step_mflop": flops(step, *args) / 1e6}

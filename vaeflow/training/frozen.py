@@ -27,77 +27,73 @@ from ml_collections import ConfigDict
 
 from vaeflow import models
 from vaeflow.config import OF_FROZEN, is_frozen, load, plain
-from vaeflow.errors import UserError, unknown
+from vaeflow.errors import UserError
 from vaeflow.model import Frozen, Params, by_path, merge_params
 from vaeflow.runs import workdir
+from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.training.warm_start import load_params
-
-_CHOICES = {"from": "", **OF_FROZEN}
-_FILLED = ("sha256", "config")
-_BUILDS = ("model", "parts", "sample")  # the sections of a config that build a model
 
 
 def resolved(config: ConfigDict, directory: Path | None = None) -> ConfigDict:
     """The locked config with the whole group in place of each Frozen argument; `config` itself if it has none to resolve.
 
     Args:
-        directory: the run's workdir. Where it holds the run already, a model that is named as it was there is taken from its config.json
-            and its own workdir is not opened.
+        directory: the run's workdir. Where it holds a checkpoint of the run, a model that is named as it was there is taken from its
+            config.json and its own workdir is not opened.
 
     Raises:
         UserError: a name is neither a workdir with a checkpoint nor a config row; a group has another key or a wrong value.
     """
     found = {}
     for section, name in models.frozen_arguments(config):
-        value = config[section][name]
-        if value == "" or (is_frozen(value) and value.get("config")):
-            continue
-        found[section, name] = _group(f"{section}.{name}", value, _stored(directory, section, name))
-    if not found:
-        return config
+        key, value = f"{section}.{name}", config[section][name]
+        if value == "" or (is_frozen(value) and value["from"] == "" and not value.get("config")):
+            found[key] = ""
+        elif is_frozen(value) and value.get("config"):
+            models.check_group(key, plain(value))
+        else:
+            found[key] = _group(key, value, _stored(directory, section, name))
     values = config.to_dict()
-    for (section, name), group in found.items():
+    for key, group in found.items():
+        section, name = key.split(".")
         values[section][name] = group
-    return ConfigDict(values).lock()
+    return ConfigDict(values).lock() if found else config
 
 
 def _stored(directory: Path | None, section: str, name: str) -> Any:
-    """The group that the run in the directory has; None: it has none."""
-    if directory is None or not (directory / "config.json").is_file():
+    """The group that the run in the directory has; None: it has none, or no checkpoint yet, so that the parameters are not stored."""
+    if directory is None or not committed_steps(directory / "checkpoints" / "last"):
         return None
-    value = workdir.read_config(directory).get(section, {}).get(name)
-    return plain(value) if is_frozen(value) else None
+    value = plain(workdir.read_config(directory).get(section, {}).get(name))
+    if not is_frozen(value):
+        return None
+    models.check_group(f"{section}.{name}", value)
+    return value
 
 
 def _group(key: str, value: Any, stored: Any) -> dict[str, Any]:
     """The whole group of the value of a Frozen argument."""
     if not isinstance(value, str | Mapping | ConfigDict):
-        raise UserError(f"{key}={value!r} has the wrong type; it must be a workdir, a config row, or a group of {', '.join(_CHOICES)}")
-    asked = _CHOICES | ({"from": value} if isinstance(value, str) else plain(value))
-    for name in asked:
-        if name not in (*_CHOICES, *_FILLED):
-            raise unknown(f"{key}: the key", name, _CHOICES)
-    for name, default in _CHOICES.items():
-        if type(asked[name]) is not type(default):
-            raise UserError(f"{key}.{name}={asked[name]!r} has the wrong type; it must be {type(default).__name__}")
-    if stored is not None and all(stored[name] == asked[name] for name in _CHOICES):
+        raise UserError(
+            f"{key}={value!r} has the wrong type; it must be a workdir, a config row, or a group of from, {', '.join(OF_FROZEN)}"
+        )
+    asked = {"from": "", **OF_FROZEN, **({"from": value} if isinstance(value, str) else plain(value))}
+    asked = {name: asked[name] for name in asked if name not in ("sha256", "config")}
+    models.check_group(key, asked | {"sha256": "", "config": {section: {} for section in models.BUILDING}})
+    if stored is not None and all(stored[name] == own for name, own in asked.items()):
         return stored
     place = asked["from"]
     if place.partition(":")[0].endswith(".py"):
-        other, sha256 = load(place), ""
+        own, sha256 = resolved(load(place)), ""
     else:
         if not (Path(place).expanduser() / "config.json").is_file():
-            raise UserError(
-                f"{key}={place!r} is neither a workdir (it has no config.json) nor a config row such as configs/digits_vae.py:16"
-            )
-        other = workdir.read_config(Path(place).expanduser())
+            raise UserError(f"{key}={place!r} is neither a workdir (it has no config.json) nor a config row such as configs/x.py:row")
+        own = workdir.read_config(Path(place).expanduser())  # data: what it names itself is neither opened nor executed
+        for section, name in models.frozen_arguments(own):
+            if own[section][name] != "":
+                models.check_group(f"{section}.{name} of {place}", plain(own[section][name]))
         sha256 = fingerprint(_load(key, asked))
-    return {name: asked[name] for name in _CHOICES} | {"sha256": sha256, "config": _builds(other)}
-
-
-def _builds(other: ConfigDict) -> dict[str, Any]:
-    """The sections of another config that build its model, its own Frozen arguments resolved."""
-    return {section: plain(resolved(other)[section]) for section in _BUILDS}
+    return asked | {"sha256": sha256, "config": {section: plain(own[section]) for section in models.BUILDING}}
 
 
 def _load(key: str, group: Mapping[str, Any]) -> Params:
@@ -125,6 +121,11 @@ def _groups(config: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
             yield f"{section}.{name}", name, config[section][name]
 
 
+def identities(config: ConfigDict) -> dict[str, str]:
+    """{config key: hash of the parameters} of the Frozen arguments of a resolved config."""
+    return {key: group["sha256"] for key, _, group in _groups(config)}
+
+
 def parameters(config: ConfigDict) -> tuple[Params, list[str]]:
     """(what `Model.init` gets as `given`, lines to print) of the Frozen arguments of a resolved config; config rows give nothing.
 
@@ -138,7 +139,7 @@ def parameters(config: ConfigDict) -> tuple[Params, list[str]]:
             continue
         params = _load(key, group)
         if fingerprint(params) != group["sha256"]:
-            raise UserError(f"{key}={group['from']!r} has other parameters than when this config was made; name it again by its workdir")
+            raise UserError(f"{key}={group['from']!r} has other parameters now than when this config was made")
         taken.append(Frozen(models.frozen_model(key, group), name, group["train"]).put(params))
         how = "are trained on" if group["train"] else "stay as they are"
         lines.append(f"{key}={group['from']}: {len(by_path(params))} arrays {how}")

@@ -17,9 +17,10 @@ from vaeflow import data, models, rng
 from vaeflow.build import Count, Natural, Seed, call
 from vaeflow.config import VALUES, check_sections, data_name, plain
 from vaeflow.errors import UserError
-from vaeflow.model import Batch, Model, Params, merge_params, split_params
+from vaeflow.model import Batch, Model, Params, by_path, merge_params, split_params
 from vaeflow.runs import progress
-from vaeflow.runs.checkpoint_reader import committed_steps
+from vaeflow.runs.checkpoint_reader import committed_steps, to_stderr
+from vaeflow.runs.checkpoint_writer import stored_fixed
 from vaeflow.training import frozen, warm_start
 from vaeflow.training.dependence import reads
 from vaeflow.training.devices import Devices, DevicesConfig, make_devices
@@ -183,6 +184,8 @@ def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None
         raise UserError(f"model.event={tuple(model.event)} does not fit the data, whose examples have the shape {event}")
     if model.paired and source.train.x0 is None:
         raise UserError(f"this model maps x0 to x, and data.kind={section['kind']!r} has no x0 here; see data.kind='pair'")
+    if section["kind"] == "pair" and not model.paired:
+        raise UserError("data.kind='pair' has x0, and this model does not map x0 to x: use the kind of its data.x alone")
     if source.train.mask is not None and not model.masked:
         raise UserError(
             "the data have a mask of missing entries, and this model does not read it: it would learn the filled entries as data"
@@ -196,11 +199,7 @@ def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None
             raise UserError(f"this model learns labels, and the split {name!r} has examples without one (label {split.label.min()})")
     levels = 2 if section["binarize"] == "dynamic" else source.levels
     if model.levels is not None and model.levels != levels:
-        hint = (
-            f"; set model.levels={levels} (model.dequantize for a flow), or data.levels"
-            if section["kind"] == "npz" and source.levels
-            else ""
-        )
+        hint = f"; set model.levels={levels}, or data.levels" if section["kind"] == "npz" and source.levels else ""
         raise UserError(f"model.levels={model.levels} does not fit the data, which have {levels} levels (0: continuous){hint}")
 
 
@@ -227,6 +226,19 @@ def first_batch(experiment: Experiment) -> Batch:
         key = rng.first_batch_key(experiment.config.seed)
         batch["x"] = data.binarize_batch(key, batch["x"], experiment.source.levels, jnp.arange(n))
     return batch
+
+
+def init_shapes(experiment: Experiment, directory: Path | None = None) -> tuple[Params, frozenset, list[str]]:
+    """(shapes of the parameters, paths held fixed, lines about other runs) as `init_params` has them; nothing is initialised.
+
+    directory: the workdir. Where it holds a checkpoint of the run, no other workdir is opened, and there are no lines.
+    """
+    config = experiment.config
+    shapes = jax.eval_shape(experiment.model.init, jax.random.key(0), first_batch(experiment))
+    if directory is not None and committed_steps(directory / "checkpoints" / "last"):
+        return shapes, frozenset(by_path(stored_fixed(directory, to_stderr))), []
+    _, held, lines = warm_start.given(shapes, config)
+    return shapes, held, [*lines, *frozen.parameters(config)[1]]
 
 
 def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow import data, models, rng
-from vaeflow.config import is_frozen, plain
+from vaeflow.config import OF_FROZEN, is_frozen, plain
 from vaeflow.model import Array, Params
 from vaeflow.training import optimizer
 from vaeflow.training.loop import Validator, make_take
@@ -45,7 +45,7 @@ def structure(config: Any) -> str:
     out = plain(config) | {"seed": 0, **({} if selects else {"eval": 0, "sample": 0})}
     for section, name in models.frozen_arguments(config):  # their parameters are among the fixed leaves
         if out[section] and is_frozen(own := out[section][name]):
-            out[section] = out[section] | {name: own | {"from": "", "sha256": ""}}
+            out[section] = out[section] | {name: own | {"from": "", "sha256": "", **OF_FROZEN}}
     for name in numbers(config):
         section, _, key = name.partition(".")
         out[section] = out[section] | {key: 0}
