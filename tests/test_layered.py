@@ -164,9 +164,9 @@ def test_beta_weighs_the_kl_and_leaves_the_metrics():
 def test_temperature_scales_the_noise_of_every_level():
     params = TRUTH.params()
     values = dict(event=(DATA,), levels=0, latents=(FIRST, SECOND), likelihood="gaussian", likelihood_std=1e-6, std="log_variance")
-    cold, warm = (quick(make(dict(net=LINEAR), temperature=t, **values).sample, static_argnums=2)(params, KEY, 9) for t in (0.0, 0.5))
+    cold, warm = (quick(make(dict(net=LINEAR), temperature=t, **values).sample, static_argnums=2)(params, KEY, 9)["x"] for t in (0.0, 0.5))
     np.testing.assert_allclose(cold, np.broadcast_to(TRUTH.mean, cold.shape), atol=1e-4)
-    hot = quick(make(dict(net=LINEAR), temperature=1.0, **values).sample, static_argnums=2)(params, KEY, 9)
+    hot = quick(make(dict(net=LINEAR), temperature=1.0, **values).sample, static_argnums=2)(params, KEY, 9)["x"]
     np.testing.assert_allclose(warm - cold, 0.5 * (hot - cold), atol=1e-4)
 
 
