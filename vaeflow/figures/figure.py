@@ -33,7 +33,7 @@ class Subject(NamedTuple):
 
     run       the model, its parameters, config and data; the split that is shown
     called    the run's name in captions
-    stored    the checkpoint that the parameters are of, best or last, and values of the config that are not the run's own
+    stored    the checkpoint that the parameters are of, best or last, and sampling options that are not the run's own
     output    the folder of the figures
     rows      those of metrics.jsonl
     examples  rows of the split that were asked for; (): none, a figure chooses its own
@@ -167,7 +167,7 @@ def _stored(directory: Path, config: Any) -> tuple[str, ...]:
     """See `Subject.stored`; () outside a workdir."""
     if not (directory / "config.json").is_file():
         return ()
-    return f"{workdir.which_params(directory, config)} checkpoint", *overrides.changed(workdir.read_config(directory), config)
+    return f"{workdir.which_params(directory, config)} checkpoint", *overrides.drawn_with(workdir.read_config(directory), config)
 
 
 def grey_top(levels: int | None) -> float:

@@ -62,7 +62,12 @@ def file_name(stem: str, run: ConfigDict, config: ConfigDict) -> str:
 def artifact_name(stem: str, run: ConfigDict, config: ConfigDict) -> str:
     """`stem` for figures and encodings with the run's own values; STEM+KEY=VALUE for those of another checkpoint or other sampling options,
     the values that these depend on."""
-    return with_values(stem, [text for text in changed(run, config) if text.startswith(("eval.params=", "sample."))])
+    return with_values(stem, drawn_with(run, config))
+
+
+def drawn_with(run: ConfigDict, config: ConfigDict) -> list[str]:
+    """KEY=VALUE of the values that figures depend on, the checkpoint and the sampling options, where they are not the run's own."""
+    return [text for text in changed(run, config) if text.startswith(("eval.params=", "sample."))]
 
 
 def made_as_asked(results: Mapping[str, Any], asked: ConfigDict, run: ConfigDict) -> bool:
