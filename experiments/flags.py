@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
-from vaeflow.config import Overrides
-from vaeflow.errors import UserError, unknown
+from configs.base import base, vae
+from vaeflow.config import Overrides, keys, keys_named, load
+from vaeflow.errors import UserError, nearest, question
+from vaeflow.runs.overrides import within
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are UserErrors that name the known flags. (argparse itself prints its usage, on several lines.)"""
 
-    def parse(self, argv: list[str]) -> argparse.Namespace:
-        """The flags of `argv`. A misspelt one is named before a missing one is asked for."""
-        for name in (word.partition("=")[0] for word in argv):
+    of_run = False  # the command reads a trained run, whose evaluation alone may be overridden
+
+    def parse(self, argv: list[str], keys: Callable[[], list[str]] = list) -> argparse.Namespace:
+        """The flags of `argv`. A misspelt one is named before a missing one is asked for.
+
+        keys: returns the config keys that the command may override; it is called where a flag is unknown.
+        """
+        for word, after in pairwise([*argv, "--"]):
+            name, equals, text = word.partition("=")
             if name.startswith("--") and name not in self._option_string_actions:
-                raise unknown("the flag", name, self.flags())
+                raise self._unknown(name, text if equals else "..." if after.startswith("--") else after, keys())
         return self.parse_args(argv)
+
+    def _unknown(self, flag: str, text: str, keys: list[str]) -> UserError:
+        """The error for an unknown flag: a flag of nearly the same name goes before config keys of that name."""
+        name = flag.removeprefix("--").replace("-", "_")
+        line = f"{flag} is not a flag of {self.prog.removeprefix('python -m ')}"
+        flags = [known.removeprefix("--") for known in self.flags()]
+        if found := [] if nearest(name, flags, cutoff=0.85) else keys_named(keys, name):
+            value = "..." if name.endswith("epochs") else text  # a number of epochs is not a number of steps
+            return UserError(f"{line}; {question(name, [shlex.quote(f'--config.{key}={value}') for key in found])}")
+        near = nearest(name, flags)
+        return UserError(f"{line}; {question(name, [f'--{near}']) + ' ' if near else ''}known: {', '.join(self.flags())}")
 
     def flags(self) -> list[str]:
         """--help, --workdir, ..."""
@@ -46,6 +68,7 @@ def parser(doc: str | None, examples: str, imports: bool = True, of_run: bool = 
     prog = f"python -m experiments.{Path(sys.argv[0]).stem}"
     epilog, plain = f"examples:\n{examples}{OVERRIDES if of_run else ''}", argparse.RawDescriptionHelpFormatter
     made = Parser(prog=prog, description=doc, epilog=epilog, formatter_class=plain, allow_abbrev=False)
+    made.of_run = of_run
     if imports:
         made.add_argument("--import", dest="imports", action="append", default=[], type=path, metavar="FILE", help=IMPORT)
     return made
@@ -75,7 +98,19 @@ def parse_config(p: Parser, argv: list[str], prefix: str = "--config."):
             if text.startswith("--"):
                 raise UserError(f"{word} needs a value: {word}=...")
         overrides.append((key, text))
-    return p.parse(rest), overrides
+    return p.parse(rest, lambda: _overridable(rest, p.of_run)), overrides
+
+
+def _overridable(argv: list[str], of_run: bool) -> list[str]:
+    """The keys that a command may override: of the config that --config names, or else of configs/base.py with a VAE."""
+    named = [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
+    named += [after for word, after in pairwise(argv) if word == "--config"]
+    try:
+        config = load(named[-1] if named else "")
+    except UserError:  # an unknown flag is reported first
+        config = base()
+        config.model = vae((2,), levels=0, latent=2)
+    return [key for key in keys(config) if not of_run or within(key)]
 
 
 def given(flags: argparse.Namespace, overrides: Overrides) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from experiments.flags import given, parse_config, parser, path
+from experiments.listing import print_rows
 from experiments.main import run, set_up
-from vaeflow.config import load, override, rows
+from vaeflow.config import load, override
 from vaeflow.errors import UserError
 
 EXAMPLES = """\
@@ -13,12 +14,14 @@ EXAMPLES = """\
   python -m experiments.train --config=configs/mnist_vae.py:16 --config.data.dir=~/tensorflow_datasets --dry_run
 A config FILE is Python and is executed. --config.KEY=VALUE overrides any value that --dry_run shows."""
 
+LIST = "every config and row with its description, or those that contain PATTERN (a text or a glob such as 'mnist*iwae'), and exit"
+
 
 def main(argv: list[str]) -> None:
     p = parser(__doc__, EXAMPLES)
     p.add_argument("--config", help="configs/NAME.py or configs/NAME.py:ROW")
     p.add_argument("--workdir", type=path, help="where everything of the run goes (default: runs/NAME_ROW, and +KEY=VALUE of overrides)")
-    p.add_argument("--list", action="store_true", help="every config and row with its first line, and exit")
+    p.add_argument("--list", nargs="?", const="", metavar="PATTERN", help=LIST)
     p.add_argument("--dry_run", action="store_true", help="the resolved config, parameters, FLOPs per step and memory, and exit")
     p.add_argument("--distributed", action="store_true", help="several processes; found by themselves on SLURM and TPU pods")
     p.add_argument("--coordinator", default="", help="host:port of process 0, with --processes and --process, where they are not")
@@ -26,10 +29,8 @@ def main(argv: list[str]) -> None:
     p.add_argument("--process", type=int, default=-1, help="which one this is: 0, 1, ...")
     flags, overrides = parse_config(p, argv)
     set_up(flags.imports)
-    if flags.list:
-        for name, line in rows():
-            print(f"{name:<44} {line}")
-        return
+    if flags.list is not None:
+        return print_rows(flags.list)
     if not flags.config:
         raise UserError("--config is missing; --list shows every config, --help three commands")
     config, file = load(flags.config), load(flags.config)

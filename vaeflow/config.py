@@ -21,7 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.errors import UserError, unknown
+from vaeflow.errors import UserError, nearest, unknown
 
 Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and their text on the command line
 
@@ -151,6 +151,26 @@ def rows(directory: str | Path = "configs") -> Iterator[tuple[str, str]]:
             yield f"{path}:{row}" if row else str(path), line
 
 
+def keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    """Every key of a config that has one value: "seed", "optim.learning_rate", ..."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict) and not is_frozen(value):
+            yield from keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def keys_named(known: Sequence[str], name: str) -> list[str]:
+    """Those of the known keys that end with `name`, or else with the name that it probably stands for; `parts` come last.
+
+    Example:
+        keys_named(["data.batch", "eval.batch", "train.steps"], "batch")  # ["data.batch", "eval.batch"]
+    """
+    ends = (name, nearest(name, dict.fromkeys(key.rpartition(".")[2] for key in known), cutoff=0.75))
+    found = next(filter(None, ([key for key in known if f".{key}".endswith(f".{end}")] for end in ends if end)), [])
+    return sorted(found, key=lambda key: key.startswith("parts."))
+
+
 def override(config: ConfigDict, key: str, text: str, where: str = "config") -> None:
     """config.<key> = text, read as the type of the value that is there. `where` is what errors call the config."""
     *parents, last = key.split(".")
@@ -174,7 +194,7 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config") -> 
         if not isinstance(node, ConfigDict):
             raise UserError(f"{done} is one value ({node!r}), not a group of values: it has no key {name!r}")
         if name not in node:
-            raise unknown(f"{done}: the key", name, node)
+            raise unknown(f"{done}: the key", name, node, [f"{where}.{key}" for key in keys_named(list(keys(config)), name)])
         done = f"{done}.{name}"
         parent, node = node, node[name]
     if is_frozen(node):

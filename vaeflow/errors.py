@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
     """A wrong command, configuration or file. `experiments/` prints its message alone, without a stack trace."""
 
 
-def unknown(key: str, value: object, known: Iterable[object]) -> UserError:
-    """The error for a name outside a closed set: `key=value is unknown; did you mean ...; known: ...`."""
+# Common names of other codebases for a config's keys, where the spelling alone does not lead to the key.
+ALIASES = {
+    **{"lr": "learning_rate", "wd": "weight_decay", "beta1": "b1", "beta2": "b2"},
+    **{"bs": "batch", "batch_size": "batch", "epochs": "steps", "n_epochs": "steps", "num_epochs": "steps", "iterations": "steps"},
+    **{"z_dim": "latent", "n_samples": "n", "num_samples": "n", "temp": "temperature"},
+}
+
+
+def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name that `value` probably stands for, by ALIASES or else by its spelling; "" where there is none.
+
+    Args:
+        value: the name that was given.
+        known: the names to choose from.
+        cutoff: the least similarity of the spelling, from 0 to 1 (difflib).
+    """
+    names = list(known)
+    if value in ALIASES:
+        return ALIASES[value] if ALIASES[value] in names else ""
+    return next(iter(difflib.get_close_matches(value, names, n=1, cutoff=cutoff)), "")
+
+
+def question(value: str, names: Sequence[str]) -> str:
+    """did you mean NAME, NAME or NAME? At most four of `names` are written out. `value` is the name that was given."""
+    shown = [*names] if len(names) <= 4 else [*names[:3], f"one of {len(names) - 3} more"]
+    remark = " Training is measured in steps, not in epochs." if value.endswith("epochs") else ""
+    return f"did you mean {' or '.join(filter(None, (', '.join(shown[:-1]), shown[-1])))}?{remark}"
+
+
+def unknown(key: str, value: object, known: Iterable[object], elsewhere: Sequence[str] = ()) -> UserError:
+    """The error for a name outside a closed set: `key=value is unknown (did you mean ...?); known: ...`.
+
+    elsewhere: names outside the set, which are proposed if no known name is similar.
+    """
     names = [str(k) for k in known]
-    near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(str(value), names)
+    proposed = [near] if near else elsewhere
+    hint = f" ({question(str(value), [repr(name) for name in proposed])})" if proposed else ""
     return UserError(f"{key}={value!r} is unknown{hint}; known: {', '.join(sorted(names)) or 'none'}")
 
 

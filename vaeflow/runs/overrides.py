@@ -24,9 +24,14 @@ SECTIONS = ("eval", "sample")
 _NO_NUMBER = ("eval.batch", "eval.chunk", "sample.n")
 
 
+def within(key: str, allowed: tuple[str, ...] = EVAL_OVERRIDABLE) -> bool:
+    """True if the config key `key` is one of `allowed` or belongs to a section of it."""
+    return key in allowed or key.partition(".")[0] in allowed
+
+
 def check_key(key: str, what: str, allowed: tuple[str, ...] = EVAL_OVERRIDABLE) -> None:
     """UserError: the config key `key` is not one of those that may change after training. `what` starts the line."""
-    if key not in allowed and key.partition(".")[0] not in allowed:
+    if not within(key, allowed):
         known = ", ".join(f"config.{name}" if "." in name else f"config.{name}.*" for name in allowed)
         raise UserError(f"{what} cannot be changed in a run that is trained; known: {known}")
 
