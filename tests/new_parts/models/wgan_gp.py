@@ -25,19 +25,22 @@ def wgan_gp(
     *, event: tuple[Count, ...], latent: Count, critic: Net, generator: Net, weight: NonNegative = 10.0, drift: NonNegative = 1e-3
 ) -> Model:
     """See the module's docstring. event: the shape of one example, real numbers; latent: the dimension of z."""
-    judge, draw = critic.module((1,), len(event), False), generator.module(tuple(event), 1, False)
+    critic_net, generator_net = critic.module((1,), len(event), False), generator.module(tuple(event), 1, False)
 
     def f(params, x):
-        value: Any = judge.apply({"params": params["critic"]}, x)
+        value: Any = critic_net.apply({"params": params["critic"]}, x)
         return value[..., 0]
 
     def g(params, z) -> Any:
-        return draw.apply({"params": params["generator"]}, z)
+        return generator_net.apply({"params": params["generator"]}, z)
 
     def init(key, batch, given=NO_PARAMS):
         del given
         first, second = jax.random.split(key)
-        return {"critic": judge.init(first, batch["x"])["params"], "generator": draw.init(second, jnp.zeros((1, latent)))["params"]}
+        return {
+            "critic": critic_net.init(first, batch["x"])["params"],
+            "generator": generator_net.init(second, jnp.zeros((1, latent)))["params"],
+        }
 
     def loss(params, key, batch, step):
         del step
