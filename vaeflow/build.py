@@ -8,9 +8,13 @@ A maker is a function with keyword-only arguments (or a NamedTuple class); its a
     tuple[int, ...]                  a list or tuple of such
     a NamedTuple class               a group of values, checked in turn
     Mapping[str, int]                a group of values whose keys are free
-    Layer, Net                       the NAME of another entry of `config.parts`, which is built in turn; or a kind without arguments
+    Layer, Net                       the NAME of another entry of `config.parts`, which is built in turn; or a kind that requires nothing
     Frozen                           a trained model, see vaeflow/training/frozen.py: read by a function that `read_by` names
     Layer | None                     the same, or "" for none
+    Schedule | NonNegative           a part or a number
+    Annotated[..., SAMPLING]         an option of drawing samples, which stands in config.sample
+    Annotated[float, TRACED]         a number that may be a tracer: cells of a table that differ in it train in one program
+    Annotated[Layer | None, Bare("normal")]    None is the kind `normal` without arguments
 
 `call` requires every argument that has no default, and accepts no others, so a mistyped key, a missing one and an invalid value are each
 one line that names the key, the value and the known choices. Nothing is compiled before that.
@@ -18,6 +22,7 @@ one line that names the key, the value and the known choices. Nothing is compile
 
 from __future__ import annotations
 
+import enum
 import inspect
 import math
 import types
@@ -51,6 +56,21 @@ class Range(NamedTuple):
             words.append(f"{'<' if self.open_high else '<='} {self.high:.10g}")
         return " and ".join(words)
 
+
+class Bare(NamedTuple):
+    """The kind that None stands for, where a part is not named; its maker must accept no arguments."""
+
+    kind: str
+
+
+class Mark(enum.Enum):
+    """What else an annotation says of an argument; see the module's docstring."""
+
+    SAMPLING = "sampling"
+    TRACED = "traced"
+
+
+SAMPLING, TRACED = Mark.SAMPLING, Mark.TRACED
 
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
@@ -116,9 +136,14 @@ def maker(entry: Any) -> Callable[..., Any]:
     return getattr(entry, "make", entry)
 
 
-def _without_arguments(registry: Mapping[str, Any]) -> list[str]:
-    """The kinds that need no part of their own: their name says everything."""
-    return [kind for kind, entry in registry.items() if not signature(maker(entry))]
+def bare_kinds(registry: Mapping[str, Any]) -> list[str]:
+    """The kinds that do not need a part of their own: their makers require no argument."""
+    return [kind for kind, entry in registry.items() if not required(maker(entry))]
+
+
+def required(make: Callable[..., Any]) -> list[str]:
+    """The arguments of a maker that have no default."""
+    return [key for key, argument in inspect.signature(make).parameters.items() if argument.default is argument.empty]
 
 
 def signature(make: Callable[..., Any]) -> dict[str, Any]:
@@ -133,8 +158,7 @@ def check(make, values: Mapping[str, Any], where: str, parts: Mapping[str, Any],
     for key in values:
         if key not in schema:
             raise unknown(f"{where}: the key", key, schema)
-    defaults = {key for key, p in inspect.signature(make).parameters.items() if p.default is not p.empty}
-    missing = [key for key in schema if key not in values and key not in defaults]
+    missing = [key for key in required(make) if key not in values]
     if missing:
         raise UserError(f"{where}: missing {', '.join(f'{where}.{key} ({describe(schema[key])})' for key in missing)}")
     return {key: _value(schema[key], values[key], f"{where}.{key}", parts, _open) for key in schema if key in values}
@@ -144,13 +168,13 @@ def describe(hint: Any) -> str:
     """A type as the user reads it: `int >= 1`, `one of a, b`, `the name of a layer part`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return f"{describe(args[0])} {args[1]}"
+        return " ".join([describe(args[0]), *(str(mark) for mark in args[1:] if isinstance(mark, Range))])
     if origin is Literal:
         return f"one of {', '.join(str(a) for a in args)}"
     if origin is tuple:
         return f"a list of {describe(args[0])}"
     if origin in (types.UnionType, typing.Union):
-        return f"{describe(next(a for a in args if a is not type(None)))} or ''"
+        return " or ".join("''" if a is type(None) else describe(a) for a in args)
     if hint in _READERS:
         return _READERS[hint][0]
     if origin is Mapping or _is_section(hint):
@@ -158,6 +182,16 @@ def describe(hint: Any) -> str:
     if hint in _PART_KINDS:
         return f"the name of a {_PART_KINDS[hint][0]} in config.parts"
     return getattr(hint, "__name__", str(hint))
+
+
+def numeric(hint: Any) -> bool:
+    """True for int, float and intervals of them."""
+    return hint in (int, float) or (get_origin(hint) is Annotated and numeric(get_args(hint)[0]))
+
+
+def marked(hint: Any, mark: Any) -> bool:
+    """True if an annotation has the mark, SAMPLING or TRACED."""
+    return get_origin(hint) is Annotated and mark in get_args(hint)[1:]
 
 
 def _is_section(hint: Any) -> bool:
@@ -170,9 +204,14 @@ def _is_section(hint: Any) -> bool:
 def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tuple[str, ...]) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        value = _value(args[0], value, key, parts, _open)
-        if value not in args[1]:
-            raise UserError(f"{key}={value!r} is invalid; it must be {args[1]}")
+        marks = args[1:]
+        if TRACED in marks and hasattr(value, "aval"):  # a tracer, whose value is not known
+            return value
+        bare = next((mark.kind for mark in marks if isinstance(mark, Bare)), "")
+        value = _value(args[0], bare if value == "" else value, key, parts, _open)
+        for mark in marks:
+            if isinstance(mark, Range) and value not in mark:
+                raise UserError(f"{key}={value!r} is invalid; it must be {mark}")
         return value
     if origin is Literal:
         if value not in args or isinstance(value, bool):
@@ -183,8 +222,12 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
             raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
         return tuple(_value(args[0], v, f"{key}[{i}]", parts, _open) for i, v in enumerate(value))
     if origin in (types.UnionType, typing.Union):
-        inner = next(a for a in args if a is not type(None))
-        return None if value == "" else _value(inner, value, key, parts, _open)
+        if value == "" and type(None) in args:
+            return None
+        choices = [a for a in args if a is not type(None)]
+        numbers = [a for a in choices if numeric(a)]
+        fits = numbers if isinstance(value, int | float) and not isinstance(value, bool) else [a for a in choices if a not in numbers]
+        return _value((fits or choices)[0], value, key, parts, _open)
     if hint is Any:
         return value
     if hint in _READERS:
@@ -192,7 +235,7 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
     if hint in _PART_KINDS:
         if not isinstance(value, str):
             raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
-        bare = _without_arguments(_PART_KINDS[hint][1])
+        bare = bare_kinds(_PART_KINDS[hint][1])
         if value not in parts and value not in bare:
             raise unknown_kind(key, value, [*parts, *bare])
         return build(parts if value in parts else {value: {"kind": value}}, value, hint, _open)
