@@ -10,8 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
-from configs.base import base, vae
-from vaeflow.config import Overrides, keys, keys_named, load
+from vaeflow.config import Overrides, keys, keys_named
 from vaeflow.errors import UserError, nearest, question
 from vaeflow.runs.overrides import within
 
@@ -102,14 +101,15 @@ def parse_config(p: Parser, argv: list[str], prefix: str = "--config."):
 
 
 def _overridable(argv: list[str], of_run: bool) -> list[str]:
-    """The keys that a command may override: of the config that --config names, or else of configs/base.py with a VAE."""
+    """The keys that a command may override: of the config that --config names, or else of configs/digits_vae.py."""
     named = [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
     named += [after for word, after in pairwise(argv) if word == "--config"]
+    from vaeflow.training.configure import load  # jax
+
     try:
-        config = load(named[-1] if named else "")
+        config = load(named[-1] if named else "configs/digits_vae.py")
     except UserError:  # an unknown flag is reported first
-        config = base()
-        config.model = vae((2,), levels=0, latent=2)
+        config = load("configs/digits_vae.py")
     return [key for key in keys(config) if not of_run or within(key)]
 
 

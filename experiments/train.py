@@ -5,8 +5,8 @@ from __future__ import annotations
 from experiments.flags import given, parse_config, parser, path
 from experiments.listing import print_rows
 from experiments.main import run, set_up
-from vaeflow.config import load, override
 from vaeflow.errors import UserError
+from vaeflow.runs import progress
 
 EXAMPLES = """\
   python -m experiments.train --config=configs/digits_vae.py --workdir=runs/digits_vae
@@ -33,13 +33,11 @@ def main(argv: list[str]) -> None:
         return print_rows(flags.list)
     if not flags.config:
         raise UserError("--config is missing; --list shows every config, --help three commands")
-    config, file = load(flags.config), load(flags.config)
-    for key, text in overrides:
-        override(config, key, text)
-    from vaeflow.commands import (
-        train,  # it imports jax where there is something to train: a mistyped flag, a finished run answer at once
-    )
+    with progress.phase("importing jax"):
+        from vaeflow.commands import train
+        from vaeflow.training.configure import load
 
+    config, file = load(flags.config, overrides), load(flags.config)
     workdir = flags.workdir or train.default_workdir(flags.config, config, file)
     processes = (flags.coordinator, flags.processes, flags.process)
     joined = flags.distributed or processes != ("", 0, -1)

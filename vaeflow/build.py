@@ -90,6 +90,29 @@ def part_kind(kind: type, title: str, registry: Mapping[str, Any]) -> None:
     _PART_KINDS[kind] = (title, registry)
 
 
+def part_of(hint: Any) -> Any:
+    """The part type of an annotation, such as Layer of `Layer | None`; None for other annotations."""
+    if hint in _PART_KINDS:
+        return hint
+    if get_origin(hint) in (types.UnionType, typing.Union, Annotated):
+        inner = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
+        return next(filter(None, map(part_of, inner)), None)
+    return None
+
+
+def parts_in(hint: Any, value: Any) -> list[tuple[str, Any]]:
+    """[(name of a part, its type)] that the value of an argument names."""
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return [pair for item in value for pair in parts_in(get_args(hint)[0], item)]
+    want = part_of(hint)
+    return [(value, want)] if want is not None and isinstance(value, str) and value else []
+
+
+def registry(want: type | str) -> Mapping[str, Any]:
+    """The kinds of a part type, or of one that is called `want`; empty before the registry is imported."""
+    return next((kinds for kind, (title, kinds) in _PART_KINDS.items() if want in (kind, title)), {})
+
+
 # Types whose values a function of (value, config key) reads, each with the words for them: filled by `read_by`.
 _READERS: dict[type, tuple[str, Callable[[Any, str], Any]]] = {}
 

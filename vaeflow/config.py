@@ -1,14 +1,13 @@
 """Configs: a Python file with plain values, overridden key by key from the command line.
 
 A config module has a docstring (first line: what it is), `ROWS = {row: one line}` and `get_config(row="") -> ConfigDict`.
-`load("configs/mnist_vae.py:16")` runs it; `override(config, "optim.learning_rate", "3e-4")` sets a value of the type that is
-there. A config FILE is code and is executed, and so is a file of --import, which registers kinds; a workdir's config.json and env.json
+`read_file("configs/mnist_vae.py:16")` runs it. What the file leaves out is filled in, and values are overridden, by vaeflow/schema.py.
+A config FILE is code and is executed, and so is a file of --import, which registers kinds; a workdir's config.json and env.json
 are data.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import hashlib
 import importlib.util
@@ -27,13 +26,13 @@ Overrides = Sequence[tuple[str, str]]  # ("eval.k", "5000"): config keys and the
 
 VALUES = ("seed", "profile", "init_from", "fixed_from")
 # Groups to which the command line may add keys.
-_OPEN = ("eval.settings", "eval.validate")
+OPEN = ("eval.settings", "eval.validate")
 # Options of a Frozen argument beside its workdir, with their defaults.
 OF_FROZEN = {"which": "auto", "ema": True, "train": False}
 # Groups laid over another one: the command line may add the keys of that one.
-_OVER = {"data.x": "data", "data.x0": "data"}
+OVER = {"data.x": "data", "data.x0": "data"}
 # Where the data are stored: each host may have its own.
-DATA_PLACES = tuple(f"{group}.{key}" for group in ("data", *_OVER) for key in ("dir", "path", "cache_dir"))
+DATA_PLACES = tuple(f"{group}.{key}" for group in ("data", *OVER) for key in ("dir", "path", "cache_dir"))
 GROUPS = ("model", "parts", "data", "optim", "train", "eval", "sample", "devices")
 
 
@@ -134,8 +133,8 @@ def imported() -> list[dict[str, str]]:
     return [{"path": str(path), "sha256": digest} for path, digest in _IMPORTED.items()]
 
 
-def load(path_and_row: str) -> ConfigDict:
-    """The locked config of `path.py` or `path.py:row`."""
+def read_file(path_and_row: str) -> ConfigDict:
+    """The locked config of `path.py` or `path.py:row`, with the values that the file names."""
     path, _, row = path_and_row.partition(":")
     loaded = module(path)
     if row not in loaded.ROWS:
@@ -171,89 +170,6 @@ def keys_named(known: Sequence[str], name: str) -> list[str]:
     return sorted(found, key=lambda key: key.startswith("parts."))
 
 
-def override(config: ConfigDict, key: str, text: str, where: str = "config") -> None:
-    """config.<key> = text, read as the type of the value that is there. `where` is what errors call the config."""
-    *parents, last = key.split(".")
-    node: Any = config
-    parent: ConfigDict = config
-    done = where
-    if any(key.startswith(f"{group}.") for group in _OPEN) and where == "config":
-        return _add(config, key, _literal(text))
-    group, _, name = key.rpartition(".")
-    if group in _OVER and where == "config":
-        known = [name for name in config[_OVER[group]] if f"{_OVER[group]}.{name}" not in _OVER]
-        if name not in known:
-            raise unknown(f"{where}.{group}: the key", name, known)
-        return _add(config, key, _parse(text, config[_OVER[group]][name], f"{where}.{key}"))
-    for name in [*parents, last]:
-        model = key.startswith(("model.", "sample.")) and not key.startswith("model.kind.")
-        if model and isinstance(node, str) and name == last and name in OF_FROZEN:  # a model that was named by its workdir alone
-            node = ConfigDict({"from": node, **OF_FROZEN})
-            with parent.ignore_type():
-                parent[done.rpartition(".")[2]] = node
-        if not isinstance(node, ConfigDict):
-            raise UserError(f"{done} is one value ({node!r}), not a group of values: it has no key {name!r}")
-        if name not in node:
-            raise unknown(f"{done}: the key", name, node, [f"{where}.{key}" for key in keys_named(list(keys(config)), name)])
-        done = f"{done}.{name}"
-        parent, node = node, node[name]
-    if is_frozen(node):
-        kept = {name: node[name] for name in OF_FROZEN if name in node}
-        parent[last] = ConfigDict({"from": text, **kept})
-        return
-    if isinstance(node, ConfigDict):
-        raise UserError(f"{done} is a group of values ({', '.join(node)}); name one of them")
-    parent[last] = _parse(text, node, done)
-    if is_frozen(parent) and last in OF_FROZEN:  # other parameters, which are not known yet
-        for name in ("sha256", "config"):
-            if name in parent:
-                delattr(parent, name)
-
-
-def _add(config: ConfigDict, key: str, value: Any) -> None:
-    """config.<key> = value below one of _OPEN or _OVER, where groups and keys are added; who reads them checks name and type."""
-    *parents, last = key.split(".")
-    if not all((*parents, last)):
-        raise UserError(f"config.{key}: a key has no name")
-    node: Any = config
-    with config.unlocked():
-        for name in parents:
-            if name not in node:
-                node[name] = ConfigDict()
-            node = node[name]
-            if not isinstance(node, ConfigDict):
-                raise UserError(f"config.{key}: {name} is one value ({node!r}), not a group of values")
-        if isinstance(node.get(last), ConfigDict):
-            raise UserError(f"config.{key} is a group of values ({', '.join(node[last])}); name one of them")
-        if last in node:
-            delattr(node, last)  # the new value may have another type
-        node[last] = value
-
-
-def _parse(text: str, old: Any, key: str) -> Any:
-    if isinstance(old, bool):
-        if text.lower() not in ("true", "false", "1", "0"):
-            raise UserError(f"{key}={text!r} has the wrong type; it must be true or false")
-        return text.lower() in ("true", "1")
-    if isinstance(old, (int, float)):
-        kind = type(old)
-        try:
-            return kind(text)
-        except ValueError:
-            raise UserError(f"{key}={text!r} has the wrong type; it must be {kind.__name__} (now {old!r})") from None
-    if isinstance(old, (tuple, list)):
-        items = [t.strip() for t in text.strip().strip("()[]").split(",") if t.strip()]
-        return tuple(_literal(item) for item in items)
-    return text
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def is_frozen(value: Any) -> bool:
     """True for the group of a Frozen argument, see vaeflow/training/frozen.py."""
     return isinstance(value, Mapping | ConfigDict) and "from" in value
@@ -269,7 +185,7 @@ def data_name(section: Mapping[str, Any]) -> str:
 
 def data_places(config: Any) -> dict[str, str]:
     """{key: value} of DATA_PLACES, as far as a config has them."""
-    groups = {"data": config.data} | {group: config.data.get(group.removeprefix("data.")) or {} for group in _OVER}
+    groups = {"data": config.data} | {group: config.data.get(group.removeprefix("data.")) or {} for group in OVER}
     return {key: groups[group][name] for key in DATA_PLACES for group, _, name in [key.rpartition(".")] if name in groups[group]}
 
 

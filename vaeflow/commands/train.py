@@ -76,7 +76,7 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
     with workdir.lock(directory) if x.devices.primary else workdir.no_lock():
         if x.devices.primary:
             store.check_data(directory, x.source)
-            workdir.prepare(directory, config, name)
+            workdir.prepare(directory, x.config, name)
             workdir.write_json(directory / "data.json", data.summary(x.source))
         agreement.check_folder(directory)
         if x.devices.primary:

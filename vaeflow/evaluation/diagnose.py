@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vaeflow.build import call, describe, signature
-from vaeflow.config import Overrides, override, plain
+from vaeflow.config import Overrides, plain
 from vaeflow.data import named_split
 from vaeflow.errors import UserError, unknown_kind
 from vaeflow.evaluation.evaluate import entry_of, map_options
@@ -22,11 +22,13 @@ from vaeflow.evaluation.information import evenly
 from vaeflow.evaluation.measures import MEASURES, Run, known, settings_of
 from vaeflow.evaluation.results import findings_table
 from vaeflow.evaluation.store import restore
+from vaeflow.override import override
 from vaeflow.rng import eval_key
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_json
 from vaeflow.runs.overrides import file_name, read_overridden, sampled_with
 from vaeflow.runs.progress import phase
+from vaeflow.schema import arguments
 from vaeflow.training import devices
 
 
@@ -109,5 +111,5 @@ def _settings(directory: Path, measures: Sequence[str], overrides: Overrides, co
             raise unknown_kind(f"--{key}: the measure", name, MEASURES)
         if name not in trees:
             raise UserError(f"--{key}={text} is a setting of a measure that is not asked for; --measures={','.join(measures)}")
-        override(trees[name], setting, text, name)
+        override(trees[name], setting, text, name, arguments(type(starts[name])))
     return {name: call(type(MEASURES[name].defaults), plain(tree), name) for name, tree in trees.items()}

@@ -1,7 +1,7 @@
 """Model families: one a file, one line here. The law tests (tests/test_models.py) run over every entry.
 
 To add one: write a file with a maker (keyword-only, annotated arguments -> Model) and the EXAMPLES at which the laws try it,
-and add its line. The maker's annotations are the schema of config.model (without `kind`) and config.sample (without `n`).
+and add its line. The maker's annotations are the schema of config.model (without `kind`), those with the mark SAMPLING that of config.sample.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 
-from vaeflow.build import call, check, maker, part_kind, read_by, signature
+from vaeflow.build import SAMPLING, check, maker, marked, part_kind, read_by, signature
 from vaeflow.config import OF_FROZEN, is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Frozen, Model, exactly
@@ -26,20 +26,18 @@ class ModelEntry(NamedTuple):
               that keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base of every kind
               that has arguments, called as its kind, exist there
     context   whether the family models p(x|c)
-    traced    (section model) -> its keys whose values may be tracers: cells of a table that differ in them train in one program
     """
 
     make: Callable[..., Model]
     examples: tuple[dict[str, Any], ...]
     context: bool = True
-    traced: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda section: ()
 
 
 MODELS: dict[str, ModelEntry] = {
-    "vae": ModelEntry(vae.vae, vae.EXAMPLES, traced=vae.traced),
+    "vae": ModelEntry(vae.vae, vae.EXAMPLES),
     "vq": ModelEntry(vq.vq, vq.EXAMPLES),
-    "layered": ModelEntry(layered.layered, layered.EXAMPLES, traced=vae.traced),
-    "ladder": ModelEntry(ladder.ladder, ladder.EXAMPLES, traced=lambda section: ("beta",)),
+    "layered": ModelEntry(layered.layered, layered.EXAMPLES),
+    "ladder": ModelEntry(ladder.ladder, ladder.EXAMPLES),
     "flow": ModelEntry(flow.flow, flow.EXAMPLES),
     "flow_mixture": ModelEntry(flow_mixture.flow_mixture, flow_mixture.EXAMPLES),
     "distill": ModelEntry(distill.distill, distill.EXAMPLES),
@@ -105,33 +103,53 @@ def frozen_arguments(config: Any) -> list[tuple[str, str]]:
 
 def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
     """The model of a whole config (a ConfigDict or a dict): sections `model` (its `kind` is the family), `parts` and `sample`, checked.
-    traced: values of the section `model` that take the places of the checked ones, and may be tracers (vaeflow/training/many_seeds.py).
+
+    traced: {"parts.objective.beta": value} for arguments that are marked TRACED; the values may be tracers (training/many_seeds.py).
     The result's `init` has the leaves of `given` exactly, whatever the family does with them."""
-    model, sampling = _plain(config["model"]), _plain(config["sample"])
+    sections = {name: _plain(config[name]) for name in BUILDING}
+    for key, value in (traced or {}).items():
+        *groups, name = key.split(".")
+        if groups[0] == "parts":
+            sections["parts"] = sections["parts"] | {groups[1]: {**sections["parts"][groups[1]], name: value}}
+        else:
+            sections[groups[0]] = sections[groups[0]] | {name: value}
+    arguments = _checked(sections)
+    made = maker(MODELS[sections["model"]["kind"]])(**arguments)
+    return made._replace(init=exactly(made.init))
+
+
+def check_model(config: Any) -> None:
+    """UserError: a value that `build_model` rejects before it builds the model. The event need not be known yet."""
+    sections = {name: _plain(config[name]) for name in BUILDING}
+    _checked(with_data(sections, {"event": (1,), "levels": 0}))
+
+
+def with_data(config: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as plain values with `found`, values of its model that are known from the data, where the model does not name them."""
+    model = dict(config["model"])
+    known = signature(maker(MODELS[model["kind"]])) if model.get("kind") in MODELS else {}
+    return {**config, "model": model | {key: value for key, value in found.items() if key in known and key not in model}}
+
+
+def _checked(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked arguments of a model's maker from the sections of BUILDING."""
+    model, sampling = dict(sections["model"]), dict(sections["sample"])
     kind = model.pop("kind", None)
     sampling.pop("n", None)
     if kind is None:
         raise UserError(f"model.kind is missing; known: {', '.join(sorted(MODELS))}")
     if kind not in MODELS:
         raise unknown_kind("model.kind", kind, MODELS)
-    for section, name in frozen_arguments(config):  # before a stored model of an older version fails at another key
-        if (value := config[section][name]) != "":
+    for section, name in frozen_arguments(sections):  # before a stored model of an older version fails at another key
+        if (value := sections[section][name]) != "":
             check_group(f"{section}.{name}", _plain(value) if is_frozen(value) else value)
     make = maker(MODELS[kind])
-    known = signature(make)
+    sampled = [key for key, hint in signature(make).items() if marked(hint, SAMPLING)]
     for key in sampling:
-        if key not in known or key in model:
-            raise unknown("sample: the key", key, ["n", *(k for k in known if k not in model)])
-    parts = _plain(config["parts"])
-    values = check(_only(make, [k for k in known if k not in sampling]), model, "model", parts)
-    made = make(**values | dict(traced or {}), **call(_only(make, list(sampling)), sampling, "sample", parts))
-    return made._replace(init=exactly(made.init))
-
-
-def traced(section: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of a config's section `model` that its family can be trained with as tracers, see ModelEntry."""
-    entry = MODELS.get(section["kind"])
-    return getattr(entry, "traced", ModelEntry._field_defaults["traced"])(section)
+        if key not in sampled:
+            raise unknown("sample: the key", key, ["n", *sampled])
+    values = check(_only(make, [key for key in signature(make) if key not in sampled]), model, "model", sections["parts"])
+    return values | check(_only(make, sampled), sampling, "sample", sections["parts"])
 
 
 def _plain(section: Any) -> dict[str, Any]:
@@ -141,11 +159,11 @@ def _plain(section: Any) -> dict[str, Any]:
 
 def _only(make: Callable[..., Any], keys: list[str]) -> Callable[..., dict[str, Any]]:
     """The maker's schema cut down to `keys`: training and sampling values come from two sections, each named in its errors."""
-    hints = signature(make)
+    hints, own = signature(make), inspect.signature(make).parameters
 
     def values(**kwargs):
         return kwargs
 
     values.__annotations__ = {key: hints[key] for key in keys}
-    values.__signature__ = inspect.Signature([inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY) for k in keys])  # type: ignore[attr-defined]
+    values.__signature__ = inspect.Signature([own[key] for key in keys])  # type: ignore[attr-defined]
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from vaeflow.config import DATA_PLACES, OF_FROZEN, is_frozen, plain
@@ -30,18 +30,17 @@ def changed(old: Any, new: Any) -> list[str]:
     return [f"{key}={text_of(brief(after[key]))}" for key in keys]
 
 
-def differences(added: Mapping[str, Any], old: Any, new: Any, by_hash: bool = True) -> list[str]:
+def differences(old: Any, new: Any, by_hash: bool = True, without: Sequence[str] = ()) -> list[str]:
     """How a run's stored config `old` differs from `new` in what is learned: one phrase per key, none for the same run.
 
     Args:
-        added: keys that were added after some runs were created, with the value those runs used.
         by_hash: whether frozen models are compared by their parameters, or by their names alone.
+        without: keys that are not compared.
     """
-    new = flat(new, whole=_WHOLE)
-    old = {key: plain(value) for key, value in added.items() if key in new} | flat(old, whole=_WHOLE)
+    new, old = flat(new, whole=_WHOLE), flat(old, whole=_WHOLE)
     words = []
     for key in [*new, *(k for k in old if k not in new)]:
-        if is_free(key, new.get("eval.select", "loss")):
+        if key in without or is_free(key, new.get("eval.select", "loss")):
             continue
         if key not in old:
             words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")

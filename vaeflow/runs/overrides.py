@@ -12,8 +12,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.config import DATA_PLACES, Overrides, override, plain
+from vaeflow.config import DATA_PLACES, Overrides, plain
 from vaeflow.errors import UserError
+from vaeflow.override import override
 from vaeflow.runs import workdir
 from vaeflow.runs.files import text_of, with_values
 

@@ -32,6 +32,7 @@ from vaeflow.errors import UnknownKind, UserError
 from vaeflow.runs import checksums, config_values, guard
 from vaeflow.runs.files import no_follow, with_values, write_json
 from vaeflow.runs.provenance import processor, source_state
+from vaeflow.schema import FROM_DATA, complete
 
 # Keys added after some runs were created, with the value those runs used.
 _NEW: dict[str, Any] = {
@@ -118,7 +119,7 @@ def read_config(directory: str | Path) -> ConfigDict:
         section, _, name = key.rpartition(".")
         if isinstance(place := config.get(section) if section else config, ConfigDict) and name not in place:
             place[name] = copy.copy(value)
-    return config.lock()
+    return complete(config)
 
 
 @contextlib.contextmanager
@@ -236,7 +237,8 @@ def differences(directory: str | Path, config: ConfigDict) -> list[str]:
     if not path.exists():
         return []
     stored = bool(_newest(Path(directory))[0])  # before the first checkpoint, frozen models are not stored with the run
-    return config_values.differences(_NEW, read_json(path), plain(config), by_hash=stored)
+    from_data = [f"model.{name}" for name in FROM_DATA if name not in config.model]  # they are stored once the data are loaded
+    return config_values.differences(plain(read_config(directory)), plain(config), by_hash=stored, without=from_data)
 
 
 def must_agree(directory: str | Path, config: ConfigDict) -> None:

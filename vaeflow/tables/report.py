@@ -12,6 +12,7 @@ from vaeflow.evaluation.reliability import EXPLAINED, evidence, only_bound
 from vaeflow.runs import workdir
 from vaeflow.runs.files import with_values, write_atomic
 from vaeflow.runs.metrics import aligned_table
+from vaeflow.schema import complete
 from vaeflow.tables.pairs import explained, pair_text, paired
 from vaeflow.tables.runner import done, facts, failure, results_of
 from vaeflow.tables.spec import Cell, Plan, evaluated_from, told, trained_row
@@ -41,7 +42,7 @@ def collected(p: Plan, todo: Sequence[Cell], finished: Sequence[Cell]) -> list[d
     for row, published in p.published.items():
         mine = [c for c in todo if c.row == row]
         ended = [(c, facts(c)) for c in mine if c in finished]
-        paper = p.configs(trained_row(p, row), "paper")
+        paper = complete(p.configs(trained_row(p, row), "paper"))
         batch, whole = mine[0].config.data.batch, paper.train.steps * paper.data.batch
         what = "; ".join(filter(None, (p.lines.get(row, ""), evaluated_from(p, row))))
         entry: dict[str, Any] = {"row": row, "what": what, "published": published}

@@ -23,6 +23,7 @@ from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import with_values, write_atomic
 from vaeflow.runs.metrics import read_metrics
 from vaeflow.runs.overrides import changed, file_name, made_as_asked, read_overridden
+from vaeflow.schema import complete
 from vaeflow.tables.spec import Cell, Plan, evaluated_from, value_at
 
 _COST = "cost.json"
@@ -89,7 +90,7 @@ def _check_overrides(p: Plan, todo: Sequence[Cell]) -> None:
             known(evaluation.settings, "eval.settings")
             for name in evaluation.settings:
                 settings_of(name, config.eval)
-            models.build_model(frozen.resolved(p.configs(cell.of, p.budget)).to_dict() | {"sample": config.sample.to_dict()})
+            models.check_model(frozen.resolved(complete(p.configs(cell.of, p.budget))).to_dict() | {"sample": config.sample.to_dict()})
         except UserError as error:
             raise UserError(f"EVALUATE[{cell.row!r}]: {error}") from None
 

@@ -29,12 +29,14 @@ from typing import Any, Literal, NamedTuple
 from ml_collections import ConfigDict
 
 from vaeflow.build import Count, call
-from vaeflow.config import DATA_PLACES, Overrides, is_frozen, module, override
+from vaeflow.config import DATA_PLACES, Overrides, is_frozen, module
 from vaeflow.errors import UserError, unknown
+from vaeflow.override import overridden, override
 from vaeflow.runs.config_values import is_free
 from vaeflow.runs.files import with_values
 from vaeflow.runs.overrides import SECTIONS, check_key
 from vaeflow.runs.workdir import read_json
+from vaeflow.schema import complete
 
 
 class Table(NamedTuple):
@@ -68,7 +70,7 @@ class Plan(NamedTuple):
     checks: Mapping[str, Mapping[str, Any]]
     lines: Mapping[str, str]
     overrides: Overrides  # of the cells' configs, on the command line
-    configs: Any  # (row, budget) -> ConfigDict, without them
+    configs: Any  # (row, budget) -> ConfigDict, without them and without defaults
 
 
 class Cell(NamedTuple):
@@ -146,7 +148,7 @@ def _evaluated(p: Plan, row: str, given: Mapping[str, Any], name: str) -> tuple[
         if key.startswith(("eval.select", "eval.validate")):
             raise UserError(f"{where}: config.{key} chooses a checkpoint during training, and changes no number of a trained run")
     try:
-        Cell(row, 0, p.configs(of, p.budget), Path(), of, overrides).asked()
+        Cell(row, 0, complete(p.configs(of, p.budget)), Path(), of, overrides).asked()
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return of, overrides
@@ -199,12 +201,10 @@ def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
     for seed in range(max(seeds, p.table.seeds, *(1 + int(n) for n in found if n.isdecimal()))):
         for row in p.published:
             trained = trained_row(p, row)
-            config = p.configs(trained, p.budget)
             own = {"seed": str(seed)}
             if trained in p.after:
                 own[p.after[trained][1]] = _began_at(p, runs, trained, seed)
-            for key, text in (*p.overrides, *own.items()):
-                override(config, key, text)
+            config, _ = overridden(p.configs(trained, p.budget), [*p.overrides, *own.items()])
             of, values = p.evaluate.get(row, ("", ()))
             out.append(Cell(row, seed, config, directory_of(p, runs, trained, seed), of, values))
     return out

@@ -12,6 +12,7 @@ from vaeflow.config import plain
 from vaeflow.model import Params, by_path, split_params
 from vaeflow.runs import config_values
 from vaeflow.runs.metrics import aligned_table
+from vaeflow.schema import defaults
 from vaeflow.training.flops import flops
 from vaeflow.training.optimizer import groups_of
 from vaeflow.training.setup import Experiment, first_batch, init_shapes
@@ -25,9 +26,10 @@ def report(x: Experiment, directory: Path | None = None) -> str:
 
     The FLOPs are vaeflow/training/flops.py's, not XLA's cost_analysis: that one counts the body of a scan once.
     """
-    lines = ["config"]
+    lines, known = ["config (*: not the default)"], defaults(x.config)
     for key, value in config_values.flat(plain(x.config)).items():
-        lines.append(f"  --config.{key}={config_values.brief(value)}")
+        mark = " " if key in known and known[key] == value else "*"
+        lines.append(f"{mark} --config.{key}={config_values.brief(value)}")
     params, frozen, notes = init_shapes(x, directory)
     kinds = ("trained", "stats", "fixed")
     rows, totals = [], dict.fromkeys(kinds, 0)

@@ -26,11 +26,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vaeflow import models
-from vaeflow.config import OF_FROZEN, is_frozen, load, plain
+from vaeflow.config import OF_FROZEN, is_frozen, plain
 from vaeflow.errors import UserError
 from vaeflow.model import Frozen, Params, by_path, merge_params
 from vaeflow.runs import workdir
 from vaeflow.runs.checkpoint_reader import committed_steps
+from vaeflow.training.configure import load
 from vaeflow.training.warm_start import load_params
 
 

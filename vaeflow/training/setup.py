@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,38 +14,20 @@ import optax
 from ml_collections import ConfigDict
 
 from vaeflow import data, models, rng
-from vaeflow.build import Count, Natural, Seed, call
-from vaeflow.config import VALUES, check_sections, data_name, plain
+from vaeflow.build import call
+from vaeflow.config import VALUES, check_sections, data_name, is_frozen, plain
 from vaeflow.errors import UserError
 from vaeflow.model import Batch, Model, Params, by_path, merge_params, split_params
 from vaeflow.runs import progress
 from vaeflow.runs.checkpoint_reader import committed_steps, to_stderr
 from vaeflow.runs.checkpoint_writer import stored_fixed
+from vaeflow.schema import complete
 from vaeflow.training import frozen, warm_start
+from vaeflow.training.configure import EvalConfig, RunConfig, SampleConfig
 from vaeflow.training.dependence import reads
 from vaeflow.training.devices import Devices, DevicesConfig, make_devices
 from vaeflow.training.optimizer import OptimConfig, make_optimizer
 from vaeflow.training.step import TrainConfig
-
-
-class EvalConfig(NamedTuple):
-    """The section `config.eval`."""
-
-    params: Literal["auto", "best", "last"]
-    batch: Count
-    k: Count
-    chunk: Count
-    measures: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = {}
-    examples: Natural = 0
-    select: str = "loss"
-    validate: Mapping[str, Any] = {}
-
-
-class SampleConfig(NamedTuple):
-    """What no model checks in the section `config.sample`."""
-
-    n: Count
 
 
 class Experiment(NamedTuple):
@@ -92,22 +74,25 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
     source: the data of this config, where they are loaded already.
     """
     resuming = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
+    config = complete(config)
     check_sections(config)
     config = frozen.resolved(config, directory)
-    call(_top, {key: config[key] for key in VALUES}, "config")
+    call(RunConfig, {key: config[key] for key in VALUES}, "config")
     if not resuming:
         warm_start.are_workdirs(config)
     training = call(TrainConfig, plain(config.train), "train")
     evaluation = after_training(config)
     optimiser = call(OptimConfig, plain(config.optim), "optim")
     tx = make_optimizer(optimiser, training.steps)
-    model = models.build_model(config)
+    models.check_model(config)
     mapping = call(DevicesConfig, plain(config.devices), "devices")
     platform()
     devices = make_devices(mapping)
     if source is None:
         with progress.phase(f"loading data: {data_name(config.data)}"):
             source = data.load(config.data, config.seed)
+    config = _of_data(config, source)
+    model = models.build_model(config)
     devices.slots(config.data.batch)
     if devices.count > 1 and model.one_device:
         raise UserError(f"devices.count={devices.count} is invalid with this model, which trains on one device: {model.one_device}")
@@ -168,8 +153,19 @@ def platform() -> None:
         raise UserError(f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}: jax has no such device: {words}") from error
 
 
-def _top(*, seed: Seed, profile: bool, init_from: str, fixed_from: str) -> None:
-    """The schema of the values that stand in no section."""
+def _levels(section: Mapping[str, Any], source: data.Source) -> int:
+    """The number of grey values as the model gets them; 0: continuous."""
+    return 2 if section["binarize"] == "dynamic" else source.levels
+
+
+def _of_data(config: ConfigDict, source: data.Source) -> ConfigDict:
+    """The config with the event and the levels of the data where the model does not name them."""
+    found = {"event": tuple(source.train.x.shape[1:]), "levels": _levels(config.data, source)}
+    values = config.to_dict()
+    for section, name in models.frozen_arguments(config):  # an untrained model of a config row learns the same data
+        if is_frozen(group := values[section][name]):
+            group["config"] = models.with_data(group["config"], found)
+    return ConfigDict(models.with_data(values, found)).lock()
 
 
 def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None:
@@ -197,7 +193,7 @@ def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None
             raise UserError(f"model.classes={model.classes} does not fit the data, which have {len(source.label_names)} classes")
         if split.label.min() < 0:
             raise UserError(f"this model learns labels, and the split {name!r} has examples without one (label {split.label.min()})")
-    levels = 2 if section["binarize"] == "dynamic" else source.levels
+    levels = _levels(section, source)
     if model.levels is not None and model.levels != levels:
         hint = f"; set model.levels={levels}, or data.levels" if section["kind"] == "npz" and source.levels else ""
         raise UserError(f"model.levels={model.levels} does not fit the data, which have {levels} levels (0: continuous){hint}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vaeflow import data, models, rng
+from vaeflow import data, models, rng, schema
 from vaeflow.config import OF_FROZEN, is_frozen, plain
 from vaeflow.model import Array, Params
 from vaeflow.training import optimizer
@@ -33,9 +33,8 @@ class Stack(NamedTuple):
 
 
 def numbers(config: Any) -> dict[str, float]:
-    """{key: its value} of what this config lets be traced: the learning rate, and of the section model what the family says."""
-    traced = {f"model.{name}": config.model[name] for name in models.traced(config.model)}
-    return {"optim.learning_rate": config.optim.learning_rate} | traced
+    """{key: its value} of what this config lets be traced: the learning rate, and the numbers of the model that are marked TRACED."""
+    return {"optim.learning_rate": config.optim.learning_rate, **schema.traced(config)}
 
 
 def structure(config: Any) -> str:
@@ -47,8 +46,8 @@ def structure(config: Any) -> str:
         if out[section] and is_frozen(own := out[section][name]):
             out[section] = out[section] | {name: own | {"from": "", "sha256": "", **OF_FROZEN}}
     for name in numbers(config):
-        section, _, key = name.partition(".")
-        out[section] = out[section] | {key: 0}
+        *groups, key = name.split(".")
+        schema.value_at(out, ".".join(groups))[key] = 0
     return json.dumps(out, sort_keys=True)
 
 
@@ -76,7 +75,7 @@ def make_stacked_step(xs: Sequence[Experiment]) -> Callable[[State, Stack, Any, 
     take = make_take(x)
 
     def one(state, own: Stack, chunk, i):
-        traced = {key.removeprefix("model."): value for key, value in own.numbers.items() if key.startswith("model.")}
+        traced = {key: value for key, value in own.numbers.items() if not key.startswith("optim.")}
         model = models.build_model(x.config, traced)
         tx = optimizer.make_optimizer(x.optim._replace(learning_rate=own.numbers["optim.learning_rate"]), x.train.steps)
         noise = jax.random.fold_in(jax.random.fold_in(own.key, state.step), 0)  # of the first device, as in step.make_dispatch
