@@ -14,7 +14,7 @@ warm-up and the number of steps are ours; the last 5,000 training images select.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, flow
+from configs.base import base
 from configs.mnist_flow import FLOWS, schedule
 
 LINES = {
@@ -40,7 +40,7 @@ def get_config(row: str = "") -> ConfigDict:
     sizes, training = BUDGETS[name, budget or "cpu"]
     c = base()
     c.data.update(kind="tfds", name="cifar10", train="train[:45000]", val="train[45000:]", test="test", batch=training["batch"])
-    c.model = flow((32, 32, 3), 256, flatten=False)
+    c.model = dict(kind="flow", layer="flow", flatten=False)
     if name == "glow":
         end = dict(flow=dict(kind="chain", of=("grey", "body")), grey=dict(kind="scale", shift=128.0, factor=256.0))
     else:
@@ -49,6 +49,6 @@ def get_config(row: str = "") -> ConfigDict:
             grey=dict(kind="scale", shift=0.0, factor=256.0),
             logit=dict(kind="logit", alpha=0.05),
         )
-    c.parts = ConfigDict(end | FLOWS[name][0](c.model.event, **sizes))
+    c.parts = ConfigDict(end | FLOWS[name][0]((32, 32, 3), **sizes))
     schedule(c, name, budget or "cpu", training["steps"])
     return c

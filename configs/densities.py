@@ -11,7 +11,7 @@ Expected (row checkerboard_spline, seed 0, 10,000 test points): NLL 3.508 ± 0.0
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, made, mlp, repeat, spline
+from configs.base import affine, base, made, mlp, repeat, spline
 
 DENSITIES = ("moons", "circles", "rings", "pinwheel", "two_spirals", "checkerboard", "8gaussians", "25gaussians")
 FLOWS = {
@@ -34,14 +34,12 @@ def get_config(row: str = "") -> ConfigDict:
     density, _, name = (row or "moons_realnvp").rpartition("_")
     c = base()
     c.data.update(kind="density", name=density, size=100_000, batch=256)
-    c.model = flow((2,))
-    c.parts = ConfigDict(
-        dict(
-            flow=dict(kind="chain", of=("norm", "steps")),
-            norm=dict(kind="actnorm"),
-            steps=repeat("step", 4),
-            step=dict(kind="chain", of=("first", "second")),
-        )
+    c.model = dict(kind="flow", layer="flow")
+    c.parts = dict(
+        flow=dict(kind="chain", of=("norm", "steps")),
+        norm=dict(kind="actnorm"),
+        steps=repeat("step", 4),
+        step=dict(kind="chain", of=("first", "second")),
     )
     c.optim.update(learning_rate=2e-3, clip=5.0, schedule="cosine")
     c.train.update(steps=6000, log_every=100, eval_every=1000, checkpoint_every=2000)

@@ -20,7 +20,7 @@ a tenth of a nat says nothing.
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp
-from configs.vaes import ESTIMATORS, discrete_vae
+from configs.vaes import ESTIMATORS
 
 LATENTS = {"bernoulli": ("32 bits", 32, 2), "categorical": ("8 variables of 8 categories", 8, 8)}
 ROWS = {"": "32 bits, VIMCO, 5 draws"} | {
@@ -33,10 +33,8 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="digits", batch=64, binarize="dynamic")
     _, variables, categories = LATENTS[latent]
-    c.model = discrete_vae((8, 8, 1), 2, variables, categories, prior="learned", **ESTIMATORS[estimator][1])
-    c.parts = ConfigDict(dict(encoder=mlp(256), decoder=mlp(256)))
-    if c.model.baseline:
-        c.parts.baseline = mlp(64)
+    c.model = dict(kind="discrete_vae", variables=variables, categories=categories, prior="learned")
+    c.parts = dict(encoder=mlp(256), decoder=mlp(256)) | ESTIMATORS[estimator][1]
     c.optim.update(learning_rate=1e-3, schedule="cosine")
     c.train.update(steps=3000, eval_every=300, checkpoint_every=600)
     c.eval.update(k=1000, chunk=50)

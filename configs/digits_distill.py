@@ -13,7 +13,7 @@ of training on one busy CPU core. Sampling speed: results/speed_distill.md.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, flow, made, repeat
+from configs.base import base, made, repeat
 
 ROWS = {
     "teacher": "MAF: 4 affine autoregressive layers, natural and reversed order in turn",
@@ -24,16 +24,14 @@ ROWS = {
 def get_config(row: str = "teacher") -> ConfigDict:
     c = base()
     c.data.update(kind="digits", batch=64)
-    c.model = flow((8, 8, 1), 17)
-    c.parts = ConfigDict(
-        dict(
-            flow=dict(kind="chain", of=("grey", "logit", "norm", "steps")),
-            grey=dict(kind="scale", shift=0.0, factor=17.0),
-            logit=dict(kind="logit", alpha=0.05),
-            norm=dict(kind="actnorm"),
-            steps=repeat("step", 2),
-            step=dict(kind="chain", of=("first", "second")),
-        )
+    c.model = dict(kind="flow", layer="flow")
+    c.parts = dict(
+        flow=dict(kind="chain", of=("grey", "logit", "norm", "steps")),
+        grey=dict(kind="scale", shift=0.0, factor=17.0),
+        logit=dict(kind="logit", alpha=0.05),
+        norm=dict(kind="actnorm"),
+        steps=repeat("step", 2),
+        step=dict(kind="chain", of=("first", "second")),
     )
     for part, order in (("first", "natural"), ("second", "reverse")):
         c.parts[part] = dict(kind="affine_autoregressive", made=f"made_{part}", cap=2.0)
@@ -43,7 +41,7 @@ def get_config(row: str = "teacher") -> ConfigDict:
     c.eval.update(k=100, chunk=20)
     if row == "student":
         teacher = "configs/digits_distill.py:teacher"
-        c.model = ConfigDict(dict(kind="distill", teacher=teacher, layer="student", base="normal", flatten=True))
+        c.model = dict(kind="distill", teacher=teacher, layer="student", base="normal", flatten=True)
         c.parts.student = dict(kind="chain", of=("grey", "logit", "norm", "inverted"))
         c.parts.inverted = dict(kind="inverse", of="student_steps")
         c.parts.student_steps = repeat("step", 4)

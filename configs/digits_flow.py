@@ -10,7 +10,7 @@ early at step 1,200; one to three minutes on 2 shared CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, made, mintnet, mixture, mlp, repeat, spline
+from configs.base import affine, base, made, mintnet, mixture, mlp, repeat, spline
 
 ROWS = {
     "": "RealNVP: 8 affine couplings, ActNorm",
@@ -31,17 +31,15 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.kind = "digits"
     c.data.batch = 64
-    c.model = flow((8, 8, 1), 17)
-    c.parts = ConfigDict(
-        dict(
-            flow=dict(kind="chain", of=("grey", "logit", "steps")),
-            grey=dict(kind="scale", shift=0.0, factor=17.0),
-            logit=dict(kind="logit", alpha=0.05),
-            steps=repeat("step", 4),
-            step=dict(kind="chain", of=("norm", "coupling_a", "coupling_b")),
-            norm=dict(kind="actnorm"),
-            net=mlp(128, 128),
-        )
+    c.model = dict(kind="flow", layer="flow")
+    c.parts = dict(
+        flow=dict(kind="chain", of=("grey", "logit", "steps")),
+        grey=dict(kind="scale", shift=0.0, factor=17.0),
+        logit=dict(kind="logit", alpha=0.05),
+        steps=repeat("step", 4),
+        step=dict(kind="chain", of=("norm", "coupling_a", "coupling_b")),
+        norm=dict(kind="actnorm"),
+        net=mlp(128, 128),
     )
     for name, flip in (("coupling_a", False), ("coupling_b", True)):
         c.parts[name] = affine("net", "alternating", flip)

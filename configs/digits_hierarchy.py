@@ -25,7 +25,7 @@ at no KL: its posterior follows a prior that the levels above move. The second s
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp
-from configs.vaes import ladder, layered
+from configs.vaes import stack
 
 ROWS = {
     "": "two stochastic layers of 20 and 10 latents, trained by the ELBO",
@@ -38,7 +38,6 @@ ROWS = {
     "ladder_mlp": "fully connected ladder of 5 levels, precision-weighted posterior, warm-up of beta",
 }
 DRAWS = {"iwae5": 5, "iwae50": 50, "vae_then_iwae": 50}
-EVENT = (8, 8, 1)
 
 
 def get_config(row: str = "") -> ConfigDict:
@@ -51,14 +50,16 @@ def get_config(row: str = "") -> ConfigDict:
         sizes = dict(strides=(2, 2, 2), blocks=(1, 2, 2), latents=(1, 2, 4), width=24)
         if row == "ladder_mlp":
             sizes = dict(strides=(8, 1, 1, 1, 1), blocks=(1, 1, 1, 1, 1), latents=(16, 12, 8, 6, 4), width=128)
-            sizes |= dict(posterior="weighted", beta_schedule="linear", beta_steps=1000)
-        c.model = ladder(EVENT, 17, likelihood="discretized_logistic", **sizes)
+            sizes |= dict(posterior="weighted")
+            c.parts.beta = dict(kind="linear", steps=1000)
+        c.model = dict(kind="ladder", likelihood="discretized_logistic", **sizes)
         return c
     draws = DRAWS.get(row, 1)
     latents = (20,) if row == "one_layer" else (20, 10)
-    c.model = layered(EVENT, 17, latents, likelihood="discretized_logistic", samples=draws, objective="iwae" if draws > 1 else "elbo")
-    for name in (*c.model.encoders, *c.model.decoders):
-        c.parts[name] = mlp(128, activation="tanh")
+    c.model = dict(kind="layered", latents=latents, likelihood="discretized_logistic")
+    stack(c, *(mlp(128, activation="tanh") for _ in latents))
+    if draws > 1:
+        c.parts.objective = dict(kind="iwae", k=draws)
     if "then" in row:
         c.optim.update(learning_rate=1e-4, schedule="constant")
         c.train.steps = 1500

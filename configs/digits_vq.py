@@ -10,7 +10,6 @@ training on 2 busy CPU cores.
 from ml_collections import ConfigDict
 
 from configs.base import base
-from configs.vaes import vq
 
 ROWS = {
     "": "2x2 codes out of 64, convolutional; a causal transformer over the codes",
@@ -23,14 +22,12 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.kind = "digits"
     c.data.batch = 64
-    c.model = vq((8, 8, 1), 17, grid=(2, 2), codes=64, width=8, likelihood="discretized_logistic", commitment=0.0625)
+    c.model = dict(kind="vq", grid=(2, 2), codes=64, width=8, likelihood="discretized_logistic", commitment=0.0625)
     sizes = dict(kernel=3, stride=2, blocks=1, activation="relu", dtype="float32")
-    c.parts = ConfigDict(
-        dict(
-            encoder=dict(kind="downsample", channels=(16, 32), **sizes),
-            decoder=dict(kind="upsample", channels=(32, 16), **sizes),
-            prior=dict(kind="causal_transformer", width=32, depth=1, heads=2, activation="gelu", dtype="float32"),
-        )
+    c.parts = dict(
+        encoder=dict(kind="downsample", channels=(16, 32), **sizes),
+        decoder=dict(kind="upsample", channels=(32, 16), **sizes),
+        prior=dict(kind="causal_transformer", width=32, depth=1, heads=2, activation="gelu", dtype="float32"),
     )
     c.optim.update(learning_rate=2e-3, schedule="cosine")
     c.train.update(steps=1500, eval_every=150, checkpoint_every=300)

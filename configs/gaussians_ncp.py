@@ -13,7 +13,7 @@ busy CPU cores. What lies between the modes: results/contrastive.md.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, mlp, vae
+from configs.base import base, mlp
 from configs.vaes import second_stage
 
 ROWS = {
@@ -26,8 +26,8 @@ ROWS = {
 def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="density", name="25gaussians", size=100_000, val_fraction=0.01, batch=256)
-    c.model = vae((2,), 0, latent=2, likelihood="gaussian", likelihood_std=0.05)
-    c.parts = ConfigDict(dict(encoder=mlp(256, 256), decoder=mlp(256, 256)))
+    c.model = dict(kind="vae", latent=2, likelihood="gaussian", likelihood_std=0.05)
+    c.parts = dict(encoder=mlp(256, 256), decoder=mlp(256, 256))
     c.optim.update(learning_rate=1e-3, schedule="cosine")
     c.train.update(steps=10_000, log_every=100, eval_every=1000, checkpoint_every=2500)
     c.eval.update(batch=1000, k=100, chunk=100)

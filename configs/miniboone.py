@@ -12,7 +12,7 @@ Expected (seed 0, test): MAF 16.39, NAF 14.04 nats; at most 71 s of training a r
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, made, mlp, repeat, spline
+from configs.base import affine, base, made, mlp, repeat, spline
 
 ROWS = {
     "": "MAF: 5 affine autoregressive layers",
@@ -35,14 +35,12 @@ ROWS = {
 def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="npz", train="val[:90%]", val="val[90%:]", test="test", batch=128)
-    c.model = flow((43,))
-    c.parts = ConfigDict(
-        dict(
-            flow=dict(kind="chain", of=("steps",)),
-            steps=repeat("step", 5),
-            step=dict(kind="chain", of=("norm", "mixing", "layer")),
-            norm=dict(kind="actnorm"),
-        )
+    c.model = dict(kind="flow", layer="flow")
+    c.parts = dict(
+        flow=dict(kind="chain", of=("steps",)),
+        steps=repeat("step", 5),
+        step=dict(kind="chain", of=("norm", "mixing", "layer")),
+        norm=dict(kind="actnorm"),
     )
     if row in ("glow", "spline", "spline_maf"):
         c.parts.mixing = dict(kind="lu_linear", start="rotation")

@@ -9,16 +9,14 @@ Expected (seed 0, 10,000 test images): accuracy 98.7 ± 0.1%, cross-entropy 0.03
 
 from ml_collections import ConfigDict
 
-from configs.base import base, classifier
-
+from configs.base import base
 ROWS = {"": "convolutional classifier, 64 features, 5 passes"}
 
 
 def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", batch=128)
-    c.model = classifier((28, 28, 1), 256, classes=10)
-    c.sample = ConfigDict(dict(n=64))
+    c.model = dict(kind="classifier", classes=10)
     c.parts.net = dict(kind="conv", channels=(16, 32), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32")
     c.optim.update(learning_rate=2e-3, schedule="cosine", ema=0.99)
     c.train.update(steps=1950, eval_every=390, checkpoint_every=390)

@@ -10,7 +10,7 @@ Expected (categorical, seed 0): 103.97 +- 0.26 nats; 5 minutes of training on 2 
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp
-from configs.vaes import ESTIMATORS, discrete_vae
+from configs.vaes import ESTIMATORS
 
 ROWS = {
     "": "the row bernoulli",
@@ -24,12 +24,14 @@ EPOCH, PASSES = 50_000 // 128, 20
 def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", batch=128, binarize="dynamic")
-    c.parts = ConfigDict(dict(encoder=mlp(512, activation="tanh"), decoder=mlp(512, activation="tanh")))
+    c.parts = dict(encoder=mlp(512, activation="tanh"), decoder=mlp(512, activation="tanh"))
     if row == "categorical":
-        c.model = discrete_vae((28, 28, 1), 2, 20, 10, prior="learned", **ESTIMATORS["gumbel"][1])
-        c.model.update(samples=1, relaxation_steps=PASSES * EPOCH // 2)
+        c.model = dict(kind="discrete_vae", variables=20, categories=10, prior="learned")
+        c.parts.update(ESTIMATORS["gumbel"][1])
+        c.parts.objective.k, c.parts.temperature.steps = 1, PASSES * EPOCH // 2
     else:
-        c.model = discrete_vae((28, 28, 1), 2, 64, 2, prior="learned", **ESTIMATORS["vimco"][1])
+        c.model = dict(kind="discrete_vae", variables=64, categories=2, prior="learned")
+        c.parts.update(ESTIMATORS["vimco"][1])
     c.optim.update(name="adamw", learning_rate=1e-3, schedule="cosine")
     c.train.update(steps=PASSES * EPOCH, log_every=EPOCH // 4, eval_every=5 * EPOCH, checkpoint_every=5 * EPOCH)
     c.eval.update(k=100, chunk=10, batch=500)

@@ -23,7 +23,7 @@ one for each budget in BUDGETS.
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, mintnet, mixture, repeat
+from configs.base import affine, base, mintnet, mixture, repeat
 
 
 def realnvp(event: tuple[int, ...], scales: int, width: int, blocks: int) -> dict:
@@ -147,14 +147,14 @@ def get_config(row: str = "") -> ConfigDict:
     sizes, training = BUDGETS[name, budget or "cpu"]
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", batch=training["batch"])
-    c.model = flow((28, 28, 1), 256, flatten=False)
+    c.model = dict(kind="flow", layer="flow", flatten=False)
     c.parts = ConfigDict(
         dict(
             flow=dict(kind="chain", of=("grey", "logit", "body")),
             grey=dict(kind="scale", shift=0.0, factor=256.0),
             logit=dict(kind="logit", alpha=0.05),
         )
-        | FLOWS[name][0](c.model.event, **sizes)
+        | FLOWS[name][0]((28, 28, 1), **sizes)
     )
     if name == "flowpp":
         c.model.update(dequantize="variational", dequantizer="noise")

@@ -29,7 +29,7 @@ then IWAE 84.88 (22), IWAE then VAE 86.02 (23).
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp
-from configs.vaes import layered
+from configs.vaes import stack
 
 OBJECTIVES = {"vae": "elbo", "iwae": "iwae"}
 # Sizes of the latents by the number of stochastic layers; hidden units of the networks on either side of each layer.
@@ -60,9 +60,9 @@ def get_config(row: str = "") -> ConfigDict:
     stages, passes, k = BUDGETS[budget or "cpu"]
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train", test="test", binarize="dynamic", batch=20)
-    c.model = layered((28, 28, 1), 2, LATENTS[layers], objective=OBJECTIVES[name], samples=draws)
-    for side in (c.model.encoders, c.model.decoders):
-        c.parts.update({part: mlp(size, size, activation="tanh") for part, size in zip(side, HIDDEN[:layers], strict=True)})
+    c.model = dict(kind="layered", latents=LATENTS[layers])
+    c.parts.objective = dict(kind=OBJECTIVES[name], k=draws)
+    stack(c, *(mlp(size, size, activation="tanh") for size in HIDDEN[:layers]))
     epoch = 60_000 // c.data.batch
     c.optim.update(learning_rate=1e-3, eps=1e-4, ema=0.0, schedule="stages", decay_every=epoch, decay_rate=0.1 ** (1 / (stages - 1)))
     if budget == "paper":

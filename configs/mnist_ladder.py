@@ -14,7 +14,6 @@ and 6 minutes of evaluation.
 from ml_collections import ConfigDict
 
 from configs.base import base
-from configs.vaes import ladder
 
 ROWS = {
     "": "convolutional: two levels of 7x7 pixels with 2 channels, two of 1x1 with 16",
@@ -35,10 +34,11 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", binarize="dynamic", batch=128)
     epoch = 50_000 // c.data.batch
-    c.model = ladder((28, 28, 1), 2, beta_schedule="linear", beta_steps=passes * epoch // 10, **sizes)
+    c.model = dict(kind="ladder", **sizes)
+    c.parts.beta = dict(kind="linear", steps=passes * epoch // 10)
     c.optim.update(learning_rate=1e-3, clip=10.0, schedule="cosine")
     c.train.update(steps=passes * epoch, log_every=epoch // 4, eval_every=epoch, checkpoint_every=epoch)
     c.eval.update(k=100, chunk=10, batch=500)
     if row == "deep":
-        c.model.free_bits = 0.05
+        c.parts.objective = dict(kind="free_bits", nats=0.05)
     return c

@@ -16,7 +16,7 @@ nats after 50 passes (11 and 23 minutes); iaf 97.83, conditional 95.45 after 20 
 
 from ml_collections import ConfigDict
 
-from configs.base import base, mlp, vae
+from configs.base import base, mlp
 from configs.vaes import posterior, prior
 
 ROWS = {
@@ -42,18 +42,18 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", batch=128)
     epoch = 50_000 // 128
-    c.parts = ConfigDict(dict(encoder=mlp(512, activation="tanh"), decoder=mlp(512, activation="tanh")))
+    c.parts = dict(encoder=mlp(512, activation="tanh"), decoder=mlp(512, activation="tanh"))
     c.optim.update(name="adamw", learning_rate=1e-3, weight_decay=1e-4, ema=0.999)
     c.eval.update(k=100, chunk=10, batch=500)
     guide, _, select = row.partition("_")
     if guide in ("", "2", "16"):
-        c.model = vae((28, 28, 1), 256, latent=int(guide or 2), likelihood="bernoulli_intensities")
+        c.model = dict(kind="vae", latent=int(guide or 2), likelihood="bernoulli_intensities")
         if not select:
             c.data.update(train="train", val="")
             epoch = 60_000 // 128
         epochs = EPOCHS[c.model.latent]
     else:
-        c.model = vae((28, 28, 1), 2, latent=32)
+        c.model = dict(kind="vae", latent=32)
         c.data.binarize = "dynamic"
         c.optim.update(weight_decay=0.0, schedule="cosine")
         epochs = 50 if row in ("binary", "conv", "maf_prior") else 20

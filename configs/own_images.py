@@ -7,16 +7,15 @@ The splits are by a fixed seed: data.val_fraction and data.test_fraction. Number
 
 from ml_collections import ConfigDict
 
-from configs.base import base, vae
-
+from configs.base import base
 ROWS = {"": "convolutional VAE on a folder of pictures (data.kind=image_folder)"}
 
 
 def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="image_folder", batch=64)
-    c.model = vae((28, 28, 1), 256, latent=16, likelihood="discretized_logistic")
+    c.model = dict(kind="vae", latent=16, likelihood="discretized_logistic")
     net = dict(kernel=4, stride=2, hidden=(128,), activation="relu", dtype="float32")
-    c.parts = ConfigDict(dict(encoder=dict(kind="conv", channels=(16, 32), **net), decoder=dict(kind="deconv", channels=(32, 16), **net)))
+    c.parts = dict(encoder=dict(kind="conv", channels=(16, 32), **net), decoder=dict(kind="deconv", channels=(32, 16), **net))
     c.train.steps = 5000
     return c

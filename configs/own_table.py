@@ -10,7 +10,7 @@ fixed seed: data.val_fraction and data.test_fraction. ActNorm standardises the c
 
 from ml_collections import ConfigDict
 
-from configs.base import base, flow, mlp, repeat, spline
+from configs.base import base, mlp, repeat, spline
 
 ROWS = {
     "": "RQ-NSF on the columns of a CSV file (data.kind=csv)",
@@ -21,17 +21,15 @@ ROWS = {
 def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind=row or "csv", batch=256)
-    c.model = flow((6,))
-    c.parts = ConfigDict(
-        dict(
-            flow=dict(kind="chain", of=("norm", "steps")),
-            norm=dict(kind="actnorm"),
-            steps=repeat("step", 5),
-            step=dict(kind="chain", of=("linear", "coupling")),
-            linear=dict(kind="lu_linear", start="rotation"),
-            coupling=spline("net", "half", False),
-            net=mlp(128, 128),
-        )
+    c.model = dict(kind="flow", layer="flow")
+    c.parts = dict(
+        flow=dict(kind="chain", of=("norm", "steps")),
+        norm=dict(kind="actnorm"),
+        steps=repeat("step", 5),
+        step=dict(kind="chain", of=("linear", "coupling")),
+        linear=dict(kind="lu_linear", start="rotation"),
+        coupling=spline("net", "half", False),
+        net=mlp(128, 128),
     )
     c.optim.update(learning_rate=5e-4, clip=5.0, schedule="cosine")
     c.train.update(steps=10_000, eval_every=500, checkpoint_every=1000, patience=5)

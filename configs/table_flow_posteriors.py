@@ -24,7 +24,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import base, made, vae
+from configs.base import base, made
 from configs.vaes import posterior
 
 TABLE = dict(
@@ -60,12 +60,13 @@ def get_config(row: str = "") -> ConfigDict:
     c.data.update(kind="tfds", name="binarized_mnist", train="train", val="validation", test="test", batch=100)
     epoch = 50_000 // c.data.batch
     epochs, warm = (2000, 100) if paper else (12, 2)
-    c.model = vae((28, 28, 1), 2, latent=64, beta_schedule="linear", beta_steps=warm * epoch)
+    c.model = dict(kind="vae", latent=64)
     c.optim.update(name="adamax", learning_rate=5e-4, eps=1e-7, ema=0.0)
     c.train.update(steps=epochs * epoch, log_every=epoch // 2, eval_every=epoch, checkpoint_every=epoch)
     c.train.patience = 100 if paper else 0
     c.eval.update(k=5000 if paper else 20, chunk=50 if paper else 10, batch=200)
     c.parts = networks(256 if paper else 128, paper)
+    c.parts.beta = dict(kind="linear", steps=warm * epoch)
     if row != "none":
         posterior(c, row)
         c.model.posterior_context = c.parts.encoder.hidden[-1]

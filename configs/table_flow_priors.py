@@ -28,8 +28,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, made, mlp, repeat, spline, vae
-
+from configs.base import affine, base, made, mlp, repeat, spline
 TABLE = dict(
     title="Flow priors: NLL on the dynamically binarized MNIST test set",
     source="Durkan et al. 2019, arXiv 1906.04032, -log p(x) of its VAE table, quoted from notes on the paper (grade B)",
@@ -65,7 +64,8 @@ def get_config(row: str = "") -> ConfigDict:
     c.data.batch = 256 if paper else 128
     epoch = 50_000 // c.data.batch
     steps = 150_000 if paper else 20 * epoch
-    c.model = vae((28, 28, 1), 2, latent=32, std="log_variance", beta_schedule="linear", beta_start=0.5, beta_steps=steps // 10)
+    c.model = dict(kind="vae", latent=32, std="log_variance")
+    c.parts.beta = dict(kind="linear", start=0.5, steps=steps // 10)
     c.optim.update(learning_rate=5e-4, schedule="cosine", ema=0.0)
     c.train.update(steps=steps, log_every=epoch // 2, eval_every=2 * epoch, checkpoint_every=2 * epoch)
     c.eval.update(k=1000 if paper else 100, chunk=50 if paper else 10, batch=200)
@@ -76,7 +76,7 @@ def get_config(row: str = "") -> ConfigDict:
     else:
         c.parts.encoder = c.parts.decoder = mlp(512)
     if row != "baseline":
-        c.model.update(prior="prior", posterior="posterior", posterior_context=64)
+        c.model.posterior_context = 64
         c.parts.update(flow("prior", row) | flow("posterior_inverse", row))
         c.parts.posterior = dict(kind="inverse", of="posterior_inverse")
     return c

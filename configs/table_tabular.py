@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, made, mlp, repeat, spline
+from configs.base import affine, base, made, mlp, repeat, spline
 
 
 class Data(NamedTuple):
@@ -144,7 +144,7 @@ def get_config(row: str = "") -> ConfigDict:
     paper = budget == "paper"
     c = base()
     c.data.update(kind="maf", name=data)
-    c.model = flow((DATA[data].columns,))
+    c.model = dict(kind="flow", layer="flow")
     c.parts = _parts(data, name, paper)
     c.eval.batch = 2000
     if name == "gaussian":

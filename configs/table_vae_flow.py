@@ -15,7 +15,7 @@ VAE 2.00, RealNVP 2.10, MAF 2.14, RQ-NSF 2.16; MNIST (two seeds) VAE 1.51, with 
 from ml_collections import ConfigDict
 
 from configs import digits_flow, digits_vae
-from configs.base import affine, base, flow, made, mlp, repeat, vae
+from configs.base import affine, base, made, mlp, repeat
 from configs.vaes import prior
 
 TABLE = dict(
@@ -85,19 +85,17 @@ def mnist(name: str, width: int) -> ConfigDict:
     c.train.update(steps=20 * epoch, log_every=epoch // 2, eval_every=epoch, checkpoint_every=5 * epoch, patience=5)
     c.eval.update(k=20, chunk=5, batch=250)
     if name.startswith("vae"):
-        c.model = vae((28, 28, 1), 256, latent=32, likelihood="discretized_logistic")
-        c.parts = ConfigDict(dict(encoder=mlp(2 * width, 2 * width), decoder=mlp(2 * width, 2 * width)))
+        c.model = dict(kind="vae", latent=32, likelihood="discretized_logistic")
+        c.parts = dict(encoder=mlp(2 * width, 2 * width), decoder=mlp(2 * width, 2 * width))
         if name == "vae_maf":
             prior(c, "maf", width=128)
         return c
-    c.model = flow((28, 28, 1), 256)
-    c.parts = ConfigDict(
-        dict(
-            flow=dict(kind="chain", of=("grey", "logit", "steps")),
-            grey=dict(kind="scale", shift=0.0, factor=256.0),
-            logit=dict(kind="logit", alpha=0.05),
-            norm=dict(kind="actnorm"),
-        )
+    c.model = dict(kind="flow", layer="flow")
+    c.parts = dict(
+        flow=dict(kind="chain", of=("grey", "logit", "steps")),
+        grey=dict(kind="scale", shift=0.0, factor=256.0),
+        logit=dict(kind="logit", alpha=0.05),
+        norm=dict(kind="actnorm"),
     )
     if name == "maf":
         c.parts.steps, c.parts.step = repeat("step", 5), dict(kind="chain", of=("norm", "layer", "order"))

@@ -1,7 +1,7 @@
 """Model families: one a file, one line here. The law tests (tests/test_models.py) run over every entry.
 
 To add one: write a file with a maker (keyword-only, annotated arguments -> Model) and the EXAMPLES at which the laws try it,
-and add its line. The maker's annotations are the schema of config.model (without `kind`), those with the mark SAMPLING that of config.sample.
+and add its line. The maker's annotations are the schema of config.model (without `kind`), those marked SAMPLING that of config.sample.
 """
 
 from __future__ import annotations
