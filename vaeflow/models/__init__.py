@@ -23,8 +23,8 @@ class ModelEntry(NamedTuple):
     make      keyword-only arguments -> Model
     examples  arguments at which the laws try it, on random data of the model's event and levels, with labels where it has classes and a
               context for the families with `context`; the parts "net", "conv", "deconv", "causal" (networks), "layer" and "norm" (a layer
-              that keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base of every kind
-              that has arguments, called as its kind, exist there
+              that keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base of every
+              kind, called as its kind, exist there
     context   whether the family models p(x|c)
     traced    (section model) -> its keys whose values may be tracers: cells of a table that differ in them train in one program
     """
@@ -141,11 +141,11 @@ def _plain(section: Any) -> dict[str, Any]:
 
 def _only(make: Callable[..., Any], keys: list[str]) -> Callable[..., dict[str, Any]]:
     """The maker's schema cut down to `keys`: training and sampling values come from two sections, each named in its errors."""
-    hints = signature(make)
+    hints, arguments = signature(make), inspect.signature(make).parameters
 
     def values(**kwargs):
         return kwargs
 
     values.__annotations__ = {key: hints[key] for key in keys}
-    values.__signature__ = inspect.Signature([inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY) for k in keys])  # type: ignore[attr-defined]
+    values.__signature__ = inspect.Signature([arguments[key] for key in keys])  # type: ignore[attr-defined]
     return values
