@@ -16,6 +16,7 @@ Expected (seed 0, 300 test images; KL in nats, active units, NLL by IWAE-100; un
 from ml_collections import ConfigDict
 
 from configs.base import base, made, mlp
+
 ROWS = {
     "": "VAE whose decoder is a masked network over the pixels: the posterior collapses",
     "warmup": "the same, its KL term rising from 0 over the first half of training",

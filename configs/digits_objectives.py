@@ -14,6 +14,7 @@ the active units shows on MNIST (mnist_iwae.py).
 from ml_collections import ConfigDict
 
 from configs.base import base, mlp
+
 # row: (one line, the parts that make its objective)
 _ROWS = {
     "elbo": ("ELBO, one draw", dict()),

@@ -10,6 +10,7 @@ Expected (seed 0, 10,000 test images): accuracy 98.7 ± 0.1%, cross-entropy 0.03
 from ml_collections import ConfigDict
 
 from configs.base import base
+
 ROWS = {"": "convolutional classifier, 64 features, 5 passes"}
 
 

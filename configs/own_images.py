@@ -8,6 +8,7 @@ The splits are by a fixed seed: data.val_fraction and data.test_fraction. Number
 from ml_collections import ConfigDict
 
 from configs.base import base
+
 ROWS = {"": "convolutional VAE on a folder of pictures (data.kind=image_folder)"}
 
 

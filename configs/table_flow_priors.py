@@ -29,6 +29,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.base import affine, base, made, mlp, repeat, spline
+
 TABLE = dict(
     title="Flow priors: NLL on the dynamically binarized MNIST test set",
     source="Durkan et al. 2019, arXiv 1906.04032, -log p(x) of its VAE table, quoted from notes on the paper (grade B)",

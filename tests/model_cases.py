@@ -14,23 +14,22 @@ from vaeflow.config import OF_FROZEN
 from vaeflow.model import Batch, Model, Params, merge_params, split_params
 from vaeflow.models import MODELS, build_model
 
-MLP = dict(kind="mlp", hidden=(16,), activation="tanh", dtype="float32")
+MLP = dict(kind="mlp", hidden=(16,), activation="tanh")
 PARTS = dict(
     net=MLP,
-    conv=dict(kind="conv", channels=(4,), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32"),
-    deconv=dict(kind="deconv", channels=(4,), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32"),
-    causal=dict(kind="causal_transformer", width=4, depth=1, heads=2, activation="relu", dtype="float32"),
-    layer=dict(kind="repeat", of="unit", n=2, memory="store"),
+    conv=dict(kind="conv", channels=(4,)),
+    deconv=dict(kind="deconv", channels=(4,)),
+    causal=dict(kind="causal_transformer", width=4, depth=1, activation="relu"),
+    layer=dict(kind="repeat", of="unit", n=2),
     unit=dict(kind="chain", of=("coupling", "flip")),
-    coupling=dict(kind="affine_coupling", net="net", mask="half", flip=False, cap=2.0),
-    flip=dict(kind="permutation", order="reverse"),
-    student_t=dict(kind="student_t", df=3.0, learned=True),
+    coupling=dict(kind="affine_coupling", net="net", mask="half"),
+    flip=dict(kind="permutation"),
+    student_t=dict(kind="student_t", df=3.0),
     uniform=dict(kind="uniform", low=-50.0, high=50.0),
-    gaussian_mixture=dict(kind="gaussian_mixture", components=3, spread=1.0, cap=3.0),
-    context_normal=dict(kind="context_normal", cap=3.0),
-    made=dict(kind="made", hidden=(8,), activation="tanh", order="natural", inversion="incremental", tolerance=0.0, dtype="float32"),
+    gaussian_mixture=dict(kind="gaussian_mixture", components=3),
+    made=dict(kind="made", hidden=(8,), activation="tanh"),
     norm=dict(kind="chain", of=("statistics", "layer")),
-    statistics=dict(kind="batch_norm", momentum=0.9, eps=1e-5),
+    statistics=dict(kind="batch_norm", momentum=0.9),
 )
 VAE, FLOW = MODELS["vae"].examples[0], MODELS["flow"].examples[0]
 # Values of Frozen arguments in examples: untrained models.
@@ -38,10 +37,7 @@ FROZEN = {
     "frozen_vae": ("vae", VAE),
     "frozen_flow_prior": ("vae", VAE | dict(levels=0, likelihood="gaussian", prior="layer")),
     "frozen_flow": ("flow", FLOW),
-    "frozen_grey_flow": (
-        "flow",
-        FLOW | dict(event=(2, 2, 1), levels=17, dequantize="uniform", flatten=True, layer="norm", base="logistic"),
-    ),
+    "frozen_grey_flow": ("flow", FLOW | dict(event=(2, 2, 1), levels=17, layer="norm", base="logistic")),
 }
 CASES = [(name, i) for name, entry in MODELS.items() for i in range(len(entry.examples))]
 CONTEXT, BATCH, DRAWS = 3, 32, 5

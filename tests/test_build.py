@@ -39,12 +39,12 @@ GOOD = {
     "layer": "",
     "level": 0.5,
 }
-MLP = {"kind": "mlp", "hidden": [8], "activation": "relu", "dtype": "float32"}
+MLP = {"kind": "mlp", "hidden": [8]}
 PARTS = {
     "net": MLP,
-    "flip": {"kind": "permutation", "order": "reverse"},
+    "flip": {"kind": "permutation"},
     "step": {"kind": "chain", "of": ["affine", "flip"]},
-    "affine": {"kind": "affine_coupling", "net": "net", "mask": "half", "flip": False, "cap": 2.0},
+    "affine": {"kind": "affine_coupling", "net": "net", "mask": "half"},
 }
 
 
@@ -122,7 +122,7 @@ def test_a_wrong_value_is_one_line(changes, expected):
         ({"net": {**MLP, "activation": "rely"}}, "parts.net.activation='rely' is unknown (did you mean 'relu'?); known: elu, "),
         ({"net": {**MLP, "hidden": [8, -1]}}, "parts.net.hidden[1]=-1 is invalid"),
         ({"net": {**MLP, "size": 3}}, "parts.net: the key='size' is unknown; known: activation, dtype, hidden"),
-        ({"flip": {"kind": "permutation"}}, "parts.flip: missing parts.flip.order (one of reverse, random)"),
+        ({"affine": {"kind": "affine_coupling", "net": "net"}}, "parts.affine: missing parts.affine.mask (one of half, alternating, "),
     ],
 )
 def test_a_wrong_part_is_one_line(changes, expected):

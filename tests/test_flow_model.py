@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,17 +11,20 @@ import pytest
 
 from tests.model_cases import FLOW, KEY, PARTS, case, config, quick
 from vaeflow.bijectors import Layer
+from vaeflow.bijectors.actnorm import actnorm
 from vaeflow.build import build
 from vaeflow.errors import UserError
 from vaeflow.models import MODELS, build_model
+from vaeflow.models.flow import flow
+from vaeflow.models.parts.bases import normal
 from vaeflow.models.parts.dequantize import make_dequantizer
 
 GREY = FLOW | dict(event=(2,), levels=4, dequantize="variational", dequantizer="layer", layer="box", base="square")
-BOX = dict(box=dict(kind="scale", shift=0.0, factor=4.0), square=dict(kind="uniform", low=0.0, high=1.0))
+BOX = dict(box=dict(kind="scale", factor=4.0), square=dict(kind="uniform"))
 IMAGES = dict(
-    convnet=dict(kind="convnet", channels=(4,), kernel=3, activation="relu", dtype="float32"),
-    pixels=dict(kind="affine_coupling", net="convnet", mask="checkerboard", flip=True, cap=2.0),
-    mlps=dict(kind="affine_coupling", net="net", mask="checkerboard", flip=True, cap=2.0),
+    convnet=dict(kind="convnet", channels=(4,)),
+    pixels=dict(kind="affine_coupling", net="convnet", mask="checkerboard", flip=True),
+    mlps=dict(kind="affine_coupling", net="net", mask="checkerboard", flip=True),
 )
 
 
@@ -98,9 +103,25 @@ def test_a_mixtures_samples_choose_their_component():
     np.testing.assert_allclose(share, [0.2, 0.3], atol=0.04)
 
 
-def test_every_kind_without_arguments_is_its_own_part():
-    assert "logistic" not in PARTS
-    m = model(FLOW | dict(layer="actnorm", base="logistic"))
+@pytest.mark.parametrize("base", ["logistic", "gaussian_mixture"])
+def test_every_kind_that_requires_no_argument_is_its_own_part(base):
+    c = config("flow", FLOW | dict(layer="actnorm", base=base)).unlock()
+    c.parts = {}
+    m = build_model(c)
     x = jax.random.normal(KEY, (64, 4))
     params = m.init(KEY, {"x": x})
-    assert set(params) == {"layer"} and np.isfinite(m.log_prob(params, KEY, {"x": x})).all()  # type: ignore[misc]
+    assert np.isfinite(m.log_prob(params, KEY, {"x": x})).all()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("event, levels, dequantize", [((3,), 0, "none"), ((3,), 4, "uniform"), ((2, 2, 1), 4, "uniform")])
+def test_the_defaults_follow_the_data(event, levels, dequantize):
+    """A vector is not changed by `flatten`; an image becomes one."""
+    explicit: dict[str, Any] = dict(base=normal(), dequantize=dequantize, flatten=len(event) > 1, temperature=1.0)
+    x = jax.random.randint(KEY, (8, *event), 0, 4) if levels else jax.random.normal(KEY, (8, *event))
+
+    def values(m):
+        params = m.init(KEY, {"x": x})
+        return params, m.log_prob(params, KEY, {"x": x}), m.sample(params, KEY, 5)["x"]
+
+    found = values(flow(event=event, levels=levels, layer=actnorm()))
+    jax.tree.map(np.testing.assert_array_equal, found, values(flow(event=event, levels=levels, layer=actnorm(), **explicit)))

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import pytest
 from ml_collections import ConfigDict
 
-from tests.commands import refusal
 from vaeflow import build, schema
 from vaeflow.build import Count, Positive, check
 from vaeflow.config import plain, read_file

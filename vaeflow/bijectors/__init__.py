@@ -68,37 +68,39 @@ class BijectorEntry(NamedTuple):
 
 
 def _chain(*, of: tuple[Layer, ...]) -> Layer:
+    """Layers in turn. of: from the data end to the latent one."""
     return chain(*of)
 
 
-def _repeat(*, of: Layer, n: Count, memory: Memory) -> Layer:
+def _repeat(*, of: Layer, n: Count, memory: Memory = "store") -> Layer:
+    """n copies of the layer `of`. memory: how training keeps activations: store, remat or invert, see `repeat` in core/layer.py."""
     return repeat(of, n, memory)
 
 
 def _inverse(*, of: Layer) -> Layer:
+    """The layer `of` with its two directions exchanged."""
     return inverse(of)
 
 
 def _couplings(*masks: str, **arguments: Any) -> tuple[Example, ...]:
     """A coupling at some masks, half of them flipped; how a mask splits does not depend on the transformer."""
     every = {
-        "half": Example(dict(net="mlp", mask="half", flip=False, **arguments)),
+        "half": Example(dict(net="mlp", mask="half", **arguments)),
         "alternating": Example(dict(net="mlp", mask="alternating", flip=True, **arguments)),
-        "checkerboard": Example(dict(net="convnet", mask="checkerboard", flip=False, **arguments), CHECKERBOARDS),
+        "checkerboard": Example(dict(net="convnet", mask="checkerboard", **arguments), CHECKERBOARDS),
         "channel": Example(dict(net="convnet", mask="channel", flip=True, **arguments), CHANNELS),
     }
     return tuple(every[mask] for mask in masks)
 
 
-_SPLINE = dict(bins=4, bound=3.0, min_width=1e-3, min_height=1e-3, min_slope=1e-3)
-_RESIDUAL = dict(hidden=(8,), lip=0.9, log_det="unbiased", terms=4, roulette=0.85)
+_SPLINE = dict(bins=4, bound=3.0)
 
 BIJECTORS: dict[str, BijectorEntry] = {
     "chain": BijectorEntry(_chain, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
     "repeat": BijectorEntry(
         _repeat,
         (
-            Example(dict(of="step", n=3, memory="store")),
+            Example(dict(of="step", n=3)),
             Example(dict(of="step", n=3, memory="remat")),
             Example(dict(of="reversible", n=3, memory="invert")),
         ),
@@ -107,7 +109,7 @@ BIJECTORS: dict[str, BijectorEntry] = {
     "inverse": BijectorEntry(_inverse, (Example(dict(of="coupling")),), context=True),
     "additive_coupling": BijectorEntry(additive_coupling, _couplings("half", "channel"), context=True, identity=True),
     "affine_coupling": BijectorEntry(
-        affine_coupling, _couplings("half", "alternating", "checkerboard", "channel", cap=2.0), context=True, identity=True
+        affine_coupling, _couplings("half", "alternating", "checkerboard", "channel"), context=True, identity=True
     ),
     "spline_coupling": BijectorEntry(spline_coupling, _couplings("alternating", "checkerboard", **_SPLINE), context=True, identity=True),
     # No identity start: equal components would stay equal (mixture_cdf).
@@ -115,22 +117,22 @@ BIJECTORS: dict[str, BijectorEntry] = {
     "gaussianize": BijectorEntry(
         gaussianize,
         (
-            Example(dict(components=3, kernel="logistic", cap=4.0, start="normal"), ((1,), (2,), (5,))),
+            Example(dict(components=3, cap=4.0, start="normal"), ((1,), (2,), (5,))),
             Example(dict(components=3, kernel="normal", cap=4.0, start="normal"), ((2,), (4, 4, 2))),
-            Example(dict(components=4, kernel="logistic", cap=4.0, start="data"), ((1,), (3,))),
+            Example(dict(components=4, cap=4.0), ((1,), (3,))),
         ),
     ),
     "householder": BijectorEntry(
         householder,
         (
             Example(dict(reflections=4, start="identity")),
-            Example(dict(reflections=3, start="random"), (*VECTORS, (4, 4, 2))),
+            Example(dict(reflections=3), (*VECTORS, (4, 4, 2))),
             Example(dict(reflections=2, start="pca")),
         ),
     ),
     "affine_autoregressive": BijectorEntry(
         affine_autoregressive,
-        tuple(Example(dict(made=made, cap=2.0), ((1,), *VECTORS, (8,))) for made in ("made", "made_linear", "made_random")),
+        tuple(Example(dict(made=made), ((1,), *VECTORS, (8,))) for made in ("made", "made_linear", "made_random")),
         context=True,
         identity=True,
     ),
@@ -143,29 +145,29 @@ BIJECTORS: dict[str, BijectorEntry] = {
     "mixture_autoregressive": BijectorEntry(
         mixture_autoregressive,
         (
-            Example(dict(made="made", components=3, kernel="normal", cap=2.0), FROM_ONE),
+            Example(dict(made="made", components=3, cap=2.0), FROM_ONE),
             Example(dict(made="made_random", components=3, kernel="logistic", cap=2.0), FROM_ONE),
         ),
         context=True,
     ),
     "nice_scaling": BijectorEntry(nice_scaling, (Example({}, FROM_ONE),), identity=True),
     "actnorm": BijectorEntry(actnorm, (Example({}, (*FROM_ONE, (4, 4, 2))),)),
-    "batch_norm": BijectorEntry(batch_norm, (Example(dict(momentum=0.9, eps=1e-5), (*FROM_ONE, (4, 4, 2))),)),
-    "permutation": BijectorEntry(permutation, (Example(dict(order="reverse"), FROM_ONE), Example(dict(order="random"), FROM_ONE))),
-    "lu_linear": BijectorEntry(lu_linear, (Example(dict(start="identity")), Example(dict(start="rotation"), (*FROM_ONE, (4, 4, 2))))),
+    "batch_norm": BijectorEntry(batch_norm, (Example(dict(momentum=0.9), (*FROM_ONE, (4, 4, 2))),)),
+    "permutation": BijectorEntry(permutation, (Example({}, FROM_ONE), Example(dict(order="random"), FROM_ONE))),
+    "lu_linear": BijectorEntry(lu_linear, (Example(dict(start="identity")), Example({}, (*FROM_ONE, (4, 4, 2))))),
     "residual": BijectorEntry(
         residual,
         (
-            Example(_RESIDUAL, FROM_ONE),
-            Example(_RESIDUAL | dict(hidden=(8, 8), lip=0.6, log_det="exact"), ((2,),)),
+            Example(dict(hidden=(8,)), FROM_ONE),
+            Example(dict(hidden=(8, 8), lip=0.6, log_det="exact"), ((2,),)),
         ),
         context=True,
     ),
     "mintnet": BijectorEntry(
         mintnet,
         (
-            Example(dict(copies=3, kernel=3, flip=False, cap=2.0, tolerance=0.0), ((1, 1, 1), (1, 2, 1), (3, 2, 2))),
-            Example(dict(copies=2, kernel=5, flip=True, cap=2.0, tolerance=0.0), ((1, 1, 2), (4, 4, 1))),
+            Example(dict(copies=3, tolerance=0.0), ((1, 1, 1), (1, 2, 1), (3, 2, 2))),
+            Example(dict(copies=2, kernel=5, flip=True, tolerance=0.0), ((1, 1, 2), (4, 4, 1))),
         ),
         context=True,
     ),
@@ -181,18 +183,18 @@ BIJECTORS: dict[str, BijectorEntry] = {
         context=True,
     ),
     "triangular": BijectorEntry(triangular, (Example({}),), context=True),
-    "squeeze": BijectorEntry(squeeze, (Example(dict(factor=2), ((2, 2, 1), (4, 6, 2))),)),
+    "squeeze": BijectorEntry(squeeze, (Example({}, ((2, 2, 1), (4, 6, 2))),)),
     "flatten": BijectorEntry(flatten, (Example(dict(event=(2, 3, 2)), ((2, 3, 2),)),)),
     "split": BijectorEntry(
         split,
         (
-            Example(dict(event=(4, 4, 3), inner="norm", net="convnet", cap=2.0), ((4, 4, 3),)),
-            Example(dict(event=(2,), inner="norm", net="mlp", cap=2.0), ((2,),)),
-            Example(dict(event=(5,), inner="coupling", net="", cap=2.0), ((5,),)),
+            Example(dict(event=(4, 4, 3), inner="norm", net="convnet"), ((4, 4, 3),)),
+            Example(dict(event=(2,), inner="norm", net="mlp"), ((2,),)),
+            Example(dict(event=(5,), inner="coupling"), ((5,),)),
         ),
         context=True,
     ),
-    "logit": BijectorEntry(logit, (Example(dict(alpha=0.0), FROM_ONE), Example(dict(alpha=0.05), FROM_ONE)), domain="unit"),
+    "logit": BijectorEntry(logit, (Example(dict(alpha=0.0), FROM_ONE), Example({}, FROM_ONE)), domain="unit"),
     "scale": BijectorEntry(scale, (Example(dict(shift=-1.0, factor=17.0), FROM_ONE),)),
 }
 

@@ -15,8 +15,14 @@ def additive() -> ScalarMap:
     return ScalarMap(1, lambda theta, z: (z + theta[0], jnp.zeros_like(z)), lambda theta, x: (x - theta[0], jnp.zeros_like(x)))
 
 
-def additive_coupling(*, net: Net, mask: Mask, flip: bool) -> Layer:
-    """x_moved = z_moved + t(z_kept); log_det = 0."""
+def additive_coupling(*, net: Net, mask: Mask, flip: bool = False) -> Layer:
+    """x_moved = z_moved + t(z_kept); log_det = 0.
+
+    Args:
+        net: the network that gives t; a network on images for checkerboard and channel.
+        mask: how the event is split, see coupling.py.
+        flip: whether the two parts are exchanged.
+    """
     return coupling(additive(), net, mask, flip)
 
 

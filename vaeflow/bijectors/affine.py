@@ -29,6 +29,13 @@ def affine(cap: float) -> ScalarMap:
     return ScalarMap(2, forward, inverse)
 
 
-def affine_coupling(*, net: Net, mask: Mask, flip: bool, cap: Positive) -> Layer:
-    """x_moved = z_moved * exp(s(z_kept)) + t(z_kept), |s| < cap; log_det = sum(s)."""
+def affine_coupling(*, net: Net, mask: Mask, flip: bool = False, cap: Positive = 2.0) -> Layer:
+    """x_moved = z_moved * exp(s(z_kept)) + t(z_kept), |s| < cap; log_det = sum(s).
+
+    Args:
+        net: the network that gives (t, s); a network on images for checkerboard and channel.
+        mask: how the event is split, see coupling.py.
+        flip: whether the two parts are exchanged.
+        cap: bound of the log-scales.
+    """
     return coupling(affine(cap), net, mask, flip)

@@ -85,23 +85,46 @@ def _of_first(pair, f):
     return f(pair[0]), pair[1]
 
 
-def affine_autoregressive(*, made: Made, cap: Positive) -> Layer:
-    """MAF: x_i = z_i * exp(s_i) + t_i, |s_i| < cap; log_det = sum(s)."""
+def affine_autoregressive(*, made: Made, cap: Positive = 2.0) -> Layer:
+    """MAF (Papamakarios et al. 2017): x_i = z_i * exp(s_i) + t_i, |s_i| < cap; log_det = sum(s).
+
+    Args:
+        made: the masked network that gives (t_i, s_i) from x_0 .. x_(i-1) and the context.
+        cap: bound of the log-scales.
+    """
     return autoregressive(affine(cap), made)
 
 
 def spline_autoregressive(
-    *, made: Made, bins: Annotated[int, Range(2)], bound: Positive, min_width: Least, min_height: Least, min_slope: Least
+    *,
+    made: Made,
+    bins: Annotated[int, Range(2)] = 8,
+    bound: Positive = 4.0,
+    min_width: Least = 1e-3,
+    min_height: Least = 1e-3,
+    min_slope: Least = 1e-3,
 ) -> Layer:
-    """RQ-NSF (AR) (Durkan et al. 2019): x_i = spline(z_i; theta_i), the identity outside [-bound, bound]."""
+    """RQ-NSF (AR) (Durkan et al. 2019): x_i = spline(z_i; theta_i); see rational_quadratic.py.
+
+    Args:
+        made: the masked network that gives theta_i from x_0 .. x_(i-1) and the context.
+        bins: number of the spline's pieces.
+        bound: the spline is the identity outside [-bound, bound].
+        min_width, min_height: least width and height of a bin, as a fraction of 2 bound; their products with `bins` are below 1.
+        min_slope: least slope at the knots.
+    """
     return autoregressive(rational_quadratic(bins, bound, min_width, min_height, min_slope), made)
 
 
-def mixture_autoregressive(*, made: Made, components: Components, kernel: KernelName, cap: Positive) -> Layer:
+def mixture_autoregressive(*, made: Made, components: Components = 10, kernel: KernelName = "normal", cap: Positive = 3.0) -> Layer:
     """z_i = F^-1(sum_k w_k F((x_i - m_k) / s_k)), all numbers of made(x_0 .. x_(i-1)); see mixture.py.
 
-    kernel normal     over N(0, I) every p(x_i | x_<i) is a mixture of Gaussians: the mixture-of-Gaussians MADE
-    kernel logistic   NAF with a deep sigmoidal unit, then an affine map (Huang et al. 2018)
+    Args:
+        made: the masked network that gives the numbers of x_i from x_0 .. x_(i-1) and the context.
+        components: K.
+        kernel: F. normal: over N(0, I) every p(x_i | x_<i) is a mixture of Gaussians: the mixture-of-Gaussians MADE.
+            logistic: NAF with a deep sigmoidal unit, then an affine map (Huang et al. 2018).
+        cap: bound of the log-scales.
     """
     mixture = mixture_cdf(components, kernel, cap)
     return autoregressive(mixture if kernel == "normal" else in_turn(mixture, affine(cap)), made)

@@ -10,7 +10,7 @@ from vaeflow.bijectors.core.scalar_map import bounded
 from vaeflow.build import Decay, Positive
 
 
-def batch_norm(*, momentum: Decay, eps: Positive) -> Layer:
+def batch_norm(*, momentum: Decay = 0.99, eps: Positive = 1e-5) -> Layer:
     """z = (x - m) / sqrt(v + eps) * exp(g) + beta, g = bounded(gamma), over the last axis D; log |dz/dx| = sum(g - log(v + eps) / 2).
 
     gamma, beta [D] are trained. m, v [D] are, by mode and direction:
@@ -21,6 +21,10 @@ def batch_norm(*, momentum: Decay, eps: Positive) -> Layer:
         train=True, forward           the running statistics: sampling has no data batch to take moments from, so in training
                                       mode `forward` is not the inverse of `inverse`
     `update` moves the running statistics: new = momentum * old + (1 - momentum) * batch. They start at the first batch's.
+
+    Args:
+        momentum: of the running statistics, per training step.
+        eps: added to the variances.
     """
 
     def init(key, x, context=None):

@@ -12,12 +12,14 @@ from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.build import Positive, Range
 
 
-def logit(*, alpha: Annotated[float, Range(0, 0.5, open_high=True)]) -> Layer:
+def logit(*, alpha: Annotated[float, Range(0, 0.5, open_high=True)] = 0.05) -> Layer:
     """Data in (0, 1): z = logit(alpha + (1 - 2 alpha) x), x = (sigmoid(z) - alpha) / (1 - 2 alpha) (RealNVP, section 4.1).
 
-    alpha > 0 keeps z bounded at the ends; samples may then leave [0, 1] by alpha / (1 - 2 alpha). The argument of the logit is
-    clipped to [tiny, 1 - eps / 2] of its type, so that x = 0 and an x that was rounded to 1 give finite numbers.
-    log |dx/dz| = log sigmoid(z) + log sigmoid(-z) - log(1 - 2 alpha).
+    The argument of the logit is clipped to [tiny, 1 - eps / 2] of its type, so that x = 0 and an x that was rounded to 1 give finite
+    numbers. log |dx/dz| = log sigmoid(z) + log sigmoid(-z) - log(1 - 2 alpha).
+
+    Args:
+        alpha: above 0 it keeps z bounded at the ends; samples may then leave [0, 1] by alpha / (1 - 2 alpha).
     """
     log_factor = math.log1p(-2 * alpha)
 
@@ -33,8 +35,13 @@ def logit(*, alpha: Annotated[float, Range(0, 0.5, open_high=True)]) -> Layer:
     return _constant(Bijection(forward, inverse, 0))
 
 
-def scale(*, shift: float, factor: Positive) -> Layer:
-    """x = shift + factor * z, constants; log |dx/dz| = log factor. E.g. factor = levels: dequantised greys [0, levels) to [0, 1)."""
+def scale(*, factor: Positive, shift: float = 0.0) -> Layer:
+    """x = shift + factor * z, constants; log |dx/dz| = log factor.
+
+    Args:
+        factor: for example the number of grey values: dequantised data [0, levels) are then mapped to [0, 1).
+        shift: the data of z = 0.
+    """
 
     def forward(z):
         return shift + factor * z, jnp.full_like(z, math.log(factor))

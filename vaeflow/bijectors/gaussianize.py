@@ -25,12 +25,18 @@ WIDEN = 1.5  # a kernel's standard deviation, in those of its share: neighbours 
 UNIT = {"logistic": math.sqrt(3) / math.pi, "normal": 1.0}  # the scale at which a kernel has unit variance
 
 
-def gaussianize(*, components: Components, kernel: KernelName, cap: Positive, start: Literal["data", "normal"]) -> Layer:
+def gaussianize(
+    *, components: Components = 8, kernel: KernelName = "logistic", cap: Positive = 3.0, start: Literal["data", "normal"] = "data"
+) -> Layer:
     """z_i = Phi^-1(sum_k w_ki F((x_i - m_ki) / s_ki)) for each number of an event of any shape; |log s_ki| < cap, so data is to be of about
     unit scale (`actnorm` before it). Params logits, means, raw [K, *event].
 
-    start   data: each component takes an equal share of the first batch, in order (see `fitted`); normal: as if that batch were N(0, 1),
-            which is near the identity
+    Args:
+        components: K.
+        kernel: F, the components' distribution function: logistic or normal.
+        cap: bound of the log-scales.
+        start: data: each component takes an equal share of the first batch, in order (see `fitted`); normal: as if that batch were
+            N(0, 1), which is near the identity.
     """
 
     def init(key, x, context=None):

@@ -14,7 +14,7 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array
 
 
-def householder(*, reflections: Count, start: Literal["identity", "random", "pca"]) -> Layer:
+def householder(*, reflections: Count, start: Literal["identity", "random", "pca"] = "random") -> Layer:
     """z = x R Q over the last axis D, Q = H_1 H_2 ... H_n, H_i = I - 2 v_i v_i^T / |v_i|^2: orthogonal, so log_det = 0 (event rank 1).
 
     The vectors [n, D] are trained; D reflections reach every orthogonal matrix. With unit vectors as the rows of V the product is
@@ -23,10 +23,12 @@ def householder(*, reflections: Count, start: Literal["identity", "random", "pca
 
     (the compact WY form; Joffrain et al. 2006): two products with n x D matrices in either direction, with no loop over reflections.
 
-    start   identity: reflections in equal pairs, so n must be even, and R = I
-            random: random vectors, and R = I
+    Args:
+        reflections: n, their number; even unless start is random.
+        start: random: random vectors, and R = I.
+            identity: reflections in equal pairs, and R = I.
             pca: as identity, and the columns of R are the principal axes of the first batch, up to their signs. R, too, is kept as
-            reflections (D - 1 of them, "fixed"): a matrix in float32 is orthogonal to 1e-7 only
+            reflections (D - 1 of them, "fixed"): a matrix in float32 is orthogonal to 1e-7 only.
     """
     if start != "random" and reflections % 2:
         raise UserError(f"reflections={reflections} is invalid with start={start!r}, which pairs them; it must be even")

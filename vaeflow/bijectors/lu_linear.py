@@ -12,14 +12,15 @@ from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.bijectors.core.scalar_map import bounded, unbounded
 
 
-def lu_linear(*, start: Literal["identity", "rotation"]) -> Layer:
+def lu_linear(*, start: Literal["identity", "rotation"] = "rotation") -> Layer:
     """z = W x with W = P L U over the last axis D; log |det dz/dx| = sum(d), d = bounded(log_diag) (event rank 1).
 
     L is unit lower triangular, U upper triangular with the diagonal sign * exp(d); L, U and log_diag are trained, the
     permutation P and the signs are "fixed", so W stays invertible and its determinant costs O(D). The direction of density
     evaluation is two triangular products, `forward` two triangular solves.
 
-    start   W = I, or a random rotation (uniform over orthogonal matrices)
+    Args:
+        start: identity: W = I. rotation: a random rotation (uniform over orthogonal matrices; Kingma and Dhariwal 2018).
     """
 
     def init(key, x, context=None):

@@ -52,13 +52,15 @@ class Weights(NamedTuple):
         return self.scale, self.scale + jnp.sum(first, 0) @ second @ third
 
 
-def mintnet(*, copies: Count, kernel: Count, flip: bool, cap: Positive, tolerance: NonNegative) -> Layer:
+def mintnet(*, copies: Count, kernel: Count = 3, flip: bool = False, cap: Positive = 2.0, tolerance: NonNegative = 1e-6) -> Layer:
     """See the module's docstring.
 
-    copies     K: a hidden layer has K C channels;  kernel: size of the convolutions, odd
-    flip       the reverse of the raster order, for every other layer
-    cap        |log t| < cap, and the diagonals of the W are e^(-cap) to e^cap, divided by the number of copies that are summed
-    tolerance  of the inversion, on its last step relative to 1 + |x|; 0: that of the arithmetic
+    Args:
+        copies: K: a hidden layer has K C channels.
+        kernel: size of the convolutions, odd.
+        flip: the reverse of the raster order, for every other layer.
+        cap: |log t| < cap, and the diagonals of the W are e^(-cap) to e^cap, divided by the number of copies that are summed.
+        tolerance: of the inversion, on its last step relative to 1 + |x|; 0: that of the arithmetic.
     """
     if kernel % 2 == 0:
         raise UserError(f"mintnet: kernel={kernel} is invalid; it must be odd")

@@ -216,7 +216,15 @@ def in_turn(data_end: ScalarMap, latent_end: ScalarMap) -> ScalarMap:
     return ScalarMap(n + latent_end.size, forward, inverse)
 
 
-def mixture_coupling(*, net: Net, mask: Mask, flip: bool, components: Components, cap: Positive) -> Layer:
+def mixture_coupling(*, net: Net, mask: Mask, flip: bool = False, components: Components = 8, cap: Positive = 3.0) -> Layer:
     """Flow++ (Ho et al. 2019): z_moved = (logit(sum_k w_k sigmoid((x_moved - m_k) / s_k)) - b) * exp(-a), all of net(x_kept, context);
-    |a| < cap and |log s_k| < cap. See `mixture_cdf` for how it starts."""
+    |a| < cap and |log s_k| < cap. See `mixture_cdf` for how it starts.
+
+    Args:
+        net: the network that gives w, m, s, a, b; a network on images for checkerboard and channel.
+        mask: how the event is split, see coupling.py.
+        flip: whether the two parts are exchanged.
+        components: K, the number of logistics.
+        cap: bound of all log-scales.
+    """
     return coupling(in_turn(mixture_cdf(components, "logistic", cap), affine(cap)), net, mask, flip)

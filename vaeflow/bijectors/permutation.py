@@ -10,8 +10,12 @@ import jax.numpy as jnp
 from vaeflow.bijectors.core.layer import Bijection, Layer
 
 
-def permutation(*, order: Literal["reverse", "random"]) -> Layer:
-    """x_i = z_p(i). reverse: p(i) = D - 1 - i, no parameters. random: drawn at init, under "fixed"."""
+def permutation(*, order: Literal["reverse", "random"] = "reverse") -> Layer:
+    """x_i = z_p(i).
+
+    Args:
+        order: reverse: p(i) = D - 1 - i, no parameters. random: p is drawn at init and stored under "fixed".
+    """
 
     def init(key, x, context=None):
         del context

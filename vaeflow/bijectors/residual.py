@@ -68,13 +68,21 @@ def _sweep(a: Array) -> tuple[Array, Array]:
 
 
 def residual(
-    *, hidden: tuple[Count, ...], lip: Open, log_det: Literal["exact", "series", "unbiased"], terms: Count, roulette: Open
+    *,
+    hidden: tuple[Count, ...],
+    lip: Open = 0.9,
+    log_det: Literal["exact", "series", "unbiased"] = "unbiased",
+    terms: Count = 4,
+    roulette: Open = 0.85,
 ) -> Layer:
     """See the module's docstring; vectors [D], D >= 1.
 
-    hidden    widths of g's hidden layers;  lip: bound of its Lipschitz constant
-    log_det   of training with a key; without a key and in evaluation it is exact
-    terms     n of "series" and "unbiased";  roulette: q of "unbiased", the chance of going on after each further term
+    Args:
+        hidden: widths of g's hidden layers.
+        lip: bound of its Lipschitz constant.
+        log_det: of training with a key; without a key and in evaluation it is exact.
+        terms: n of "series" and "unbiased".
+        roulette: q of "unbiased", the probability of a further term after each one; above lip^2.
     """
     if log_det == "unbiased" and lip**2 >= roulette:
         raise UserError(f"roulette={roulette:g} is invalid with lip={lip:g}: the estimator's variance is finite above lip^2={lip**2:.3g}")

@@ -17,12 +17,22 @@ def spline_coupling(
     *,
     net: Net,
     mask: Mask,
-    flip: bool,
-    bins: Annotated[int, Range(2)],
-    bound: Positive,
-    min_width: Least,
-    min_height: Least,
-    min_slope: Least,
+    flip: bool = False,
+    bins: Annotated[int, Range(2)] = 8,
+    bound: Positive = 4.0,
+    min_width: Least = 1e-3,
+    min_height: Least = 1e-3,
+    min_slope: Least = 1e-3,
 ) -> Layer:
-    """x_moved = spline(z_moved; theta(z_kept)), the identity outside [-bound, bound]; see rational_quadratic.py."""
+    """x_moved = spline(z_moved; theta(z_kept)); see rational_quadratic.py.
+
+    Args:
+        net: the network that gives theta; a network on images for checkerboard and channel.
+        mask: how the event is split, see coupling.py.
+        flip: whether the two parts are exchanged.
+        bins: number of the spline's pieces.
+        bound: the spline is the identity outside [-bound, bound].
+        min_width, min_height: least width and height of a bin, as a fraction of 2 bound; their products with `bins` are below 1.
+        min_slope: least slope at the knots.
+    """
     return coupling(rational_quadratic(bins, bound, min_width, min_height, min_slope), net, mask, flip)

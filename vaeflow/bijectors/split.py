@@ -16,18 +16,22 @@ from vaeflow.model import Params
 from vaeflow.nets.net import Net
 
 
-def split(*, event: tuple[Count, ...], inner: Layer, net: Net | None, cap: Positive) -> Layer:
+def split(*, event: tuple[Count, ...], inner: Layer, net: Net | None = None, cap: Positive = 2.0) -> Layer:
     """Multi-scale as one bijector between data and a flat latent vector; the last axis C of `event` is cut at C // 2:
 
         x = [kept, out],    z_out = (out - t) * exp(-s),    (t, s) = net(kept, context),    |s| < cap
         z = [flat(inner^-1(kept)), flat(z_out)],    log |dz/dx| = inner's - sum(s)
 
     Glow's learned prior N(out; t, exp(s)^2) of what leaves, given what goes on, is written as this affine map, so the base stays
-    N(0, I). Without `net` ("") s = t = 0, as in RealNVP. The net starts at zero.
+    N(0, I). Without `net` s = t = 0, as in RealNVP. The net starts at zero.
 
-    event   what reaches this layer: an image [H, W, C] or a vector [D]; the way back from a flat latent needs it
-    inner   the rest of the flow, on the kept half; its latent may be an image or a vector
-    params  {"inner": ..., "net": ...}, either only where it has parameters
+    Params: {"inner": ..., "net": ...}, either only where it has parameters.
+
+    Args:
+        event: what reaches this layer: an image [H, W, C] or a vector [D]; the way back from a flat latent needs it.
+        inner: the rest of the flow, on the kept half; its latent may be an image or a vector.
+        net: gives (t, s) of what leaves; None: both are 0.
+        cap: bound of the log-scales.
     """
     rank, transformer = len(event), affine(cap)
     if rank not in (1, 3) or event[-1] < 2:

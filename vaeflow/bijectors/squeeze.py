@@ -12,11 +12,14 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array
 
 
-def squeeze(*, factor: Count) -> Layer:
+def squeeze(*, factor: Count = 2) -> Layer:
     """Space to depth: data [H, W, C] -> latent [H/f, W/f, f*f*C], f the factor; every f x f block of pixels becomes one pixel.
 
     The channel (a, b, c), a the row within its block, b the column, has the index (a f + b) C + c: the first half of the channels
     is the upper half of every block, so that channel masks after a squeeze do not repeat the checkerboard before it.
+
+    Args:
+        factor: f; it divides H and W.
     """
 
     def inverse(x):
@@ -42,8 +45,11 @@ def squeeze(*, factor: Count) -> Layer:
 
 
 def flatten(*, event: tuple[Count, ...]) -> Layer:
-    """Data of the shape `event` -> latent vector [its size], row by row. `event` is [H, W, C] or any other shape: the way back
-    from a vector needs it."""
+    """Data of the shape `event` -> latent vector [its size], row by row.
+
+    Args:
+        event: [H, W, C] or any other shape: the way back from a vector needs it.
+    """
 
     def init(key, x, context=None):
         del key, context

@@ -34,7 +34,7 @@ def _reflect(vectors, h, transposed=False):
     return jax.lax.scan(step, h, vectors, reverse=not transposed)[0]
 
 
-def sylvester(*, columns: Count, reflections: Natural) -> Layer:
+def sylvester(*, columns: Count = 8, reflections: Natural = 8) -> Layer:
     """x = z + Q R tanh(R~ Q^T z + b); log |det dx/dz| = sum_i log(1 + R_ii R~_ii (1 - tanh_i^2)). Vectors [D], D >= 1.
 
     Q [D, M] has orthonormal columns, M = `columns` <= D; R and R~ [M, M] are upper triangular. |R_ii R~_ii| < 1 (a tanh on both) makes
@@ -46,6 +46,10 @@ def sylvester(*, columns: Count, reflections: Natural) -> Layer:
         0, columns = D      its triangular flow (Q = I): put a permutation between two of them
 
     The inverse: v = Q^T z solves the triangular system v + R tanh(R~ v + b) = Q^T x in M dimensions; then z = x - Q R tanh(R~ v + b).
+
+    Args:
+        columns: M, at most D.
+        reflections: whose product has Q as its first columns.
     """
     max_steps = 20 * (columns + 2)  # Newton's steps settle one coordinate after another, each in a few
 

@@ -23,45 +23,47 @@ _SPLIT_SEED = 20131220
 class DataConfig(NamedTuple):
     """The section `config.data`. A kind ignores what it does not name; "" and 0 stand for none.
 
-    kind            an entry of SOURCES
+    kind            an entry of SOURCES: digits, density, tfds, npz, image_folder, csv, maf, omniglot, pair
     name            density, maf: which one. tfds: the dataset. npz: the array with the examples ("": `train` or else `x`)
     dir             tfds: the data_dir that `experiments.prepare` filled
     path            npz, csv, omniglot: the file. image_folder, csv, maf: the folder
     label           csv: the label's column. npz: the array with the labels ("": `label`). tfds: the label's feature ("": `label`)
     train,val,test  tfds: split expressions such as train[:50000]; val and test may be "". npz: arrays, or rows of one: x[:90%]
-    val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split
+    val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split. npz,
+                    image_folder, csv without splits of their own; omniglot
     size            density: training examples
     levels          npz: number of values 0 .. levels - 1 of integer examples; 0: 256, or 2 when none is above 1
     context         none | label: one-hot labels | array: the array `context` of an npz
     binarize        none | threshold: x >= levels / 2 | static: one fixed Bernoulli draw | dynamic: a new draw for every step
     augment         names of flip (horizontal) and crop: of the training images in every step, see vaeflow/data/augment.py; (): none
     batch           examples per step, all devices together
-    place           auto | device: resident | stream: gathered on the host by grain
+    place           auto | device: resident, one dispatch for many steps | stream: gathered on the host by grain
     workers         threads that decode images or gather streamed batches
     prefetch        stream: batches gathered ahead
     cache_dir       where decoded images are kept ("": the user's cache folder)
-    x, x0           pair: the sources of x and of x0, each a group of values that is laid over this section, see vaeflow/data/pair.py
+    x, x0           pair: the sources of x and of x0, each a group of values that is laid over this section, such as
+                    dict(kind="density", name="moons"), see vaeflow/data/pair.py
     pairing         of data with x0. rows: row i of x0 belongs to row i of x | shuffle: in training, every epoch pairs them anew at random
     """
 
-    kind: str
-    name: str
-    dir: str
-    path: str
-    label: str
-    train: str
-    val: str
-    test: str
-    val_fraction: Decay
-    test_fraction: Decay
-    size: Natural
-    context: Literal["none", "label", "array"]
-    binarize: Literal["none", "threshold", "static", "dynamic"]
-    batch: Count
-    place: Literal["auto", "device", "stream"]
-    workers: Natural
-    prefetch: Natural
-    cache_dir: str
+    kind: str = "digits"
+    name: str = ""
+    dir: str = ""
+    path: str = ""
+    label: str = ""
+    train: str = ""
+    val: str = ""
+    test: str = ""
+    val_fraction: Decay = 0.1
+    test_fraction: Decay = 0.1
+    size: Natural = 0
+    context: Literal["none", "label", "array"] = "none"
+    binarize: Literal["none", "threshold", "static", "dynamic"] = "none"
+    batch: Count = 128
+    place: Literal["auto", "device", "stream"] = "auto"
+    workers: Natural = 2
+    prefetch: Natural = 16
+    cache_dir: str = ""
     levels: Natural = 0
     augment: tuple[Literal["flip", "crop"], ...] = ()
     x: Mapping[str, Any] = {}

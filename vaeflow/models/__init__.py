@@ -23,8 +23,8 @@ class ModelEntry(NamedTuple):
     make      keyword-only arguments -> Model
     examples  arguments at which the laws try it, on random data of the model's event and levels, with labels where it has classes and a
               context for the families with `context`; the parts "net", "conv", "deconv", "causal" (networks), "layer" and "norm" (a layer
-              that keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base of every kind
-              that has arguments, called as its kind, exist there
+              that keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base of every
+              kind, called as its kind, exist there
     context   whether the family models p(x|c)
     """
 

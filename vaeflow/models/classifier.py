@@ -30,18 +30,21 @@ from vaeflow.nets.classes import ClassLogits
 _CONSTANT = 1e-6
 
 
-def classifier(*, event: tuple[Count, ...], levels: Natural, classes: Count, features: Count, net: Net, smoothing: Decay) -> Model:
+def classifier(
+    *, event: tuple[Count, ...], levels: Natural = 0, classes: Count, features: Count = 64, net: Net, smoothing: Decay = 0.0
+) -> Model:
     """See the module's docstring.
 
     Args:
-        event: the shape of one example; levels: its number of grey values, 0 for continuous data.
+        event: the shape of one example.
+        levels: number of its grey values; 0: continuous data.
         classes: number of classes; labels are 0 .. classes - 1.
         features: F, the width of the layer below the logits.
         net: the network from x to the features.
         smoothing: s, the share of the target that is spread over all classes, in training only.
 
     Example:
-        model = classifier(event=(8, 8, 1), levels=17, classes=10, features=64, net=conv(channels=(16, 32), ...), smoothing=0.0)
+        model = classifier(event=(8, 8, 1), levels=17, classes=10, net=conv(channels=(16, 32)))
         h = model.encode(params, key, {"x": x})
     """
     network = ClassLogits(lambda: net.module((features,), len(event), False), classes)
@@ -111,5 +114,5 @@ def _correct(logits: Array, label: Array) -> Array:
     return (logits.argmax(-1) == label).astype(jnp.float32)
 
 
-_EXAMPLE = dict(event=(4,), levels=0, classes=3, features=6, net="net", smoothing=0.0)
+_EXAMPLE = dict(event=(4,), classes=3, features=6, net="net")
 EXAMPLES = (_EXAMPLE, _EXAMPLE | dict(event=(4, 4, 1), levels=17, net="conv", smoothing=0.1))

@@ -22,12 +22,12 @@ Parameters: `classifier`; those of the VAE, a trained run, as fixed["frozen"].
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from vaeflow.build import Count, Positive
+from vaeflow.build import SAMPLING, Count, Positive
 from vaeflow.distributions import Distribution, Joint
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Frozen, Latent, Model, overlay
@@ -40,23 +40,25 @@ def contrastive(
     *,
     frozen: Frozen,
     classifier: Net,
-    partition: Count,
-    sampler: Literal["prior", "sir", "langevin"],
-    proposals: Count,
-    langevin_steps: Count,
-    langevin_step_size: Positive,
-    temperature: Positive,
+    partition: Count = 100_000,
+    sampler: Annotated[Literal["prior", "sir", "langevin"], SAMPLING] = "sir",
+    proposals: Annotated[Count, SAMPLING] = 500,
+    langevin_steps: Annotated[Count, SAMPLING] = 200,
+    langevin_step_size: Annotated[Positive, SAMPLING] = 1e-3,
+    temperature: Annotated[Positive, SAMPLING] = 1.0,
 ) -> Model:
-    """See the module's docstring.
+    """See the module's docstring. `sample` shows x as the VAE does.
 
-    frozen        the VAE, whose event and levels are this model's
-    sampler       prior: of the VAE, as if r = 1; sir: sampling-importance-resampling; langevin: chains that start at a draw by sir
-    partition     draws of p that estimate Z; given a context, so many for every example, each time that log_prob is asked: fewer there
-    proposals     draws of p of which sir takes one; 1: langevin starts at draws of p
-    langevin_*    steps and step size e of the Metropolis-adjusted Langevin algorithm, of p_r at the temperature
-    temperature   T: draws of (r p)^(1/T^2), which is T times the standard deviation where r p is Gaussian; `prior` stays as it is
-
-    `sample` shows x as the VAE does.
+    Args:
+        frozen: the VAE, whose event and levels are this model's.
+        classifier: the network from z to log r, the logit of D.
+        partition: draws of p that estimate Z. With a context they are drawn for every example in each call of log_prob: use fewer there.
+        sampler: prior: of the VAE, as if r = 1; sir: sampling-importance-resampling; langevin: chains that start at a draw by sir.
+        proposals: draws of p per sample of which sir takes one; 1: langevin starts at draws of p.
+        langevin_steps: steps of the Metropolis-adjusted Langevin algorithm, of p_r at the temperature.
+        langevin_step_size: its step size e.
+        temperature: T: draws of (r p)^(1/T^2), which is T times the standard deviation where r p is Gaussian; sampler prior
+            ignores it.
     """
     if frozen.train:
         raise UserError("model.frozen.train=True is invalid: the classifier's loss would train the encoder to be told from the prior")
@@ -188,10 +190,8 @@ _EXAMPLE = dict(
     frozen="frozen_vae",
     classifier="net",
     partition=40,
-    sampler="sir",
     proposals=8,
     langevin_steps=3,
     langevin_step_size=0.1,
-    temperature=1.0,
 )
 EXAMPLES = (_EXAMPLE, _EXAMPLE | dict(frozen="frozen_flow_prior", sampler="langevin", temperature=0.8))

@@ -15,15 +15,16 @@ Parameters: `layer`, `base` of the student; those of the teacher, the run of a f
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors import Layer
-from vaeflow.build import NonNegative
+from vaeflow.build import SAMPLING, Bare, NonNegative
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Frozen, Model, merge_params
-from vaeflow.models.parts.bases import Base
+from vaeflow.models.parts.bases import Base, normal
 from vaeflow.models.parts.density import model_of, pushforward
 from vaeflow.models.parts.dequantize import make_dequantizer
 
@@ -35,11 +36,19 @@ def distill(
     *,
     teacher: Frozen,
     layer: Layer,
-    base: Base,
-    flatten: bool,
-    temperature: NonNegative,
+    base: Annotated[Base | None, Bare("normal")] = None,
+    flatten: bool = True,
+    temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
-    """See the module's docstring; layer, base, flatten, temperature as in flow.py, of the student. Data and noise are the teacher's."""
+    """See the module's docstring. The shape of the data and their dequantisation are the teacher's.
+
+    Args:
+        teacher: the trained flow.
+        layer: f, of the student.
+        base: of the student, see bases.py; None: N(0, I).
+        flatten: whether the student's layer sees vectors [B, D] instead of [B, *event]; the same for an event that is a vector.
+        temperature: of `sample`, see bases.py.
+    """
     if teacher.train:
         raise UserError("model.teacher.train=True is invalid: a teacher that is trained on would follow its student")
     if layer.update is not None:
@@ -48,8 +57,8 @@ def distill(
     if continuous is None or event is None or levels is None:
         raise UserError("model.teacher must be a flow: its density of real-valued data is what the student learns")
     shape = (math.prod(event),) if flatten else event
-    grey = make_dequantizer("uniform" if levels else "none", levels, event, shape)
-    student = pushforward(layer, base, shape)
+    grey = make_dequantizer("auto", levels, event, shape)
+    student = pushforward(layer, base or normal(), shape)
     model = model_of(student, grey, event, levels, temperature, shape)
 
     def both(params, key, n, context, train=False):
@@ -75,5 +84,5 @@ def distill(
     return model._replace(init=init, loss=loss, terms=terms)
 
 
-_EXAMPLE = dict(layer="layer", base="normal", teacher="frozen_flow", flatten=False, temperature=1.0)
-EXAMPLES = (_EXAMPLE, _EXAMPLE | dict(flatten=True, teacher="frozen_grey_flow"))
+_EXAMPLE = dict(layer="layer", teacher="frozen_flow")
+EXAMPLES = (_EXAMPLE, _EXAMPLE | dict(teacher="frozen_grey_flow"))

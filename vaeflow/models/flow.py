@@ -9,11 +9,12 @@ the density is with respect to the data as loaded.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from vaeflow.bijectors import Layer
-from vaeflow.build import Count, Natural, NonNegative
+from vaeflow.build import SAMPLING, Bare, Count, Natural, NonNegative
 from vaeflow.model import Model
-from vaeflow.models.parts.bases import Base
+from vaeflow.models.parts.bases import Base, normal
 from vaeflow.models.parts.density import model_of, pushforward
 from vaeflow.models.parts.dequantize import Dequantize, make_dequantizer
 
@@ -21,30 +22,37 @@ from vaeflow.models.parts.dequantize import Dequantize, make_dequantizer
 def flow(
     *,
     event: tuple[Count, ...],
-    levels: Natural,
+    levels: Natural = 0,
     layer: Layer,
-    base: Base,
-    dequantize: Dequantize,
-    dequantizer: Layer | None,
-    flatten: bool,
-    temperature: NonNegative,
+    base: Annotated[Base | None, Bare("normal")] = None,
+    dequantize: Dequantize = "auto",
+    dequantizer: Layer | None = None,
+    flatten: bool = True,
+    temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
-    """See the module's docstring.
+    """See the module's docstring. `sample` gives data as loaded: of grey values the floor, clipped to 0..levels-1. Parameters: layer, base,
+    dequantizer.
 
-    event        the shape of one example; levels: its number of grey values, 0 for continuous data
-    dequantize   uniform or variational for grey values, none for continuous data; dequantizer: the layer of the variational one
-    flatten      whether the layer sees vectors [B, D] instead of [B, *event]
-    temperature  of `sample`: see bases.py
+    Args:
+        event: the shape of one example.
+        levels: number of its grey values; 0: continuous data.
+        layer: f, with the data at its data end.
+        base: the distribution at the latent end, see bases.py; None: N(0, I).
+        dequantize: auto (uniform for grey values, none for continuous data), none, uniform or variational.
+        dequantizer: the layer of variational dequantisation; None for every other.
+        flatten: whether the layer sees vectors [B, D] instead of [B, *event]; the same for an event that is a vector.
+        temperature: of `sample`, see bases.py.
 
-    `sample` gives data as loaded: of grey values the floor, clipped to 0..levels-1. Parameters: layer, base, dequantizer.
+    Example:
+        model = flow(event=(2,), layer=chain(actnorm(), affine_coupling(net=mlp(hidden=(64,)), mask="half")))
     """
     shape = (math.prod(event),) if flatten else event
     grey = make_dequantizer(dequantize, levels, event, shape, dequantizer)
-    return model_of(pushforward(layer, base, shape), grey, event, levels, temperature, shape)
+    return model_of(pushforward(layer, base or normal(), shape), grey, event, levels, temperature, shape)
 
 
-_EXAMPLE = dict(event=(4,), levels=0, layer="layer", base="normal", dequantize="none", dequantizer="", flatten=False, temperature=1.0)
-_GREY = _EXAMPLE | dict(event=(2, 2, 1), levels=17, dequantize="uniform", flatten=True)
+_EXAMPLE = dict(event=(4,), layer="layer")
+_GREY = _EXAMPLE | dict(event=(2, 2, 1), levels=17)
 EXAMPLES = (
     _EXAMPLE,
     _EXAMPLE | dict(layer="norm"),

@@ -9,11 +9,12 @@ bridges of density, separate components need not.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from vaeflow.bijectors import Layer
-from vaeflow.build import Count, Natural, NonNegative
+from vaeflow.build import SAMPLING, Bare, Count, Natural, NonNegative
 from vaeflow.model import Model
-from vaeflow.models.parts.bases import Base
+from vaeflow.models.parts.bases import Base, normal
 from vaeflow.models.parts.density import mixture, model_of, pushforward
 from vaeflow.models.parts.dequantize import Dequantize, make_dequantizer
 
@@ -21,23 +22,32 @@ from vaeflow.models.parts.dequantize import Dequantize, make_dequantizer
 def flow_mixture(
     *,
     event: tuple[Count, ...],
-    levels: Natural,
+    levels: Natural = 0,
     layer: Layer,
-    base: Base,
-    components: Count,
-    dequantize: Dequantize,
-    dequantizer: Layer | None,
-    flatten: bool,
-    temperature: NonNegative,
+    base: Annotated[Base | None, Bare("normal")] = None,
+    components: Count = 8,
+    dequantize: Dequantize = "auto",
+    dequantizer: Layer | None = None,
+    flatten: bool = True,
+    temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
-    """See the module's docstring. components: K; the rest as in flow.py. Parameters: weights, components (stacked), dequantizer."""
+    """See the module's docstring. Parameters: weights, components (stacked), dequantizer.
+
+    Args:
+        event: the shape of one example.
+        levels: number of its grey values; 0: continuous data.
+        layer: f; every component has its own copy of the parameters.
+        base: the distribution at the latent end, see bases.py; None: N(0, I).
+        components: K.
+        dequantize: auto (uniform for grey values, none for continuous data), none, uniform or variational.
+        dequantizer: the layer of variational dequantisation; None for every other.
+        flatten: whether the layer sees vectors [B, D] instead of [B, *event]; the same for an event that is a vector.
+        temperature: of `sample`, see bases.py.
+    """
     shape = (math.prod(event),) if flatten else event
     grey = make_dequantizer(dequantize, levels, event, shape, dequantizer)
-    return model_of(mixture(pushforward(layer, base, shape), components), grey, event, levels, temperature, shape)
+    return model_of(mixture(pushforward(layer, base or normal(), shape), components), grey, event, levels, temperature, shape)
 
 
-_EXAMPLE = dict(event=(4,), levels=0, layer="layer", base="normal", components=3, dequantize="none", dequantizer="", flatten=False)
-EXAMPLES = (
-    _EXAMPLE | dict(temperature=1.0),
-    _EXAMPLE | dict(temperature=1.0, event=(2, 2, 1), levels=17, layer="norm", dequantize="uniform", flatten=True),
-)
+_EXAMPLE = dict(event=(4,), layer="layer", components=3)
+EXAMPLES = (_EXAMPLE, _EXAMPLE | dict(event=(2, 2, 1), levels=17, layer="norm"))

@@ -28,13 +28,22 @@ class Causal(NamedTuple):
     module: Callable[[int, int, int], nn.Module]
 
 
-def causal_transformer(*, width: Count, depth: Count, heads: Count, activation: Activation, dtype: Dtype) -> Causal:
+def causal_transformer(
+    *, width: Count, depth: Count, heads: Count = 2, activation: Activation = "gelu", dtype: Dtype = "float32"
+) -> Causal:
     """Decoder-only transformer (Vaswani et al. 2017; pre-normalisation as in Xiong et al. 2020). With E an embedding of symbols:
 
         h_i = E[c_(i-1)] + position_i + V context  (no E in h_0),  then `depth` blocks of nets/transformer.py in which the position i
         attends to 0 .. i,                                          output_i = W norm(h_i)
 
     The head starts at zero: logits then say that all symbols are equally likely.
+
+    Args:
+        width: size of a token; a multiple of `heads`.
+        depth: number of blocks.
+        heads: of the attention.
+        activation: of the blocks' dense layers.
+        dtype: of the computation; parameters are float32.
     """
     if width % heads:
         raise UserError(f"causal_transformer: heads={heads} does not divide width={width}")

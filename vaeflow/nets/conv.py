@@ -20,9 +20,24 @@ from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, flatten, ini
 
 
 def conv(
-    *, channels: tuple[Count, ...], kernel: Count, stride: Count, hidden: tuple[Count, ...], activation: Activation, dtype: Dtype
+    *,
+    channels: tuple[Count, ...],
+    kernel: Count = 3,
+    stride: Count = 2,
+    hidden: tuple[Count, ...] = (),
+    activation: Activation = "relu",
+    dtype: Dtype = "float32",
 ) -> Net:
-    """Encoder: for each of `channels` a strided convolution, then Dense layers `hidden`, then a Dense head of any shape."""
+    """Encoder, image -> vector: strided convolutions, then Dense layers, then a Dense head of any shape.
+
+    Args:
+        channels: output channels of the convolutions.
+        kernel: height and width of their kernels.
+        stride: of every convolution.
+        hidden: widths of the Dense layers between the convolutions and the head.
+        activation: of every layer but the head.
+        dtype: of the computation; parameters are float32.
+    """
 
     def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:
         needs_image("conv", event_ndims)
@@ -33,10 +48,26 @@ def conv(
 
 
 def deconv(
-    *, channels: tuple[Count, ...], kernel: Count, stride: Count, hidden: tuple[Count, ...], activation: Activation, dtype: Dtype
+    *,
+    channels: tuple[Count, ...],
+    kernel: Count = 3,
+    stride: Count = 2,
+    hidden: tuple[Count, ...] = (),
+    activation: Activation = "relu",
+    dtype: Dtype = "float32",
 ) -> Net:
-    """Decoder: Dense layers `hidden`, a Dense layer to a small image of `channels[0]`, then one transposed convolution for
-    each of `channels` (the last is the head), each growing the image `stride`-fold; mirrors `conv` with channels reversed."""
+    """Decoder, vector -> image: Dense layers, a Dense layer to a small image, then transposed convolutions. Mirrors `conv` with its
+    channels reversed.
+
+    Args:
+        channels: channels[0] of the small image, channels[1:] the outputs of the transposed convolutions before the head; with the
+            head there are as many of them as channels.
+        kernel: height and width of their kernels.
+        stride: factor by which every transposed convolution enlarges the image.
+        hidden: widths of the Dense layers before the one to the small image.
+        activation: of every layer but the head.
+        dtype: of the computation; parameters are float32.
+    """
 
     def module(out: tuple[int, ...], event_ndims: int = 1, zero_head: bool = False) -> nn.Module:
         image_out("deconv", out)
@@ -48,15 +79,28 @@ def deconv(
     return Net(module)
 
 
-def convnet(*, channels: tuple[Count, ...], kernel: Count, activation: Activation, dtype: Dtype) -> Net:
-    """Same-size network (a coupling's conditioner): a convolution of stride 1 for each of `channels`, then one as the head."""
+def convnet(*, channels: tuple[Count, ...], kernel: Count = 3, activation: Activation = "relu", dtype: Dtype = "float32") -> Net:
+    """Same-size network, image -> image (a coupling's conditioner): convolutions of stride 1, then one as the head.
 
+    Args:
+        channels: output channels of the convolutions before the head; (): the head alone.
+        kernel: height and width of every kernel.
+        activation: of every layer but the head.
+        dtype: of the computation; parameters are float32.
+    """
     return _same_size("convnet", channels, kernel, kernel, activation, dtype)
 
 
-def glow_net(*, channels: tuple[Count, ...], kernel: Count, activation: Activation, dtype: Dtype) -> Net:
-    """Glow's conditioner (Kingma and Dhariwal 2018): as `convnet`, but only the first convolution and the head are wider than one
-    pixel. With two `channels` and kernel 3: 3x3, 1x1, 3x3."""
+def glow_net(*, channels: tuple[Count, ...], kernel: Count = 3, activation: Activation = "relu", dtype: Dtype = "float32") -> Net:
+    """Glow's conditioner (Kingma and Dhariwal 2018), image -> image: as `convnet`, but only the first convolution and the head are wider
+    than one pixel. With two `channels` and kernel 3: 3x3, 1x1, 3x3.
+
+    Args:
+        channels: output channels of the convolutions before the head.
+        kernel: height and width of the kernels of the first convolution and the head.
+        activation: of every layer but the head.
+        dtype: of the computation; parameters are float32.
+    """
     return _same_size("glow_net", channels, kernel, 1, activation, dtype)
 
 

@@ -25,9 +25,17 @@ from vaeflow.nets.net import Dtype, Net, compute_dtype, flatten
 Counts = tuple[Count, ...]
 
 
-def gated_conv(*, channels: Counts, kernels: Counts, strides: Counts, hidden: Counts, dtype: Dtype) -> Net:
-    """Encoder: gated convolutions, one for each of `channels` with its kernel and stride; gated dense layers `hidden` of the flattened
-    image; a dense head of any shape. (An unpadded convolution as large as its image, the paper's last layer, is a dense one.)"""
+def gated_conv(*, channels: Counts, kernels: Counts, strides: Counts, hidden: Counts = (), dtype: Dtype = "float32") -> Net:
+    """Encoder, image -> vector: gated convolutions; gated dense layers of the flattened image; a dense head of any shape. (An unpadded
+    convolution as large as its image, the paper's last layer, is a dense one.)
+
+    Args:
+        channels: output channels of the convolutions.
+        kernels: height and width of their kernels, one number for each of `channels`.
+        strides: one for each of `channels`.
+        hidden: widths of the dense layers between the convolutions and the head.
+        dtype: of the computation; parameters are float32.
+    """
     _check("gated_conv", channels, kernels, strides)
 
     def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:
@@ -38,10 +46,18 @@ def gated_conv(*, channels: Counts, kernels: Counts, strides: Counts, hidden: Co
     return Net(module)
 
 
-def gated_deconv(*, hidden: Counts, width: Count, channels: Counts, kernels: Counts, strides: Counts, dtype: Dtype) -> Net:
-    """Decoder: gated dense layers `hidden`; one more to a small image of `width` channels (the paper's first layer, a transposed
-    convolution of a single pixel); a gated convolution for each of `channels` with its kernel and stride, transposed where the stride is
-    above 1, so that the strides' product leads from the small image to the asked one; a 1x1 convolution as the head."""
+def gated_deconv(*, width: Count, channels: Counts, kernels: Counts, strides: Counts, hidden: Counts = (), dtype: Dtype = "float32") -> Net:
+    """Decoder, vector -> image: gated dense layers; one more to a small image (the paper's first layer, a transposed convolution of a
+    single pixel); gated convolutions, transposed where the stride is above 1; a 1x1 convolution as the head.
+
+    Args:
+        width: channels of the small image.
+        channels: output channels of the convolutions before the head.
+        kernels: height and width of their kernels, one number for each of `channels`.
+        strides: one for each of `channels`; the small image is smaller than the output by their product.
+        hidden: widths of the dense layers before the one to the small image.
+        dtype: of the computation; parameters are float32.
+    """
     _check("gated_deconv", channels, kernels, strides)
 
     def module(out: tuple[int, ...], event_ndims: int = 1, zero_head: bool = False) -> nn.Module:

@@ -16,9 +16,26 @@ from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype
 from vaeflow.nets.resnet import ResNetBlock
 
 
-def downsample(*, channels: tuple[Count, ...], kernel: Count, stride: Count, blocks: Natural, activation: Activation, dtype: Dtype) -> Net:
-    """x [..., H, W, C] -> [..., *out], out [h, w, c] with h = ceil(H / stride^n): a strided convolution for each of the n `channels`,
-    then `blocks` residual blocks, then a 1x1 convolution as the head."""
+def downsample(
+    *,
+    channels: tuple[Count, ...],
+    kernel: Count = 3,
+    stride: Count = 2,
+    blocks: Natural = 1,
+    activation: Activation = "relu",
+    dtype: Dtype = "float32",
+) -> Net:
+    """x [..., H, W, C] -> [..., *out], out [h, w, c] with h = ceil(H / stride^n): n strided convolutions, then residual blocks, then a 1x1
+    convolution as the head.
+
+    Args:
+        channels: output channels of the n strided convolutions.
+        kernel: height and width of every kernel but the head's.
+        stride: of the strided convolutions.
+        blocks: number of residual blocks.
+        activation: of every layer but the head.
+        dtype: of the computation; parameters are float32.
+    """
 
     def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:
         _check("downsample", channels, out, event_ndims)
@@ -27,9 +44,26 @@ def downsample(*, channels: tuple[Count, ...], kernel: Count, stride: Count, blo
     return Net(module)
 
 
-def upsample(*, channels: tuple[Count, ...], kernel: Count, stride: Count, blocks: Natural, activation: Activation, dtype: Dtype) -> Net:
-    """x [..., h, w, c] -> [..., *out], out [H, W, C] with h = ceil(H / stride^n): a convolution to channels[0], `blocks` residual blocks,
-    then n transposed convolutions, to channels[1:] and the head, and a crop; mirrors `downsample` with its n channels reversed."""
+def upsample(
+    *,
+    channels: tuple[Count, ...],
+    kernel: Count = 3,
+    stride: Count = 2,
+    blocks: Natural = 1,
+    activation: Activation = "relu",
+    dtype: Dtype = "float32",
+) -> Net:
+    """x [..., h, w, c] -> [..., *out], out [H, W, C] with h = ceil(H / stride^n): a convolution, residual blocks, then n transposed
+    convolutions, the last of which is the head, and a crop. Mirrors `downsample` with its n channels reversed.
+
+    Args:
+        channels: channels[0] of the first convolution and the blocks, the others of the transposed convolutions but the head.
+        kernel: height and width of every kernel.
+        stride: of the transposed convolutions.
+        blocks: number of residual blocks.
+        activation: of every layer but the head.
+        dtype: of the computation; parameters are float32.
+    """
 
     def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:
         _check("upsample", channels, out, event_ndims)

@@ -31,7 +31,10 @@ _LEAST = 1 << 17
 
 
 class Made(NamedTuple):
-    """hidden      sizes of the hidden layers; with fewer units than D - 1 some inputs are seen by none; (): theta is affine in x
+    """The options of a masked network.
+
+    hidden      sizes of the hidden layers; with fewer units than D - 1 some inputs are seen by none; (): theta is affine in x
+    activation  of the hidden layers
     order       in which the inputs are ordered: natural (x_0 first), reverse, random (drawn at init)
     inversion   of the sequential direction: incremental (exact, one input after the other) or jacobi (all at once until
                 nothing moves by more than tolerance * (1 + |x|); at most D passes; gradients through it have that tolerance, too)
@@ -49,13 +52,22 @@ class Made(NamedTuple):
 def made(
     *,
     hidden: tuple[Count, ...],
-    activation: Activation,
-    order: Literal["natural", "reverse", "random"],
-    inversion: Literal["incremental", "jacobi"],
-    tolerance: NonNegative,
-    dtype: Dtype,
+    activation: Activation = "relu",
+    order: Literal["natural", "reverse", "random"] = "natural",
+    inversion: Literal["incremental", "jacobi"] = "incremental",
+    tolerance: NonNegative = 0.0,
+    dtype: Dtype = "float32",
 ) -> Made:
-    """See Made."""
+    """A masked network for an autoregressive layer.
+
+    Args:
+        hidden: sizes of the hidden layers; (): theta is affine in x.
+        activation: of the hidden layers.
+        order: in which the inputs are ordered: natural, reverse or random, see `Made`.
+        inversion: of the sequential direction: incremental or jacobi, see `Made`.
+        tolerance: of jacobi, relative to 1 + |x|; 0: that of the arithmetic.
+        dtype: of the parallel direction; parameters are float32.
+    """
     return Made(tuple(hidden), activation, order, inversion, tolerance, compute_dtype(dtype))
 
 

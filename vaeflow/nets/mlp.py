@@ -13,10 +13,14 @@ from vaeflow.model import Array
 from vaeflow.nets.net import Activation, Dtype, Init, Net, compute_dtype, flatten, inits, torch_inits
 
 
-def mlp(*, hidden: tuple[Count, ...], activation: Activation, dtype: Dtype, init: Init = "lecun_normal") -> Net:
-    """x [..., *event] -> flat -> Dense + activation for each of `hidden` -> Dense -> [..., *out]. No `hidden`: linear.
+def mlp(*, hidden: tuple[Count, ...], activation: Activation = "relu", dtype: Dtype = "float32", init: Init = "lecun_normal") -> Net:
+    """Fully connected network: x [..., *event] -> flat -> Dense + activation for each of `hidden` -> Dense -> [..., *out].
 
-    init: lecun_normal (zero biases), or torch, PyTorch's default initialisation of a linear layer.
+    Args:
+        hidden: widths of the hidden layers; (): a linear map.
+        activation: of the hidden layers.
+        dtype: of the computation; parameters are float32.
+        init: lecun_normal (zero biases), or torch, PyTorch's default initialisation of a linear layer.
     """
 
     def module(out: tuple[int, ...], event_ndims: int = 1, zero_head: bool = False) -> nn.Module:

@@ -23,9 +23,18 @@ from vaeflow.nets.convolve import Convolution
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, flatten
 
 
-def res_conv(*, channels: tuple[Count, ...], kernel: Count, stride: Count, activation: Activation, dtype: Dtype) -> Net:
-    """Encoder: a 1x1 convolution to channels[0]; for each further number of channels a block that keeps the shape, then one that
-    leads there with the stride; f; a dense head of any shape."""
+def res_conv(
+    *, channels: tuple[Count, ...], kernel: Count = 3, stride: Count = 2, activation: Activation = "relu", dtype: Dtype = "float32"
+) -> Net:
+    """Encoder: a 1x1 convolution; for each level a block that keeps the shape, then one that changes it; f; a dense head of any shape.
+
+    Args:
+        channels: channels[0] of the 1x1 convolution, then one number for each level.
+        kernel: height and width of the blocks' kernels.
+        stride: of the block that changes the shape, at every level.
+        activation: f.
+        dtype: of the computation; parameters are float32.
+    """
     _check("res_conv", channels)
 
     def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:
@@ -35,9 +44,19 @@ def res_conv(*, channels: tuple[Count, ...], kernel: Count, stride: Count, activ
     return Net(module)
 
 
-def res_deconv(*, channels: tuple[Count, ...], kernel: Count, stride: Count, activation: Activation, dtype: Dtype) -> Net:
-    """Decoder: a dense layer to a small image of channels[0]; for each further number of channels a block that keeps the shape, then one
-    that leads there, `stride` times as large; f; a 1x1 convolution as the head. Mirrors `res_conv` with channels reversed."""
+def res_deconv(
+    *, channels: tuple[Count, ...], kernel: Count = 3, stride: Count = 2, activation: Activation = "relu", dtype: Dtype = "float32"
+) -> Net:
+    """Decoder: a dense layer to a small image; for each level a block that keeps the shape, then one that enlarges it; f; a 1x1
+    convolution as the head. Mirrors `res_conv` with its channels reversed.
+
+    Args:
+        channels: channels[0] of the small image, then one number for each level.
+        kernel: height and width of the blocks' kernels.
+        stride: factor by which every level enlarges the image.
+        activation: f.
+        dtype: of the computation; parameters are float32.
+    """
     _check("res_deconv", channels)
 
     def module(out: tuple[int, ...], event_ndims: int = 1, zero_head: bool = False) -> nn.Module:

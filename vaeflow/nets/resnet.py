@@ -12,13 +12,20 @@ from vaeflow.nets.convolve import Convolution
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype
 
 
-def resnet(*, width: Count, blocks: Count, kernel: Count, activation: Activation, dtype: Dtype) -> Net:
-    """x [..., H, W, C] -> [..., *out]; f the activation, every convolution k x k, k = `kernel`, but for the 1x1 head:
+def resnet(*, width: Count, blocks: Count, kernel: Count = 3, activation: Activation = "relu", dtype: Dtype = "float32") -> Net:
+    """x [..., H, W, C] -> [..., *out]; every convolution k x k, but for the 1x1 head:
 
-        h = conv(x) + V c,    h = h + conv(f(conv(f(h)))) for each of `blocks`,    output conv_1x1(f(h))
+        h = conv(x) + V c,    h = h + conv(f(conv(f(h)))) in every block,    output conv_1x1(f(h))
 
-    with `width` channels throughout. The blocks are one scan over stacked parameters [blocks, ...]: compile time does not grow
-    with their number. Without the paper's weight and batch normalisation inside the network: its statistics are no bijector's.
+    The blocks are one scan over stacked parameters [blocks, ...]: compile time does not grow with their number. Without the paper's
+    weight and batch normalisation inside the network: its statistics are no bijector's.
+
+    Args:
+        width: channels of every layer but the head.
+        blocks: number of residual blocks.
+        kernel: k.
+        activation: f.
+        dtype: of the computation; parameters are float32.
     """
 
     def module(out: tuple[int, ...], event_ndims: int = 3, zero_head: bool = False) -> nn.Module:

@@ -13,13 +13,20 @@ from vaeflow.nets.conv import Convolutional, image_out, needs_image
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype
 
 
-def transformer(*, width: Count, depth: Count, heads: Count, activation: Activation, dtype: Dtype) -> Net:
+def transformer(*, width: Count, depth: Count, heads: Count = 4, activation: Activation = "gelu", dtype: Dtype = "float32") -> Net:
     """x [..., H, W, C] -> [..., *out]; a token is a pixel, all attend to all:
 
         h = W x + V c + position,    h = h + attention(norm(h)), h = h + W2 f(W1 norm(h)) `depth` times,    output W norm(h)
 
-    with `width` numbers a token, 4 `width` within f, `heads` heads, LayerNorm, learned positions. The blocks are one scan over
-    stacked parameters [depth, ...]: compile time does not grow with their number. The number of pixels is fixed at init.
+    with LayerNorm and learned positions. The blocks are one scan over stacked parameters [depth, ...]: compile time does not grow with
+    their number. The number of pixels is fixed at init.
+
+    Args:
+        width: size of a token; a multiple of `heads`. The layer inside of f has 4 width numbers.
+        depth: number of blocks.
+        heads: of the attention.
+        activation: f.
+        dtype: of the computation; parameters are float32.
     """
     if width % heads:
         raise UserError(f"transformer: heads={heads} does not divide width={width}")

@@ -22,21 +22,21 @@ from vaeflow.training.step import TrainConfig
 class EvalConfig(NamedTuple):
     """The section `config.eval`."""
 
-    params: Literal["auto", "best", "last"]
-    batch: Count
-    k: Count
-    chunk: Count
-    measures: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = {}
-    examples: Natural = 0
-    select: str = "loss"
-    validate: Mapping[str, Any] = {}
+    params: Literal["auto", "best", "last"] = "auto"  # auto: best where there is one, else last
+    batch: Count = 200  # examples at a time
+    k: Count = 100  # draws of IWAE-k
+    chunk: Count = 10  # draws at a time: fewer need less memory
+    measures: tuple[str, ...] = ()  # names of measures (experiments.diagnose --list); (): the likelihood, the ELBO's terms, ... that apply
+    settings: Mapping[str, Any] = {}  # of measures, where they differ from the defaults: dict(ais=dict(chains=32))
+    examples: Natural = 0  # of the split, in a fixed shuffled order; 0: all
+    select: str = "loss"  # criterion for `best` on the validation split: loss, or "measure.finding"
+    validate: Mapping[str, Any] = {}  # settings of that measure during training, where they differ from the final ones
 
 
 class SampleConfig(NamedTuple):
     """What no model checks in the section `config.sample`."""
 
-    n: Count
+    n: Count = 64  # samples that are drawn
 
 
 class RunConfig(NamedTuple):

@@ -32,7 +32,7 @@ AXIS = "devices"
 class DevicesConfig(NamedTuple):
     """The section `config.devices`. auto: jit on one device, pmap on several."""
 
-    mapping: Literal["auto", "jit", "pmap", "shard_map", "fsdp"]
+    mapping: Literal["auto", "jit", "pmap", "shard_map", "fsdp"] = "auto"
 
 
 # Leaves with fewer numbers are whole on every device.

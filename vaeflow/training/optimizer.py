@@ -26,24 +26,27 @@ from vaeflow.training.parameter_groups import Group, GroupConfig, choose, make_g
 
 
 class OptimConfig(NamedTuple):
-    """The section `config.optim`."""
+    """The section `config.optim`; 0 stands for off."""
 
-    name: Literal["adam", "adamw", "adamax", "nadam", "radam", "lamb", "lion", "rmsprop", "sgd"]
-    learning_rate: Positive
-    b1: Decay  # first moment; the momentum of sgd
-    b2: Decay  # second moment; the decay of rmsprop
-    eps: Positive
-    weight_decay: NonNegative  # decoupled (Loshchilov & Hutter 2019), times the learning rate; adamw, lamb and lion only
-    decay_on: Literal["all", "kernels"]  # what weight_decay acts on: every parameter, or the leaves named kernel (networks' matrices)
-    clip: NonNegative  # global norm of the gradients; 0: off
-    schedule: Literal["constant", "cosine", "step", "exponential", "stages"]
-    warmup: Natural  # steps of linear warm-up
-    decay_every: Count  # steps; for step, exponential and stages
-    decay_rate: Positive
-    final_fraction: Fraction  # where cosine ends, as a fraction of learning_rate
-    ema: Decay  # decay of the moving average of the parameters; 0: off
-    groups: Mapping[str, GroupConfig] = MappingProxyType({})  # other values of these options for some of the parameters
-    turns: tuple[str, ...] = ()  # NAME:STEPS, the groups in the order in which they are updated; empty: all in every step
+    name: Literal["adam", "adamw", "adamax", "nadam", "radam", "lamb", "lion", "rmsprop", "sgd"] = "adam"
+    learning_rate: Positive = 1e-3
+    b1: Decay = 0.9  # first moment; the momentum of sgd
+    b2: Decay = 0.999  # second moment; the decay of rmsprop
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0  # decoupled (Loshchilov & Hutter 2019), times the learning rate; adamw, lamb and lion only
+    decay_on: Literal["all", "kernels"] = (
+        "all"  # what weight_decay acts on: every parameter, or the leaves named kernel (networks' matrices)
+    )
+    clip: NonNegative = 0.0  # global norm of the gradients; 0: off
+    schedule: Literal["constant", "cosine", "step", "exponential", "stages"] = "constant"
+    warmup: Natural = 0  # steps of linear warm-up
+    decay_every: Count = 1000  # steps; for step, exponential and stages (of the first one)
+    decay_rate: Positive = 0.5  # for step, exponential and stages
+    final_fraction: Fraction = 0.0  # where cosine ends, as a fraction of learning_rate
+    ema: Decay = 0.999  # decay of the moving average of the parameters; 0: off
+    # {name: other values of these options for the parameters of that name}, see parameter_groups.py
+    groups: Mapping[str, GroupConfig] = MappingProxyType({})
+    turns: tuple[str, ...] = ()  # NAME:STEPS, in the order of a cycle, such as critic:5, generator:1; empty: all parameters in every step
 
 
 class Grouped(optax.GradientTransformation):

@@ -21,14 +21,14 @@ from vaeflow.training.parameter_groups import finish_update, only_on_turn
 class TrainConfig(NamedTuple):
     """The section `config.train`."""
 
-    steps: Count
-    log_every: Count
-    eval_every: Count
-    checkpoint_every: Count
-    patience: Natural
-    accumulate: Count
-    dispatch_seconds: Positive
-    max_dispatch: Count
+    steps: Count = 1000  # training steps of the run
+    log_every: Count = 50  # steps over which a row of metrics.jsonl is the mean
+    eval_every: Count = 500  # steps between evaluations on the whole validation split
+    checkpoint_every: Count = 500  # steps between checkpoints
+    patience: Natural = 0  # evaluations without improvement before training stops; 0: off
+    accumulate: Count = 1  # micro-batches per device, whose gradients are averaged: needs less memory
+    dispatch_seconds: Positive = 0.5  # how long one dispatch of many steps is to last
+    max_dispatch: Count = 1024  # steps in a dispatch at most
 
 
 class State(NamedTuple):

@@ -9,7 +9,7 @@ Expected (row wgan_gp, seed 0): all of the 8 Gaussians have samples.
 
 from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, mlp, repeat
+from configs.base import affine, base, mlp, repeat
 
 ROWS = {
     "teacher": "a flow on moons, with a sinh-arcsinh map per dimension at the data end",

@@ -59,7 +59,7 @@ def _normal_log_p(z: Array) -> Array:
 
 
 def normal() -> Base:
-    """log p(z) = -z^2 / 2 - log(2 pi) / 2 per entry."""
+    """log p(z) = -z^2 / 2 - log(2 pi) / 2 per entry. What a flow's base is where none is given."""
     return _independent(_normal_log_p, jax.random.normal)
 
 
@@ -68,12 +68,15 @@ def logistic() -> Base:
     return _independent(lambda z: jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z), jax.random.logistic)
 
 
-def uniform(*, low: float, high: float) -> Base:
+def uniform(*, low: float = 0.0, high: float = 1.0) -> Base:
     """log p(z) = -log(high - low) per entry on the closed box, -inf outside.
 
     Finite support: an example that the layer maps outside has density 0 and gives no gradient, and training stops at the first one. So the
     last layer before the base must end in the box for every input: {"kind": "inverse", "of": a logit} ends in (0, 1), or a spline whose
     linear tails no data reach.
+
+    Args:
+        low, high: the ends of the box in every dimension; low < high.
     """
     if not low < high:
         raise UserError(f"low={low:g} and high={high:g} are no box; low must be below high")
@@ -84,12 +87,15 @@ def uniform(*, low: float, high: float) -> Base:
     return _independent(log_p, lambda key, shape: jax.random.uniform(key, shape, minval=low, maxval=high), 0.5 * (low + high))
 
 
-def student_t(*, df: Positive, learned: bool) -> Base:
+def student_t(*, df: Positive = 10.0, learned: bool = True) -> Base:
     """Degrees of freedom n > 0 of every entry:
 
         log p(z) = lgamma((n + 1)/2) - lgamma(n/2) - log(n pi)/2 - (n + 1)/2 log(1 + z^2/n)
 
-    learned: one n an entry, n = 1 + softplus(raw) > 1, starting at df (Laszkiewicz et al. 2022: tails that differ by dimension).
+    Args:
+        df: n, or where it is learned the n at the start, above 1.
+        learned: one n per entry, n = 1 + softplus(raw) > 1, starting at df (Laszkiewicz et al. 2022: tails that differ by dimension).
+            False: n = df.
     """
     if learned and df <= 1:
         raise UserError(f"df={df:g} is invalid with learned=True, where the degrees of freedom are above 1")
@@ -111,10 +117,15 @@ def student_t(*, df: Positive, learned: bool) -> Base:
     return Base(init, log_prob, sample)
 
 
-def gaussian_mixture(*, components: Count, spread: NonNegative, cap: Positive) -> Base:
+def gaussian_mixture(*, components: Count = 50, spread: NonNegative = 1.0, cap: Positive = 3.0) -> Base:
     """p(z) = sum_k pi_k N(z; m_k, diag(s_k)^2), pi = softmax(w), log s = cap * tanh(raw / cap): K Gaussians over whole events.
 
     They start with equal weights, s = 1 and means drawn from N(0, spread^2). Temperature scales s_k, not the choice of k.
+
+    Args:
+        components: K.
+        spread: standard deviation of the means at the start.
+        cap: bound of the log-scales.
     """
 
     def init(key, shape, context=None):
@@ -139,8 +150,12 @@ def gaussian_mixture(*, components: Count, spread: NonNegative, cap: Positive) -
     return Base(init, log_prob, sample)
 
 
-def context_normal(*, cap: Positive) -> Base:
-    """N(m(c), diag(s(c))^2), (m, raw) = W c + b, log s = cap * tanh(raw / cap). It starts as N(0, I)."""
+def context_normal(*, cap: Positive = 3.0) -> Base:
+    """N(m(c), diag(s(c))^2), (m, raw) = W c + b, log s = cap * tanh(raw / cap). It starts as N(0, I).
+
+    Args:
+        cap: bound of the log-scales.
+    """
 
     def init(key, shape, context=None):
         if context is None:

@@ -1,5 +1,6 @@
 """From grey values to real numbers and back: what a model of continuous y does with data of `levels` grey values.
 
+    auto         uniform for grey values, none for continuous data
     none         y = x, for continuous data
     uniform      y = x + u, u ~ U(0, 1) per entry, log q(y|x) = 0                                        (Theis et al. 2016)
     variational  y = x + sigmoid(v), v = f(eps; x), eps ~ N(0, I), f a Layer                              (Ho et al. 2019, Flow++)
@@ -24,7 +25,7 @@ from vaeflow.distributions import standard_normal
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
 
-Dequantize = Literal["none", "uniform", "variational"]
+Dequantize = Literal["auto", "none", "uniform", "variational"]
 
 
 class Dequantizer(NamedTuple):
@@ -44,10 +45,11 @@ def make_dequantizer(
     kind: Dequantize, levels: int, event: tuple[int, ...], shape: tuple[int, ...], layer: Layer | None = None
 ) -> Dequantizer:
     """See the module's docstring; `layer` is f. UserError: the three do not fit together."""
-    if (kind == "none") != (levels == 0):
+    chosen = ("uniform" if levels else "none") if kind == "auto" else kind
+    if (chosen == "none") != (levels == 0):
         fit = "'uniform' or 'variational' for grey values" if levels else "'none' for continuous data (model.levels=0)"
         raise UserError(f"model.dequantize={kind!r} does not fit model.levels={levels}; it must be {fit}")
-    if (kind == "variational") != (layer is not None):
+    if (chosen == "variational") != (layer is not None):
         needs = "needs a layer" if layer is None else "has no use for one"
         raise UserError(f"model.dequantize={kind!r} {needs}: model.dequantizer must be the name of a layer for 'variational', else ''")
 
