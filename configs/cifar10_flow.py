@@ -46,8 +46,8 @@ def get_config(row: str = "") -> ConfigDict:
     else:
         end = dict(
             flow=dict(kind="chain", of=("grey", "logit", "body")),
-            grey=dict(kind="scale", shift=0.0, factor=256.0),
-            logit=dict(kind="logit", alpha=0.05),
+            grey=dict(kind="scale", factor=256.0),
+            logit=dict(kind="logit"),
         )
     c.parts = ConfigDict(end | FLOWS[name][0]((32, 32, 3), **sizes))
     schedule(c, name, budget or "cpu", training["steps"])

@@ -57,11 +57,11 @@ def get_config(row: str = "") -> ConfigDict:
     elif name == "spline":
         c.parts.steps.n = 2
         c.parts.step.of = ("linear", "first", "second")
-        c.parts.linear = dict(kind="lu_linear", start="rotation")
+        c.parts.linear = dict(kind="lu_linear")
     elif name in ("maf", "iaf"):
         for part, order in (("first", "natural"), ("second", "reverse")):
             c.parts[f"made_{part}"] = made(64, 64, order=order)
-            c.parts[part] = dict(kind="affine_autoregressive", made=f"made_{part}", cap=2.0)
+            c.parts[part] = dict(kind="affine_autoregressive", made=f"made_{part}")
         if name == "iaf":
             c.parts.flow.of = ("norm", "inverted")
             c.parts.inverted = dict(kind="inverse", of="steps")
@@ -79,11 +79,11 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts.flow.of = ("norm", "steps", "kernels")  # the last marginals are Gaussianized too
         c.parts.steps.n = 8
         c.parts.step.of = ("kernels", "rotation")
-        c.parts.kernels = dict(kind="gaussianize", components=16, kernel="logistic", cap=5.0, start="data")
-        c.parts.rotation = dict(kind="householder", reflections=2, start="random")
+        c.parts.kernels = dict(kind="gaussianize", components=16, cap=5.0)
+        c.parts.rotation = dict(kind="householder", reflections=2)
     elif name == "residual":
         c.parts.flow.of = ("steps",)
         c.parts.steps.n = 16
         c.parts.step.of = ("norm", "block")
-        c.parts.block = dict(kind="residual", hidden=(32, 32), lip=0.95, log_det="exact", terms=4, roulette=0.5)
+        c.parts.block = dict(kind="residual", hidden=(32, 32), lip=0.95, log_det="exact", roulette=0.5)
     return c

@@ -25,7 +25,7 @@ def get_config(row: str = "") -> ConfigDict:
     c.data.kind = "digits"
     c.data.batch = 128
     c.model = dict(kind="classifier", classes=10, smoothing=0.1 if row == "smoothing" else 0.0)
-    net = dict(kind="conv", channels=(16, 32), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32")
+    net = dict(kind="conv", channels=(16, 32))
     c.parts = dict(net=mlp(128) if row == "mlp" else net)
     c.optim.update(learning_rate=2e-3, schedule="cosine", ema=0.99)
     c.train.update(steps=600, eval_every=50, checkpoint_every=200)

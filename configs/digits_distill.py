@@ -27,21 +27,21 @@ def get_config(row: str = "teacher") -> ConfigDict:
     c.model = dict(kind="flow", layer="flow")
     c.parts = dict(
         flow=dict(kind="chain", of=("grey", "logit", "norm", "steps")),
-        grey=dict(kind="scale", shift=0.0, factor=17.0),
-        logit=dict(kind="logit", alpha=0.05),
+        grey=dict(kind="scale", factor=17.0),
+        logit=dict(kind="logit"),
         norm=dict(kind="actnorm"),
         steps=repeat("step", 2),
         step=dict(kind="chain", of=("first", "second")),
     )
     for part, order in (("first", "natural"), ("second", "reverse")):
-        c.parts[part] = dict(kind="affine_autoregressive", made=f"made_{part}", cap=2.0)
+        c.parts[part] = dict(kind="affine_autoregressive", made=f"made_{part}")
         c.parts[f"made_{part}"] = made(128, 128, order=order)
     c.optim.update(learning_rate=1e-3, clip=5.0, schedule="cosine")
     c.train.update(steps=3000, eval_every=100, checkpoint_every=500, patience=8)
     c.eval.update(k=100, chunk=20)
     if row == "student":
         teacher = "configs/digits_distill.py:teacher"
-        c.model = dict(kind="distill", teacher=teacher, layer="student", base="normal", flatten=True)
+        c.model = dict(kind="distill", teacher=teacher, layer="student", base="normal")
         c.parts.student = dict(kind="chain", of=("grey", "logit", "norm", "inverted"))
         c.parts.inverted = dict(kind="inverse", of="student_steps")
         c.parts.student_steps = repeat("step", 4)

@@ -34,8 +34,8 @@ def get_config(row: str = "") -> ConfigDict:
     c.model = dict(kind="flow", layer="flow")
     c.parts = dict(
         flow=dict(kind="chain", of=("grey", "logit", "steps")),
-        grey=dict(kind="scale", shift=0.0, factor=17.0),
-        logit=dict(kind="logit", alpha=0.05),
+        grey=dict(kind="scale", factor=17.0),
+        logit=dict(kind="logit"),
         steps=repeat("step", 4),
         step=dict(kind="chain", of=("norm", "coupling_a", "coupling_b")),
         norm=dict(kind="actnorm"),
@@ -57,14 +57,14 @@ def get_config(row: str = "") -> ConfigDict:
     elif row == "spline":
         c.parts.steps.n = 2
         c.parts.step.of = ("norm", "linear", "coupling_a", "coupling_b")
-        c.parts.linear = dict(kind="lu_linear", start="rotation")
+        c.parts.linear = dict(kind="lu_linear")
         for name in ("coupling_a", "coupling_b"):
             c.parts[name] = spline("net", "half", name == "coupling_b")
     elif row == "batch_norm":
-        c.parts.norm = dict(kind="batch_norm", momentum=0.9, eps=1e-5)
+        c.parts.norm = dict(kind="batch_norm", momentum=0.9)
     elif row == "checkerboard":
         c.model.flatten = False
-        c.parts.net = dict(kind="convnet", channels=(32, 32), kernel=3, activation="relu", dtype="float32")
+        c.parts.net = dict(kind="convnet", channels=(32, 32))
         c.parts.coupling_a.mask = c.parts.coupling_b.mask = "checkerboard"
     elif row == "variational":
         c.model.update(dequantize="variational", dequantizer="noise")
@@ -76,8 +76,8 @@ def get_config(row: str = "") -> ConfigDict:
     elif row == "flowpp":
         c.model.update(flatten=False, dequantize="variational", dequantizer="noise")
         c.parts.flow.of = ("grey", "logit", "pixels", "squeeze", "channels")
-        c.parts.net = dict(kind="convnet", channels=(32, 32), kernel=3, activation="relu", dtype="float32")
-        c.parts.squeeze = dict(kind="squeeze", factor=2)
+        c.parts.net = dict(kind="convnet", channels=(32, 32))
+        c.parts.squeeze = dict(kind="squeeze")
         for stack, mask in (("pixels", "checkerboard"), ("channels", "channel")):
             c.parts[stack] = repeat(f"{stack}_step", 2)
             c.parts[f"{stack}_step"] = dict(kind="chain", of=("norm", f"{stack}_a", f"{stack}_b"))
@@ -87,23 +87,23 @@ def get_config(row: str = "") -> ConfigDict:
     elif row == "maf":
         c.parts.steps.n = 5
         c.parts.step.of = ("norm", "linear", "autoregressive")
-        c.parts.linear = dict(kind="lu_linear", start="rotation")
+        c.parts.linear = dict(kind="lu_linear")
         c.parts.made = made(256, 256)
-        c.parts.autoregressive = dict(kind="affine_autoregressive", made="made", cap=2.0)
+        c.parts.autoregressive = dict(kind="affine_autoregressive", made="made")
     elif row == "mintnet":
         c.model.flatten = False
         c.parts.flow.of = ("grey", "logit", "steps", "squeeze", "steps")
         c.parts.steps.n = 2
         c.parts.step.of = ("norm", "mint_a", "mint_b")
-        c.parts.squeeze = dict(kind="squeeze", factor=2)
+        c.parts.squeeze = dict(kind="squeeze")
         c.parts.mint_a, c.parts.mint_b = (mintnet(8, flip) for flip in (False, True))
     elif row == "jet":
         c.model.flatten = False
         c.parts.flow.of = ("grey", "logit", "squeeze", "steps")
         c.parts.step.of = ("norm", "linear", "coupling_a", "coupling_b")
-        c.parts.squeeze = dict(kind="squeeze", factor=2)
-        c.parts.linear = dict(kind="lu_linear", start="rotation")
-        c.parts.net = dict(kind="transformer", width=32, depth=1, heads=4, activation="gelu", dtype="float32")
+        c.parts.squeeze = dict(kind="squeeze")
+        c.parts.linear = dict(kind="lu_linear")
+        c.parts.net = dict(kind="transformer", width=32, depth=1)
         c.parts.coupling_a.mask = c.parts.coupling_b.mask = "channel"
     elif row == "conditional":
         c.data.context = "label"

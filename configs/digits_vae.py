@@ -55,8 +55,8 @@ def get_config(row: str = "") -> ConfigDict:
     if row == "2d":
         c.model.latent = 2
     elif row == "conv":
-        c.parts.encoder = dict(kind="conv", channels=(16, 32), kernel=3, stride=2, hidden=(128,), activation="relu", dtype="float32")
-        c.parts.decoder = dict(kind="deconv", channels=(32, 16), kernel=3, stride=2, hidden=(128,), activation="relu", dtype="float32")
+        c.parts.encoder = dict(kind="conv", channels=(16, 32), hidden=(128,))
+        c.parts.decoder = dict(kind="deconv", channels=(32, 16), hidden=(128,))
     elif row.removesuffix("_prior") in PRIORS and row.endswith("_prior"):
         prior(c, row.removesuffix("_prior"))
     elif row in POSTERIORS:

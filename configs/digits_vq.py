@@ -23,11 +23,10 @@ def get_config(row: str = "") -> ConfigDict:
     c.data.kind = "digits"
     c.data.batch = 64
     c.model = dict(kind="vq", grid=(2, 2), codes=64, width=8, likelihood="discretized_logistic", commitment=0.0625)
-    sizes = dict(kernel=3, stride=2, blocks=1, activation="relu", dtype="float32")
     c.parts = dict(
-        encoder=dict(kind="downsample", channels=(16, 32), **sizes),
-        decoder=dict(kind="upsample", channels=(32, 16), **sizes),
-        prior=dict(kind="causal_transformer", width=32, depth=1, heads=2, activation="gelu", dtype="float32"),
+        encoder=dict(kind="downsample", channels=(16, 32)),
+        decoder=dict(kind="upsample", channels=(32, 16)),
+        prior=dict(kind="causal_transformer", width=32, depth=1),
     )
     c.optim.update(learning_rate=2e-3, schedule="cosine")
     c.train.update(steps=1500, eval_every=150, checkpoint_every=300)

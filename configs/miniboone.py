@@ -43,29 +43,29 @@ def get_config(row: str = "") -> ConfigDict:
         norm=dict(kind="actnorm"),
     )
     if row in ("glow", "spline", "spline_maf"):
-        c.parts.mixing = dict(kind="lu_linear", start="rotation")
+        c.parts.mixing = dict(kind="lu_linear")
     if row in ("", "maf", "maf_t"):
         c.parts.made = made(128, 128, activation="tanh")
-        c.parts.mixing = dict(kind="permutation", order="reverse")
-        c.parts.layer = dict(kind="affine_autoregressive", made="made", cap=2.0)
+        c.parts.mixing = dict(kind="permutation")
+        c.parts.layer = dict(kind="affine_autoregressive", made="made")
         if row == "maf_t":
             c.model.base = "tails"
-            c.parts.tails = dict(kind="student_t", df=10.0, learned=True)
+            c.parts.tails = dict(kind="student_t")
     elif row == "gaussian":
         c.parts.flow.of = ("norm", "mixing")
-        c.parts.mixing = dict(kind="lu_linear", start="rotation")
+        c.parts.mixing = dict(kind="lu_linear")
         c.parts = ConfigDict({name: c.parts[name] for name in ("flow", "norm", "mixing")})
     elif row in ("made", "made_mog"):
         c.parts.made = made(128, 128, activation="tanh")
         c.parts.flow.of = ("norm", "layer")
         c.parts = ConfigDict({name: c.parts[name] for name in ("flow", "norm", "made")})
-        c.parts.layer = dict(kind="affine_autoregressive", made="made", cap=2.0)
+        c.parts.layer = dict(kind="affine_autoregressive", made="made")
         if row == "made_mog":
-            c.parts.layer = dict(kind="mixture_autoregressive", made="made", components=5, kernel="normal", cap=3.0)
+            c.parts.layer = dict(kind="mixture_autoregressive", made="made", components=5)
     elif row == "spline_maf":
         c.parts.made = made(128, 128, activation="tanh")
         c.parts.steps.n = 4
-        c.parts.layer = dict(kind="spline_autoregressive", made="made", bins=4, bound=5.0, min_width=1e-3, min_height=1e-3, min_slope=1e-3)
+        c.parts.layer = dict(kind="spline_autoregressive", made="made", bins=4, bound=5.0)
     elif row == "spline":
         c.parts.net = mlp(64, 64, activation="tanh")
         c.parts.steps.n = 6
@@ -80,26 +80,26 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts.first, c.parts.second = (affine("net", "alternating", flip) for flip in (False, True))
     elif row == "maf_mog":
         c.parts.made = made(128, 128, activation="tanh")
-        c.parts.mixing = dict(kind="permutation", order="reverse")
-        c.parts.layer = dict(kind="affine_autoregressive", made="made", cap=2.0)
+        c.parts.mixing = dict(kind="permutation")
+        c.parts.layer = dict(kind="affine_autoregressive", made="made")
         c.parts.steps.n = 4
         c.parts.flow.of = ("steps", "last")
-        c.parts.last = dict(kind="mixture_autoregressive", made="made", components=5, kernel="normal", cap=3.0)
+        c.parts.last = dict(kind="mixture_autoregressive", made="made", components=5)
     elif row == "naf":
         c.parts.made = made(128, 128, activation="tanh")
-        c.parts.mixing = dict(kind="permutation", order="reverse")
+        c.parts.mixing = dict(kind="permutation")
         c.parts.steps.n = 4
-        c.parts.layer = dict(kind="mixture_autoregressive", made="made", components=8, kernel="logistic", cap=3.0)
+        c.parts.layer = dict(kind="mixture_autoregressive", made="made", components=8, kernel="logistic")
     elif row == "gaussianization":
         c.parts.flow.of = ("norm", "steps", "kernels")  # the last marginals are Gaussianized too
         c.parts.steps.n = 6
         c.parts.step.of = ("kernels", "rotation")
-        c.parts.kernels = dict(kind="gaussianize", components=8, kernel="logistic", cap=3.0, start="data")
+        c.parts.kernels = dict(kind="gaussianize")
         c.parts.rotation = dict(kind="householder", reflections=8, start="pca")
     elif row == "residual":
         c.parts.steps.n = 8
         c.parts.step.of = ("norm", "block")
-        c.parts.block = dict(kind="residual", hidden=(64, 64), lip=0.9, log_det="unbiased", terms=4, roulette=0.85)
+        c.parts.block = dict(kind="residual", hidden=(64, 64))
     c.optim.update(name="adamw", learning_rate=1e-3, weight_decay=1.0, decay_on="kernels", clip=5.0, schedule="cosine", ema=0.99)
     c.train.update(steps=2000, eval_every=50, checkpoint_every=500, patience=10)
     if row == "gaussianization":

@@ -18,7 +18,7 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", batch=128)
     c.model = dict(kind="classifier", classes=10)
-    c.parts.net = dict(kind="conv", channels=(16, 32), kernel=3, stride=2, hidden=(), activation="relu", dtype="float32")
+    c.parts.net = dict(kind="conv", channels=(16, 32))
     c.optim.update(learning_rate=2e-3, schedule="cosine", ema=0.99)
     c.train.update(steps=1950, eval_every=390, checkpoint_every=390)
     c.eval.batch = 500

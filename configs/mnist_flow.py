@@ -32,12 +32,12 @@ def realnvp(event: tuple[int, ...], scales: int, width: int, blocks: int) -> dic
     follows every coupling (in MAF's form, see batch_norm.py; none inside the networks). The networks' width doubles with every scale."""
     parts = cut(event, scales, (lambda i: three(f"pixels_{i}"), lambda i: three(f"channels_{i}")))
     for i in range(scales + 1):
-        parts[f"net_{i}"] = dict(kind="resnet", width=width * 2**i, blocks=blocks, kernel=3, activation="relu", dtype="float32")
+        parts[f"net_{i}"] = dict(kind="resnet", width=width * 2**i, blocks=blocks)
         for name, flip in (("a", False), ("b", True)):
             parts[f"pixels_{i}_{name}"] = affine(f"net_{i}", "checkerboard", flip)
             if i < scales:
                 parts[f"channels_{i}_{name}"] = affine(f"net_{i + 1}", "channel", flip)
-    parts["norm"] = dict(kind="batch_norm", momentum=0.99, eps=1e-5)
+    parts["norm"] = dict(kind="batch_norm")
     parts[f"scale_{scales}"] = repeat("last", 2)
     parts["last"] = dict(kind="chain", of=(f"pixels_{scales}_a", "norm", f"pixels_{scales}_b", "norm"))
     return parts
@@ -55,13 +55,13 @@ def glow(event: tuple[int, ...], scales: int, width: int, steps: int, memory: st
     for i in range(scales):
         parts[f"steps_{i}"] = repeat("step", steps, memory)
     parts[f"scale_{scales - 1}"] = dict(kind="chain", of=("squeeze", f"steps_{scales - 1}"))
-    parts["squeeze"] = dict(kind="squeeze", factor=2)
+    parts["squeeze"] = dict(kind="squeeze")
     parts["step"] = dict(kind="chain", of=("norm", "linear", "coupling"))
     parts["norm"] = dict(kind="actnorm")
-    parts["linear"] = dict(kind="lu_linear", start="rotation")
+    parts["linear"] = dict(kind="lu_linear")
     parts["coupling"] = affine("net", "channel", False)
-    parts["net"] = dict(kind="glow_net", channels=(width, width), kernel=3, activation="relu", dtype="float32")
-    parts["prior_net"] = dict(kind="convnet", channels=(), kernel=3, activation="relu", dtype="float32")
+    parts["net"] = dict(kind="glow_net", channels=(width, width))
+    parts["prior_net"] = dict(kind="convnet", channels=())
     return parts
 
 
@@ -73,8 +73,8 @@ def cut(event: tuple[int, ...], cuts: int, layers: tuple, prior: str = "") -> di
     for i in range(cuts):
         height, width, channels = height // 2, width // 2, channels * 4
         parts[f"scale_{i}"] = dict(kind="chain", of=(*layers[0](i), "squeeze", *layers[1](i), f"split_{i}"))
-        parts[f"split_{i}"] = dict(kind="split", event=(height, width, channels), inner=f"scale_{i + 1}", net=prior, cap=2.0)
-        parts["squeeze"] = dict(kind="squeeze", factor=2)
+        parts[f"split_{i}"] = dict(kind="split", event=(height, width, channels), inner=f"scale_{i + 1}", net=prior)
+        parts["squeeze"] = dict(kind="squeeze")
         channels //= 2
     return parts
 
@@ -82,8 +82,8 @@ def cut(event: tuple[int, ...], cuts: int, layers: tuple, prior: str = "") -> di
 def flowpp(event: tuple[int, ...], width: int, layers: int, steps: int) -> dict:
     """Flow++'s parts (Ho et al. 2019), its networks without attention: `steps` pairs of mixture-of-logistics couplings with checkerboard
     masks, squeeze, as many with channel masks; the dequantiser `noise` is a pair of couplings that see the image."""
-    parts: dict = dict(body=dict(kind="chain", of=("pixels", "squeeze", "channels")), squeeze=dict(kind="squeeze", factor=2))
-    parts["net"] = dict(kind="convnet", channels=(width,) * layers, kernel=3, activation="relu", dtype="float32")
+    parts: dict = dict(body=dict(kind="chain", of=("pixels", "squeeze", "channels")), squeeze=dict(kind="squeeze"))
+    parts["net"] = dict(kind="convnet", channels=(width,) * layers)
     parts["norm"] = dict(kind="actnorm")
     for stack, mask in (("pixels", "checkerboard"), ("channels", "channel")):
         parts[stack] = repeat(f"{stack}_step", steps)
@@ -98,7 +98,7 @@ def mint(event: tuple[int, ...], copies: tuple[int, ...], layers: tuple[int, ...
     """MintNet's parts (Song, Meng and Ermon 2019): at scale i layers[i] pairs of masked convolutional layers, one of either raster
     order, each pair after ActNorm; then squeeze. copies[i]: the hidden channels for one of the image's. Nothing leaves early."""
     names = [name for i in range(len(copies)) for name in ("squeeze", f"scale_{i}")][1:]
-    parts = dict(body=dict(kind="chain", of=tuple(names)), squeeze=dict(kind="squeeze", factor=2), norm=dict(kind="actnorm"))
+    parts = dict(body=dict(kind="chain", of=tuple(names)), squeeze=dict(kind="squeeze"), norm=dict(kind="actnorm"))
     for i, (n, pairs) in enumerate(zip(copies, layers, strict=True)):
         parts[f"scale_{i}"] = repeat(f"pair_{i}", pairs)
         parts[f"pair_{i}"] = dict(kind="chain", of=("norm", f"mint_{i}_a", f"mint_{i}_b"))
@@ -112,9 +112,9 @@ def jet(event: tuple[int, ...], patch: int, width: int, depth: int, heads: int, 
     parts: dict = dict(body=dict(kind="chain", of=("patches", "steps")), patches=dict(kind="squeeze", factor=patch))
     parts["steps"] = repeat("step", steps)
     parts["step"] = dict(kind="chain", of=("norm", "linear", "coupling_a", "coupling_b"))
-    parts["norm"], parts["linear"] = dict(kind="actnorm"), dict(kind="lu_linear", start="rotation")
+    parts["norm"], parts["linear"] = dict(kind="actnorm"), dict(kind="lu_linear")
     parts["coupling_a"], parts["coupling_b"] = affine("net", "channel", False), affine("net", "channel", True)
-    parts["net"] = dict(kind="transformer", width=width, depth=depth, heads=heads, activation="gelu", dtype="float32")
+    parts["net"] = dict(kind="transformer", width=width, depth=depth, heads=heads)
     return parts
 
 
@@ -151,8 +151,8 @@ def get_config(row: str = "") -> ConfigDict:
     c.parts = ConfigDict(
         dict(
             flow=dict(kind="chain", of=("grey", "logit", "body")),
-            grey=dict(kind="scale", shift=0.0, factor=256.0),
-            logit=dict(kind="logit", alpha=0.05),
+            grey=dict(kind="scale", factor=256.0),
+            logit=dict(kind="logit"),
         )
         | FLOWS[name][0]((28, 28, 1), **sizes)
     )

@@ -61,8 +61,8 @@ def get_config(row: str = "") -> ConfigDict:
     if row == "conditional":
         c.data.context = "label"
     elif row == "conv":
-        c.parts.encoder = dict(kind="conv", channels=(16, 32), kernel=4, stride=2, hidden=(128,), activation="relu", dtype="float32")
-        c.parts.decoder = dict(kind="deconv", channels=(32, 16), kernel=4, stride=2, hidden=(128,), activation="relu", dtype="float32")
+        c.parts.encoder = dict(kind="conv", channels=(16, 32), kernel=4, hidden=(128,))
+        c.parts.decoder = dict(kind="deconv", channels=(32, 16), kernel=4, hidden=(128,))
         c.train.steps = 10 * epoch
     elif row in ("maf_prior", "spline_prior", "vamp_prior", "conditional_prior"):
         prior(c, row.removesuffix("_prior"), width=128)

@@ -20,11 +20,11 @@ def get_config(row: str = "") -> ConfigDict:
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", batch=128, binarize="dynamic")
     epoch = 50_000 // 128
     c.model = dict(kind="vq", grid=(7, 7), codes=64, width=16, decay=0.95)
-    sizes = dict(kernel=4, stride=2, blocks=0, activation="relu", dtype="float32")
+    sizes = dict(kernel=4, blocks=0)
     c.parts = dict(
         encoder=dict(kind="downsample", channels=(16, 32), **sizes),
         decoder=dict(kind="upsample", channels=(32, 16), **sizes),
-        prior=dict(kind="causal_transformer", width=32, depth=2, heads=2, activation="gelu", dtype="float32"),
+        prior=dict(kind="causal_transformer", width=32, depth=2),
     )
     c.optim.update(learning_rate=2e-3, schedule="cosine")
     c.train.update(steps=4 * epoch, log_every=epoch // 4, eval_every=epoch, checkpoint_every=epoch)

@@ -16,7 +16,7 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="image_folder", batch=64)
     c.model = dict(kind="vae", latent=16, likelihood="discretized_logistic")
-    net = dict(kernel=4, stride=2, hidden=(128,), activation="relu", dtype="float32")
+    net = dict(kernel=4, hidden=(128,))
     c.parts = dict(encoder=dict(kind="conv", channels=(16, 32), **net), decoder=dict(kind="deconv", channels=(32, 16), **net))
     c.train.steps = 5000
     return c

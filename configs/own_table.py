@@ -27,7 +27,7 @@ def get_config(row: str = "") -> ConfigDict:
         norm=dict(kind="actnorm"),
         steps=repeat("step", 5),
         step=dict(kind="chain", of=("linear", "coupling")),
-        linear=dict(kind="lu_linear", start="rotation"),
+        linear=dict(kind="lu_linear"),
         coupling=spline("net", "half", False),
         net=mlp(128, 128),
     )

@@ -85,8 +85,8 @@ def get_config(row: str = "") -> ConfigDict:
 def networks(hidden: int, paper: bool) -> ConfigDict:
     """Encoder and decoder. The paper's 7x7 convolution of 7x7 pixels is the dense layer `hidden`; its decoder's first layer, from one pixel
     to 7x7 pixels, is the dense one to `width` channels."""
-    encoder: dict[str, Any] = dict(kind="gated_conv", hidden=(hidden,), dtype="float32")
-    decoder: dict[str, Any] = dict(kind="gated_deconv", hidden=(), dtype="float32")
+    encoder: dict[str, Any] = dict(kind="gated_conv", hidden=(hidden,))
+    decoder: dict[str, Any] = dict(kind="gated_deconv")
     if paper:
         encoder |= dict(channels=(32, 32, 64, 64, 64), kernels=(5,) * 5, strides=(1, 2, 1, 2, 1))
         decoder |= dict(width=64, channels=(64, 32, 32, 32, 32), kernels=(5,) * 5, strides=(1, 2, 1, 2, 1))

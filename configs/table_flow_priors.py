@@ -99,7 +99,7 @@ def flow(name: str, row: str) -> dict[str, Any]:
     if row == "glow":
         parts[layer] = affine(net, "alternating", False)
     elif row == "maf":
-        parts[layer] = dict(kind="affine_autoregressive", made=net, cap=2.0)
+        parts[layer] = dict(kind="affine_autoregressive", made=net)
     else:
         coupling = spline(net, "alternating", False, bins=8, bound=3.0)
         sizes = {k: coupling[k] for k in ("bins", "bound", "min_width", "min_height", "min_slope")}

@@ -53,7 +53,7 @@ def get_config(row: str = "") -> ConfigDict:
     name, steps = FLOWS[row]
     c = miniboone.get_config(name)
     if row == "realnvp_5":  # one coupling a step, its halves changed over by the permutation
-        c.parts.mixing = dict(kind="permutation", order="reverse")
+        c.parts.mixing = dict(kind="permutation")
     if steps:
         c.parts.steps.n = steps
     if budget == "paper":

@@ -211,7 +211,7 @@ def _autoregressive(name: str, units: int, activation: str) -> ConfigDict:
     """made, made_mog, maf_N, maf_mog_N: in a MAF batch normalisation after every layer and the order of the columns reversed."""
     net = dict(made=made(units, units, activation=activation))
     gaussian = dict(kind="affine_autoregressive", made="made", cap=CAP)
-    mixture = dict(kind="mixture_autoregressive", made="made", components=10, kernel="normal", cap=CAP)
+    mixture = dict(kind="mixture_autoregressive", made="made", cap=CAP)
     if name.startswith("made"):
         return ConfigDict(net | dict(flow=dict(kind="chain", of=("layer",)), layer=mixture if name == "made_mog" else gaussian))
     parts = net | dict(
@@ -220,7 +220,7 @@ def _autoregressive(name: str, units: int, activation: str) -> ConfigDict:
         step=dict(kind="chain", of=("layer", "norm", "reverse")),
         layer=gaussian,
         norm=_norm(),
-        reverse=dict(kind="permutation", order="reverse"),
+        reverse=dict(kind="permutation"),
     )
     if name.startswith("maf_mog"):
         parts |= dict(flow=dict(kind="chain", of=("steps", "last")), last=mixture)
@@ -245,4 +245,4 @@ def _splines(name: str, s: Spline) -> ConfigDict:
 
 
 def _norm() -> dict:
-    return dict(kind="batch_norm", momentum=0.99, eps=1e-5)
+    return dict(kind="batch_norm")

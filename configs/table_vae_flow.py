@@ -93,14 +93,14 @@ def mnist(name: str, width: int) -> ConfigDict:
     c.model = dict(kind="flow", layer="flow")
     c.parts = dict(
         flow=dict(kind="chain", of=("grey", "logit", "steps")),
-        grey=dict(kind="scale", shift=0.0, factor=256.0),
-        logit=dict(kind="logit", alpha=0.05),
+        grey=dict(kind="scale", factor=256.0),
+        logit=dict(kind="logit"),
         norm=dict(kind="actnorm"),
     )
     if name == "maf":
         c.parts.steps, c.parts.step = repeat("step", 5), dict(kind="chain", of=("norm", "layer", "order"))
-        c.parts.layer = dict(kind="affine_autoregressive", made="made", cap=2.0)
-        c.parts.made, c.parts.order = made(width, width), dict(kind="permutation", order="reverse")
+        c.parts.layer = dict(kind="affine_autoregressive", made="made")
+        c.parts.made, c.parts.order = made(width, width), dict(kind="permutation")
     else:
         c.parts.steps, c.parts.step = repeat("step", 4), dict(kind="chain", of=("norm", "coupling_a", "coupling_b"))
         c.parts.coupling_a, c.parts.coupling_b = (affine("net", "alternating", flip) for flip in (False, True))

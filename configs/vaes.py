@@ -1,5 +1,5 @@
-"""What the configs of VAEs share beside configs/base.py: estimators of discrete latents, second stages, and the posteriors and priors that a
-VAE may have, each as its parts. The formulas stand in vaeflow/models, vaeflow/objectives and vaeflow/bijectors."""
+"""What the configs of VAEs share beside configs/base.py: estimators of discrete latents, second stages, and the posteriors and priors that
+a VAE may have, each as its parts. The formulas stand in vaeflow/models, vaeflow/objectives and vaeflow/bijectors."""
 
 from typing import Any
 
@@ -53,9 +53,9 @@ def posterior(c: ConfigDict, name: str, width: int = 64) -> None:
         c.parts.posterior = dict(kind="inverse", of="posterior_steps")
         c.parts.posterior_steps = repeat("posterior_step", 2)
         c.parts.posterior_step = dict(kind="chain", of=("posterior_maf", "posterior_flip"))
-        c.parts.posterior_maf = dict(kind="affine_autoregressive", made="posterior_made", cap=2.0)
+        c.parts.posterior_maf = dict(kind="affine_autoregressive", made="posterior_made")
         c.parts.posterior_made = made(2 * width)
-        c.parts.posterior_flip = dict(kind="permutation", order="reverse")
+        c.parts.posterior_flip = dict(kind="permutation")
     elif name == "spline":
         c.parts.posterior = dict(kind="inverse", of="posterior_steps")
         c.parts.posterior_steps = repeat("posterior_step", 2)
@@ -69,22 +69,22 @@ def prior(c: ConfigDict, name: str, width: int = 64) -> None:
     """The prior of a VAE's config: a layer over N(0, I), or another base."""
     if name == "mixture":
         c.model.prior_base = "prior_mixture"
-        c.parts.prior_mixture = dict(kind="gaussian_mixture", components=50, spread=1.0, cap=3.0)
+        c.parts.prior_mixture = dict(kind="gaussian_mixture")
     elif name == "conditional":
         c.data.context = "label"
         c.model.prior_base = "prior_of_class"
-        c.parts.prior_of_class = dict(kind="context_normal", cap=3.0)
+        c.parts.prior_of_class = dict(kind="context_normal")
     elif name == "vamp":
         c.model.pseudo_inputs = 100
     else:
         c.parts.prior = repeat("prior_step", 1 if name == "autoregressive" else 4)
         c.parts.prior_step = dict(kind="chain", of=("prior_layer", "prior_flip"))
-        c.parts.prior_flip = dict(kind="permutation", order="reverse")
+        c.parts.prior_flip = dict(kind="permutation")
     if name in ("maf", "autoregressive"):
-        c.parts.prior_layer = dict(kind="affine_autoregressive", made="prior_made", cap=2.0)
+        c.parts.prior_layer = dict(kind="affine_autoregressive", made="prior_made")
         c.parts.prior_made = made(2 * width, 2 * width)
     if name == "autoregressive":  # every p(z_i | z_<i) is a mixture of Gaussians
-        c.parts.prior_layer = dict(kind="mixture_autoregressive", made="prior_made", components=10, kernel="normal", cap=3.0)
+        c.parts.prior_layer = dict(kind="mixture_autoregressive", made="prior_made")
     elif name == "realnvp":
         c.parts.prior_layer = affine("prior_net", "half", False)
         c.parts.prior_net = mlp(width, width)

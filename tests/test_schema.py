@@ -169,7 +169,7 @@ def test_a_tracer_is_no_value_to_check():
 
     tracer = Tracer()
     assert check(make, {"beta": tracer}, "parts.x", {}) == {"beta": tracer}
-    with pytest.raises(UserError, match="beta=-1.0 is invalid"):
+    with pytest.raises(UserError, match=r"beta=-1.0 is invalid"):
         check(make, {"beta": -1.0}, "parts.x", {})
 
 

@@ -6,6 +6,7 @@ See vaeflow/schema.py for the order in which a config is made whole.
 from __future__ import annotations
 
 import ast
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -29,38 +30,36 @@ def overridden(config: ConfigDict, overrides: Overrides) -> tuple[ConfigDict, li
     Raises:
         UserError: a key is unknown, or a text has the wrong type.
     """
-    raw, lines = ConfigDict(config.to_dict()), []
-    rest = []
+    raw, lines, rest = config.to_dict(), [], []
     for key, text in overrides:
-        if key.endswith(".kind") and key.split(".")[0] in ("model", "parts") and key.count(".") == 1 + key.startswith("parts."):
-            lines += _change_kind(raw, key, text)
-        elif (argument := argument_at(complete(raw), key)) is not None and part_of(argument.hint) is not None and not _number(text):
+        if re.fullmatch(r"(model|parts\.[^.]+)\.kind", key):
+            lines += _change_kind(raw, key.removesuffix(".kind"), text)
+            continue
+        argument = None if _number(text) else argument_at(complete(ConfigDict(raw)), key)
+        if argument is not None and part_of(argument.hint) is not None:
             group, _, name = key.rpartition(".")
             value_at(raw, group)[name] = text
         else:
             rest.append((key, text))
-    made = complete(raw)
+    made = complete(ConfigDict(raw))
     _check_used(config, made)
     for key, text in rest:
         override(made, key, text)
     return made, lines
 
 
-def _change_kind(raw: ConfigDict, key: str, kind: str) -> list[str]:
+def _change_kind(raw: dict[str, Any], group: str, kind: str) -> list[str]:
     """Give the model or a part another kind; a line for every key that its maker does not have. A part that does not exist is added."""
-    group = key.removesuffix(".kind")
-    if group == "model":
-        own, kinds = raw.model, registry("model")
-    else:
-        name = group.partition(".")[2]
-        own = raw.parts.setdefault(name, ConfigDict())
-        wanted = [want for part, want in named_parts(complete(raw)) if part == name]
-        kinds = registry(wanted[0]) if wanted else {}
+    own, kinds = raw["model"], registry("model")
+    if group != "model":
+        name = group.removeprefix("parts.")
+        own = raw["parts"].setdefault(name, {})
+        kinds = next((registry(want) for part, want in named_parts(complete(ConfigDict(raw))) if part == name), {})
     known = of_kind(kinds, kind)
     dropped = [name for name in own if name not in known] if kind in kinds else []
     for name in dropped:
         del own[name]
-    own.kind = kind
+    own["kind"] = kind
     return [f"config.{group}.{name} is dropped: the kind {kind!r} does not have it" for name in dropped]
 
 
