@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from vaeflow.build import SAMPLING, marked, signature
 from vaeflow.config import OF_FROZEN
 from vaeflow.model import Batch, Model, Params, merge_params, split_params
 from vaeflow.models import MODELS, build_model
@@ -30,6 +31,32 @@ PARTS = dict(
     made=dict(kind="made", hidden=(8,), activation="tanh"),
     norm=dict(kind="chain", of=("statistics", "layer")),
     statistics=dict(kind="batch_norm", momentum=0.9),
+    # schedules and objectives
+    rise=dict(kind="linear", steps=10),
+    double=dict(kind="linear", steps=10, end=2.0),
+    cyclical=dict(kind="cyclical", steps=10, start=0.5),
+    cooling=dict(kind="geometric", steps=10, start=2.0, end=0.5),
+    monte_carlo=dict(kind="elbo", k=3, kl="monte_carlo"),
+    two_draws=dict(kind="elbo", k=2),
+    half=dict(kind="elbo", beta=0.5),
+    cycles=dict(kind="elbo", beta="cyclical"),
+    warm_up=dict(kind="elbo", beta="double"),
+    free_bits=dict(kind="free_bits", nats=0.01),
+    capacity=dict(kind="capacity", nats=2.0, steps=10, k=2),
+    iwae_one=dict(kind="iwae_one", k=3),
+    iwae_path=dict(kind="iwae_path", k=3),
+    iwae=dict(kind="iwae", k=3),
+    dreg=dict(kind="dreg", k=3),
+    renyi=dict(kind="renyi", alpha=0.5, k=3),
+    tc=dict(kind="tc", weight=4.0),
+    mmd=dict(kind="mmd", weight=10.0, of="capacity"),
+    adversarial=dict(kind="adversarial", critic="net", weight=1.0, of="half"),
+    baseline=dict(kind="reinforce", baseline="net", beta=0.5),
+    leave_one_out=dict(kind="leave_one_out", k=3, beta="rise"),
+    vimco=dict(kind="vimco", k=3),
+    wake_sleep=dict(kind="wake_sleep", k=3, sleep_q=True),
+    gumbel_softmax=dict(kind="gumbel_softmax", k=2, temperature="cooling"),
+    straight_through=dict(kind="straight_through", beta=0.5, temperature=0.5),
 )
 VAE, FLOW = MODELS["vae"].examples[0], MODELS["flow"].examples[0]
 # Values of Frozen arguments in examples: untrained models.
@@ -48,7 +75,8 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 def config(name: str, values: dict[str, Any]) -> Any:
     values = {key: group(*FROZEN[v]) if isinstance(v, str) and v in FROZEN else v for key, v in values.items()}
-    sample = dict(n=DRAWS) | {key: values.pop(key) for key in ("temperature",) if key in values}
+    sampled = [key for key, hint in signature(MODELS[name].make).items() if marked(hint, SAMPLING)]
+    sample = dict(n=DRAWS) | {key: values.pop(key) for key in sampled if key in values}
     return ConfigDict(dict(model=dict(kind=name, **values), parts=PARTS, sample=sample)).lock()
 
 

@@ -109,7 +109,9 @@ def test_a_run_without_the_keys_is_read_and_resumed(tmp_path):
 def test_values_of_a_declared_group_are_overridden():
     c = made(optim__groups__encoder__clip=0.25)
     assert setup.make_experiment(c).optim.groups["encoder"].clip == 0.25
-    with pytest.raises(UserError, match=r"config.optim.groups.encoder: the key='eps' is unknown .*known: clip, learning_rate"):
+    with pytest.raises(
+        UserError, match=r"config.optim.groups.encoder: the key='eps' is unknown .*'config.optim.eps'.*known: clip, learning_rate"
+    ):
         made(optim__groups__encoder__eps=1e-4)
     with pytest.raises(UserError, match=r"optim.groups: the name='enc' is unknown.*known: decoder, encoder"):
         setup.make_experiment(made({"enc": {"clip": 1.0}}))
