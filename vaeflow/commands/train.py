@@ -62,7 +62,7 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
 
     with workdir.import_hint(directory):
         config = frozen.resolved(config, directory)  # a frozen model's workdir may have moved since the first launch
-        same = not workdir.differences(directory, config)
+        same = not workdir.is_older(directory) and not workdir.differences(directory, config)
         x = make_experiment(config, directory if same else None)
     agreement.check_models(frozen.identities(x.config))
     evaluate.check_eval(x)

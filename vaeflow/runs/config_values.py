@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from vaeflow.config import DATA_PLACES, OF_FROZEN, is_frozen, plain
@@ -30,15 +29,13 @@ def changed(old: Any, new: Any) -> list[str]:
     return [f"{key}={text_of(brief(after[key]))}" for key in keys]
 
 
-def differences(added: Mapping[str, Any], old: Any, new: Any, by_hash: bool = True) -> list[str]:
+def differences(old: Any, new: Any, by_hash: bool = True) -> list[str]:
     """How a run's stored config `old` differs from `new` in what is learned: one phrase per key, none for the same run.
 
     Args:
-        added: keys that were added after some runs were created, with the value those runs used.
         by_hash: whether frozen models are compared by their parameters, or by their names alone.
     """
-    new = flat(new, whole=_WHOLE)
-    old = {key: plain(value) for key, value in added.items() if key in new} | flat(old, whole=_WHOLE)
+    old, new = flat(plain(old), whole=_WHOLE), flat(new, whole=_WHOLE)
     words = []
     for key in [*new, *(k for k in old if k not in new)]:
         if is_free(key, new.get("eval.select", "loss")):
