@@ -19,10 +19,12 @@ from vaeflow.build import build
 from vaeflow.config import OF_FROZEN
 from vaeflow.errors import UserError
 from vaeflow.evaluation.results import flat
+from vaeflow.evaluation.store import measure
 from vaeflow.models import build_model
 from vaeflow.objectives import Objective
 from vaeflow.runs import workdir
 from vaeflow.runs.upgrade import ADDED, VERSION, upgrade, upgrade_params
+from vaeflow.training import setup
 from vaeflow.training.warm_start import load_params
 
 # Trained, evaluated and drawn by commit 8d9309b; figures, TensorBoard's file and the arrays are left out.
@@ -237,7 +239,7 @@ def old(tmp_path_factory) -> Path:
 def test_an_old_run_evaluates_to_its_own_numbers(old):
     """All numbers of its results.json: the same parameters, the same keys."""
     before = (old / "config.json").read_text()
-    call("evaluate", f"--workdir={old}")
+    measure(old)
     stored, found = (flat(json.loads((place / "results.json").read_text())) for place in (STORED, old))
     numbers = [key for key, value in stored.items() if key != "seconds" and np.issubdtype(np.asarray(value).dtype, np.floating)]
     assert {"neg_elbo", "nll", "kl_per_dim", "information", "bits_per_dim_se"} <= set(numbers)
@@ -273,7 +275,10 @@ def test_an_old_run_is_not_trained_further(old):
     (old / "aside").rename(old / "checkpoints" / "last" / "40")
 
 
-def test_parameters_of_an_old_run_start_a_new_one(old, tmp_path):
-    small = ("--config=configs/digits_vae.py:2d", "--config.parts.encoder.hidden=8", "--config.parts.decoder.hidden=8")
-    text = call("train", *small, f"--config.init_from={old}", "--config.train.steps=1", f"--workdir={tmp_path / 'run'}", "--dry_run")
-    assert f"init_from={old}: 8 of 8 arrays" in text
+def test_parameters_of_an_old_run_start_a_new_one(old):
+    config = workdir.read_config(old)
+    with config.unlocked():
+        config.init_from = str(old)
+    params, _, lines = setup.init_params(setup.make_experiment(config))
+    assert lines == [f"init_from={old}: 8 of 8 arrays"]
+    assert all(np.array_equal(a, b) for a, b in zip(values(params), values(load_params(STORED)), strict=True))
