@@ -18,12 +18,14 @@ from vaeflow.models.parts.discrete_latent import Bits, OneHots, kl
 
 BASE = MODELS["discrete_vae"].examples[0]
 ONE_HOT = dict(variables=2, categories=3, prior="learned")
-RELAXED = dict(estimator="gumbel_softmax", relaxation=0.5)
 DRAWS, ROWS = 8_000, 2
 
 
-def make(**values: Any) -> Any:
-    return build_model(config("discrete_vae", BASE | values))
+def make(loss: Any = None, **values: Any) -> Any:
+    """A model; loss: its objective as a part."""
+    c = config("discrete_vae", BASE | ({} if loss is None else {"objective": "objective"}) | values).unlock()
+    c.parts.objective = loss or dict(kind="reinforce")
+    return build_model(c)
 
 
 def states(variables: int, categories: int) -> np.ndarray:
@@ -79,10 +81,10 @@ def exact(params, batch, z, beta=1.0):
 
 
 @functools.cache
-def draws(n=DRAWS, **values):
+def draws(kind, n=DRAWS, categories=2, **of_loss):
     """(gradients {encoder, decoder, prior} [n, size], losses [n]) of the model's loss over keys."""
-    params, batch, _ = setting(values.get("categories", 2))
-    model = make(prior="learned", variables=values.pop("variables", 3), **values)
+    params, batch, _ = setting(categories)
+    model = make(dict(kind=kind, **of_loss), prior="learned", categories=categories, variables=3 if categories == 2 else 2)
 
     def one(key):
         (loss, _), g = jax.value_and_grad(lambda params: model.loss(params, key, batch, 3), has_aux=True)(params)
@@ -102,11 +104,7 @@ def flat(tree) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "values",
-    [
-        dict(estimator="reinforce", samples=2),
-        dict(estimator="leave_one_out", samples=3, beta=0.5),
-        dict(estimator="leave_one_out", samples=3, categories=3, variables=2),
-    ],
+    [dict(kind="reinforce", k=2), dict(kind="leave_one_out", k=3, beta=0.5), dict(kind="leave_one_out", k=3, categories=3)],
 )
 def test_the_gradient_and_the_loss_are_those_of_the_elbo(values):
     params, batch, z = setting(values.get("categories", 2))
@@ -125,17 +123,15 @@ def test_log_prob_is_a_weight_of_the_exact_likelihood_and_multi_sample_bounds_li
     log_w = quick(jax.vmap(make(variables=3, prior="learned").log_prob, (None, 0, None)))(params, jax.random.split(KEY, DRAWS), batch)
     weight = np.exp(np.asarray(log_w) - np.asarray(log_p))
     np.testing.assert_array_less(np.abs(weight.mean(0) - 1), 4 * weight.std(0) / DRAWS**0.5)
-    vimco = -draws(estimator="vimco", samples=3)[1]
+    vimco = -draws("vimco", k=3)[1]
     assert elbo + 0.01 < vimco.mean() < log_p.mean() - 0.001
-    assert elbo == pytest.approx(-float(draws(estimator="straight_through", relaxation=0.5)[1].mean()), abs=0.03)
+    assert elbo == pytest.approx(-float(draws("straight_through", temperature=0.5)[1].mean()), abs=0.03)
 
 
 def test_wake_sleep_trains_p_by_the_bound_and_q_by_its_phases():
     """The bound's gradient for p is also VIMCO's, and the two phases of q add up."""
-    wake, sleep, both = (
-        draws(100, estimator="wake_sleep", samples=3, wake_q=a, sleep_q=b)[0] for a, b in ((True, False), (False, True), (True, True))
-    )
-    vimco = draws(100, estimator="vimco", samples=3)[0]
+    wake, sleep, both = (draws("wake_sleep", 100, k=3, wake_q=a, sleep_q=b)[0] for a, b in ((True, False), (False, True), (True, True)))
+    vimco = draws("vimco", 100, k=3)[0]
     for name in ("decoder", "prior"):
         np.testing.assert_array_equal(wake[name], sleep[name])
         np.testing.assert_array_equal(wake[name], both[name])
@@ -146,25 +142,27 @@ def test_wake_sleep_trains_p_by_the_bound_and_q_by_its_phases():
 
 def test_a_baseline_starts_at_the_mean_log_weight_and_follows_its_own_squared_error():
     batch = setting(2)[1]
-    model = make(estimator="reinforce_baseline", baseline="net", samples=4)
+    model = make(dict(kind="reinforce", baseline="net", k=4))
     params = quick(model.init)(KEY, batch)
     log_w = quick(jax.vmap(model.log_prob, (None, 0, None)))(params, jax.random.split(KEY, 500), batch)
-    assert params["baseline"]["constant"] == pytest.approx(float(log_w.mean()), abs=4 * float(log_w.std()) / ROWS**0.5)
-    shifted = params | {"baseline": params["baseline"] | {"constant": params["baseline"]["constant"] + 3}}
+    baseline = params["objective"]["baseline"]
+    assert baseline["constant"] == pytest.approx(float(log_w.mean()), abs=4 * float(log_w.std()) / ROWS**0.5)
+    shifted = params | {"objective": {"baseline": baseline | {"constant": baseline["constant"] + 3}}}
     g, moved = (quick(jax.grad(lambda params: model.loss(params, KEY, batch, 0)[0]))(p) for p in (params, shifted))
-    assert moved["baseline"]["constant"] - g["baseline"]["constant"] == pytest.approx(2 * 3, rel=1e-4)
+    slopes = [grads["objective"]["baseline"]["constant"] for grads in (g, moved)]
+    assert slopes[1] - slopes[0] == pytest.approx(2 * 3, rel=1e-4)
     np.testing.assert_array_equal(flat(g["decoder"]), flat(moved["decoder"]))
     assert np.abs(flat(g["encoder"]) - flat(moved["encoder"])).max() > 1e-3  # a signal of another variance and the same mean
 
 
 def test_the_relaxed_models_temperature_falls_and_low_temperatures_of_sampling_choose_the_mode():
     batch = setting(3)[1]
-    model = make(**ONE_HOT, **RELAXED, relaxation_start=2.0, relaxation_steps=10)
+    model = make(objective="gumbel_softmax", **ONE_HOT)  # whose temperature is the schedule of model_cases.py
     params = quick(model.init)(KEY, batch)
     heat = [float(quick(model.loss)(params, KEY, batch, step)[1]["temperature"]) for step in (0, 5, 20)]
     np.testing.assert_allclose(heat, [2.0, 1.0, 0.5], rtol=1e-5)
     params["prior"]["logits"] = jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    cold = make(**ONE_HOT, **RELAXED, temperature=0.01)
+    cold = make(objective="gumbel_softmax", **ONE_HOT, temperature=0.01)
     expected = model.latent.likelihood(params, jnp.array([0, 1, 0, 0, 0, 1.0])).mean()
     np.testing.assert_allclose(quick(cold.sample, static_argnums=2)(params, KEY, 20)["x"], jnp.broadcast_to(expected, (20, 6)), rtol=1e-5)
 
@@ -172,21 +170,19 @@ def test_the_relaxed_models_temperature_falls_and_low_temperatures_of_sampling_c
 @pytest.mark.parametrize(
     "values, message",
     [
-        (dict(estimator="reinforced"), "model.estimator='reinforced' is unknown .did you mean 'reinforce'"),
+        (dict(objective="reinforced"), "model.objective='reinforced' is unknown .did you mean 'reinforce'"),
         (dict(categories=1), "model.categories=1 is invalid; it must be >= 2"),
-        (dict(baseline="net"), "model.baseline and model.estimator='reinforce' do not fit"),
-        (dict(estimator="reinforce_baseline"), "model.baseline and model.estimator='reinforce_baseline' do not fit"),
-        (dict(wake_q=True), "model.wake_q=True, model.sleep_q=False and model.estimator='reinforce' do not fit"),
-        (dict(estimator="wake_sleep"), "model.wake_q=False, model.sleep_q=False and model.estimator='wake_sleep' do not fit"),
-        (dict(relaxation=0.5), "model.relaxation=0.5 and model.estimator='reinforce' do not fit"),
-        (dict(estimator="gumbel_softmax"), "model.relaxation=0 and model.estimator='gumbel_softmax' do not fit"),
-        (dict(relaxation_start=1.0, relaxation_steps=5), "model.relaxation_start=1 and model.relaxation_steps=5 go together"),
-        (RELAXED | dict(relaxation_start=1.0), "model.relaxation_start=1 and model.relaxation_steps=0 go together"),
-        (dict(estimator="leave_one_out"), "model.samples=1 is too few for model.estimator='leave_one_out'"),
-        (dict(estimator="vimco"), "model.samples=1 is too few for model.estimator='vimco'"),
-        (dict(estimator="wake_sleep", wake_q=True), "model.samples=1 is too few for model.estimator='wake_sleep'"),
-        (dict(estimator="vimco", samples=2, beta=0.5), "model.beta=0.5, model.beta_schedule='constant': model.estimator='vimco' needs 1"),
-        (dict(beta_schedule="linear"), "needs model.beta_steps >= 1"),
+        (
+            dict(objective="elbo"),
+            "'elbo' is for reparameterised latents, and those of a discrete_vae are discrete; for them: gumbel_softmax",
+        ),
+        (dict(loss=dict(kind="vimco", baseline="net")), "parts.objective: the key='baseline' is unknown"),
+        (dict(loss=dict(kind="wake_sleep", wake_q=False)), "parts.objective: wake_q=False and sleep_q=False leave q untrained"),
+        (dict(loss=dict(kind="wake_sleep", k=1)), "parts.objective: k=1 is too few for wake_q=True"),
+        (dict(loss=dict(kind="leave_one_out", k=1)), "parts.objective.k=1 is invalid; it must be >= 2"),
+        (dict(loss=dict(kind="vimco", k=1)), "parts.objective.k=1 is invalid; it must be >= 2"),
+        (dict(loss=dict(kind="vimco", beta=0.5)), "parts.objective: the key='beta' is unknown"),
+        (dict(loss=dict(kind="gumbel_softmax", temperature=0.0)), "parts.objective.temperature=0.0 is invalid"),
         (dict(levels=17), "needs binary data"),
         (dict(temperature=0.0), "sample.temperature=0.0 is invalid"),
     ],

@@ -16,13 +16,18 @@ from vaeflow.errors import UserError
 from vaeflow.models import MODELS, build_model
 from vaeflow.nets import ladder
 
-IMAGE = MODELS["ladder"].examples[0] | dict(event=(5, 5, 1), levels=2, likelihood="bernoulli", free_bits=0.0)
+IMAGE = MODELS["ladder"].examples[0] | dict(event=(5, 5, 1), levels=2, likelihood="bernoulli", objective="elbo")
 VECTOR = IMAGE | dict(event=(3,), strides=(1,), blocks=(2,), latents=(1,))
 X = jax.random.bernoulli(KEY, 0.5, (6, 5, 5, 1)).astype(jnp.uint8)
 
 
-def make(base: dict[str, Any] = IMAGE, **values: Any) -> Any:
-    return build_model(config("ladder", base | values))
+def make(base: dict[str, Any] = IMAGE, loss: Any = None, parts: dict[str, Any] | None = None, **values: Any) -> Any:
+    """A model; loss: its objective as a part."""
+    parts = (parts or {}) | ({} if loss is None else {"objective": loss})
+    c = config("ladder", base | ({} if loss is None else {"objective": "objective"}) | values).unlock()
+    for key, part in parts.items():
+        c.parts[key] = part
+    return build_model(c)
 
 
 def some_params(model: Any, batch: Any, scale: float = 0.5) -> Any:
@@ -88,7 +93,7 @@ def test_levels_add_up_and_see_the_levels_above_alone():
 
 
 def test_kl_of_every_level_is_the_mean_of_its_log_ratio():
-    model, params = make(samples=1000), image_params()
+    model, params = make(loss=dict(kind="elbo", k=1000)), image_params()
     _, metrics = quick(model.loss)(params, KEY, {"x": X}, 0)
 
     @quick
@@ -111,7 +116,8 @@ def test_free_bits_are_of_a_level_and_leave_the_metrics():
     _, plain = quick(make().loss)(params, KEY, {"x": X}, 5)
     levels = [float(plain[f"kl_{i + 1}"]) for i in range(3)]
     floor = float(np.median(levels))
-    _, free = quick(make(free_bits=floor, beta=4.0, beta_schedule="linear", beta_steps=10).loss)(params, KEY, {"x": X}, 5)
+    parts = dict(beta=dict(kind="linear", steps=10, end=4.0))
+    _, free = quick(make(loss=dict(kind="free_bits", nats=floor, beta="beta"), parts=parts).loss)(params, KEY, {"x": X}, 5)
     expected = plain["recon"] + 2 * sum(max(level, floor) for level in levels)
     assert free["loss"] == pytest.approx(float(expected), rel=1e-5) and free["kl"] == pytest.approx(float(plain["kl"]), rel=1e-5)
 
@@ -192,7 +198,7 @@ def test_temperature_scales_the_noise_of_every_level():
         (dict(event=(5, 5)), r"model.event=.5, 5.: a ladder is for vectors .D. and images .H, W, C."),
         (dict(blocks=(0, 1)), r"model.blocks\[0\]=0 is invalid"),
         (dict(posterior="product"), "model.posterior='product' is unknown"),
-        (dict(beta_schedule="linear"), "needs model.beta_steps >= 1"),
+        (dict(objective="vimco"), "'vimco' is for discrete latents, and those of a ladder are Gaussian; for them: adversarial"),
         (dict(levels=17), "needs binary data"),
     ],
 )

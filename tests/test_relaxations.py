@@ -64,9 +64,3 @@ def test_straight_through_is_exactly_hard_with_the_gradient_of_the_soft():
     np.testing.assert_array_equal(
         jax.grad(lambda y: jnp.sum(o.straight_through(y, hard) * PAYOFF))(soft), jnp.broadcast_to(PAYOFF, (1000, 4))
     )
-
-
-def test_annealing_is_geometric():
-    heat = o.annealing(start=2.0, end=0.5, steps=10)
-    np.testing.assert_allclose([heat(s) for s in (0, 5, 10, 1000)], [2.0, 1.0, 0.5, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(o.annealing(start=0.0, end=0.5, steps=0)(3), 0.5)

@@ -18,9 +18,11 @@ DATA, LATENT, NOISE = 5, 3, 0.4
 LINEAR = dict(kind="mlp", hidden=(), activation="relu", dtype="float32")
 
 
-def make(name: str = "vae", base: dict[str, Any] = VAE, parts: dict[str, Any] | None = None, **values: Any) -> Any:
-    c = config(name, base | values).unlock()
-    for key, part in (parts or {}).items():
+def make(name: str = "vae", base: dict[str, Any] = VAE, parts: dict[str, Any] | None = None, loss: Any = None, **values: Any) -> Any:
+    """A model; loss: its objective as a part."""
+    parts = (parts or {}) | ({} if loss is None else {"objective": loss})
+    c = config(name, base | ({} if loss is None else {"objective": "objective"}) | values).unlock()
+    for key, part in parts.items():
         c.parts[key] = part
     return build_model(c)
 
@@ -62,7 +64,7 @@ def test_linear_gaussian_log_weights_are_the_marginal_likelihood(levels):
     keys = jax.random.split(KEY, 50)
     loss = quick(jax.vmap(lambda key: model.loss(params, key, batch, 0)[0]))(keys).mean()
     assert loss == pytest.approx(-log_p.mean(), abs=0.1)  # analytic KL: the reconstruction's noise remains
-    monte_carlo = linear_gaussian(levels, kl="monte_carlo")[0]
+    monte_carlo = linear_gaussian(levels, loss=dict(kind="elbo", kl="monte_carlo"))[0]
     assert quick(monte_carlo.loss)(params, KEY, batch, 0)[0] == pytest.approx(-log_p.mean(), rel=2e-5, abs=1e-3)
 
 
@@ -78,8 +80,8 @@ def test_bounds_are_ordered_below_the_marginal_likelihood():
 def test_analytic_kl_is_the_mean_of_the_monte_carlo_kl():
     x = jax.random.normal(KEY, (8, 6))
     found = []
-    for kl, samples in (("auto", 1), ("monte_carlo", 5000)):
-        model = make(levels=0, likelihood="gaussian", kl=kl, samples=samples, std="softplus")
+    for kl, k in (("auto", 1), ("monte_carlo", 5000)):
+        model = make(levels=0, likelihood="gaussian", loss=dict(kind="elbo", kl=kl, k=k))
         params = quick(model.init)(KEY, {"x": 3 * x})
         found.append(float(quick(model.loss)(params, KEY, {"x": 3 * x}, 0)[1]["kl"]))
     assert found[0] == pytest.approx(found[1], rel=0.02)
@@ -90,13 +92,15 @@ def test_beta_and_free_bits_change_the_objective_and_not_the_metrics():
     model = make()
     params = quick(model.init)(KEY, batch)
     _, plain = quick(model.loss)(params, KEY, batch, 5)
-    _, warm = quick(make(beta=4.0, beta_schedule="linear", beta_steps=10).loss)(params, KEY, batch, 5)
-    _, free = quick(make(free_bits=2.0).loss)(params, KEY, batch, 5)
+    _, warm = quick(make(parts=dict(beta=dict(kind="linear", steps=10, end=4.0)), loss=dict(kind="elbo", beta="beta")).loss)(
+        params, KEY, batch, 5
+    )
+    _, free = quick(make(loss=dict(kind="free_bits", nats=2.0)).loss)(params, KEY, batch, 5)
     assert warm["beta"] == 2 and warm["loss"] == pytest.approx(float(plain["recon"] + 2 * plain["kl"]), rel=1e-5)
     assert free["loss"] == pytest.approx(float(plain["recon"] + 2 * 3), rel=1e-5)  # three dimensions at the floor
     for other in (warm, free):
         assert other["kl"] == plain["kl"] and other["recon"] == plain["recon"]
-    _, joint = quick(make(free_bits=2.0, kl="monte_carlo").loss)(params, KEY, batch, 5)
+    _, joint = quick(make(loss=dict(kind="free_bits", nats=2.0, kl="monte_carlo")).loss)(params, KEY, batch, 5)
     assert joint["loss"] == pytest.approx(float(joint["recon"] + 2 * 3), rel=1e-5)  # one group of three dimensions
 
 

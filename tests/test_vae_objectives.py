@@ -16,16 +16,16 @@ LINEAR = dict(kind="mlp", hidden=(), activation="relu", dtype="float32")
 BITS = {"x": jax.random.bernoulli(KEY, 0.5, (16, 6)).astype(jnp.uint8)}
 
 
-@pytest.mark.parametrize("objective, alpha", [("elbo_path", 0.0), ("iwae", 0.0), ("iwae_one", 0.0), ("dreg", 0.0), ("renyi", 0.5)])
-def test_every_bound_is_the_marginal_likelihood_at_the_exact_posterior(objective, alpha):
-    model, params, batch, log_p = linear_gaussian(objective=objective, alpha=alpha, samples=3)
+@pytest.mark.parametrize("kind", ["elbo_path", "iwae", "iwae_one", "iwae_path", "dreg", "renyi"])
+def test_every_bound_is_the_marginal_likelihood_at_the_exact_posterior(kind):
+    model, params, batch, log_p = linear_gaussian(loss=dict(kind=kind, k=3) | (dict(alpha=0.5) if kind == "renyi" else {}))
     loss, metrics = quick(model.loss)(params, KEY, batch, 0)
     assert loss == pytest.approx(-log_p.mean(), abs=1e-3)
     assert metrics["recon"] + metrics["kl"] == pytest.approx(float(loss), abs=1e-3)
 
 
 def test_runs_of_many_draws_are_selected_by_their_own_bound():
-    model, params, batch, log_p = linear_gaussian(objective="iwae", samples=50)
+    model, params, batch, log_p = linear_gaussian(loss=dict(kind="iwae", k=50))
     params["encoder"]["head"]["bias"] += jnp.array([0.3, -0.3, 0.3, 0.4, -0.2, 0.2])  # a wrong posterior: the bounds differ
     chosen = quick(model.terms)(params, KEY, batch)["loss"]
     elbo = -quick(model.log_prob)(params, KEY, batch)
@@ -95,15 +95,18 @@ def test_a_base_of_the_context_is_a_prior_of_each_class():
 def test_capacity_and_penalties_enter_the_loss():
     params = quick(make().init)(KEY, BITS)
     plain = quick(make().loss)(params, KEY, BITS, 5)[1]
-    held = quick(make(capacity=4.0, capacity_steps=10, beta=3.0).loss)(params, KEY, BITS, 5)[1]
+    capacity = dict(kind="capacity", nats=4.0, steps=10, beta=3.0)
+    held = quick(make(loss=capacity).loss)(params, KEY, BITS, 5)[1]
     assert held["loss"] == pytest.approx(float(plain["recon"] + 3 * abs(plain["kl"] - 2.0)), rel=1e-5)
-    for name, weight in (("mmd", 7.0), ("tc", 2.0)):
-        found = quick(make(**{name: weight}).loss)(params, KEY, BITS, 5)[1]
-        assert found["loss"] == pytest.approx(float(plain["loss"] + weight * found[name]), rel=1e-5)
+    for kind, weight in (("mmd", 7.0), ("tc", 2.0)):
+        for of, before in (({}, plain), (dict(of="capacity"), held)):
+            found = quick(make(parts=dict(capacity=capacity), loss=dict(kind=kind, weight=weight) | of).loss)(params, KEY, BITS, 5)[1]
+            assert found["loss"] == pytest.approx(float(before["loss"] + weight * found[kind]), rel=1e-5)
 
 
 def test_the_critic_and_the_encoder_each_learn_from_their_own_term():
-    model = make(adversarial=2.0, critic="net", beta=0.0)
+    parts = dict(autoencoder=dict(kind="elbo", beta=0.0), pull=dict(kind="mmd", weight=3.0, of="autoencoder"))
+    model = make(parts=parts, loss=dict(kind="adversarial", critic="net", weight=2.0, of="autoencoder"))
     params = quick(model.init)(KEY, BITS)
     both, metrics = quick(jax.grad(model.loss, has_aux=True))(params, KEY, BITS, 0)
     assert metrics["loss"] == pytest.approx(float(metrics["recon"] + 2 * metrics["fooling"]), rel=1e-5)  # the critic's loss adds no value
@@ -117,8 +120,21 @@ def test_the_critic_and_the_encoder_each_learn_from_their_own_term():
         net = NETS["mlp"](**{k: v for k, v in MLP.items() if k != "kind"}).module((1,), 1, False)
         return objectives.critic_loss(*(net.apply({"params": own}, z)[:, 0] for z in (p, q)))
 
-    expected = jax.grad(critic_loss)(params["critic"])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), both["critic"], expected)
+    expected = jax.grad(critic_loss)(params["objective"]["critic"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), both["objective"]["critic"], expected)
+    more = make(parts=parts, loss=dict(kind="adversarial", critic="net", weight=2.0, of="pull"))
+    found = quick(more.loss)(params, KEY, BITS, 0)[1]
+    assert found["loss"] == pytest.approx(float(metrics["loss"] + 3 * found["mmd"]), rel=1e-5)
+
+
+def test_a_penalty_of_an_objective_with_parameters_has_them():
+    inner = dict(kind="adversarial", critic="net", weight=1.0)
+    one, two = make(loss=inner), make(parts=dict(inner=inner), loss=dict(kind="mmd", weight=2.0, of="inner"))
+    params, nested = (quick(model.init)(KEY, BITS) for model in (one, two))
+    assert nested["objective"].keys() == {"of"}
+    jax.tree.map(np.testing.assert_array_equal, nested["objective"]["of"], params["objective"])
+    first, second = (quick(model.loss)(p, KEY, BITS, 0)[1] for model, p in ((one, params), (two, nested)))
+    assert second["loss"] == pytest.approx(float(first["loss"] + 2 * second["mmd"]), rel=1e-5)
 
 
 def test_pixels_one_by_one_are_a_probability_and_draw_what_they_score():
@@ -143,19 +159,25 @@ def test_pixels_one_by_one_are_a_probability_and_draw_what_they_score():
 @pytest.mark.parametrize(
     "values, message",
     [
-        (dict(capacity=1.0), "capacity=1 and capacity_steps=0 go together"),
-        (dict(capacity=1.0, capacity_steps=5, free_bits=0.1), "two forms of the KL"),
-        (dict(tc=1.0, posterior="layer"), "model.tc=1 needs a diagonal Gaussian"),
-        (dict(tc=1.0, prior="layer"), "model.tc=1 needs a diagonal Gaussian"),
-        (dict(adversarial=1.0), "adversarial=1 and model.critic go together"),
-        (dict(critic="net"), "adversarial=0 and model.critic go together"),
-        (dict(objective="iwae", beta=2.0, samples=5), "model.beta is for model.objective='elbo' alone"),
-        (dict(objective="iwae", mmd=2.0, samples=5), "model.mmd is for model.objective='elbo' alone"),
-        (dict(objective="dreg"), "needs model.samples >= 2, not 1"),
-        (dict(alpha=0.5), "model.alpha=0.5 is not read by model.objective='elbo'"),
-        (dict(objective="renyi", alpha=1.0), "model.alpha=1.0 is invalid"),
+        (dict(loss=dict(kind="tc", weight=1.0), posterior="layer"), "model.objective: 'tc' needs a diagonal Gaussian"),
+        (dict(loss=dict(kind="tc", weight=1.0), prior="layer"), "model.objective: 'tc' needs a diagonal Gaussian"),
+        (
+            dict(parts=dict(x=dict(kind="tc", weight=1.0)), loss=dict(kind="mmd", weight=1.0, of="x"), prior="layer"),
+            "'mmd' needs a diagonal",
+        ),
+        (dict(loss=dict(kind="adversarial", weight=1.0)), "missing parts.objective.critic"),
+        (dict(loss=dict(kind="dreg", k=1)), "parts.objective.k=1 is invalid; it must be >= 2"),
+        (dict(loss=dict(kind="iwae", beta=2.0)), "parts.objective: the key='beta' is unknown"),
+        (dict(loss=dict(kind="renyi", alpha=1.0)), "parts.objective: alpha=1.0 is invalid"),
+        (dict(loss=dict(kind="elbo", beta="objective")), "parts.objective.kind='elbo' is an objective, where a schedule is needed"),
+        (dict(loss=dict(kind="elbo", beta=-1.0)), "parts.objective.beta=-1.0 is invalid"),
+        (dict(loss=dict(kind="mmd", weight=1.0, of="vimco")), "parts.objective: of='vimco' is an objective of discrete latents"),
         (dict(objective="iwea"), "model.objective='iwea' is unknown .did you mean 'iwae'"),
-        (dict(objective="dreg", samples=3, posterior="norm"), "needs a posterior that inverts its own draws in training"),
+        (
+            dict(objective="vimco"),
+            "'vimco' is for discrete latents, and those of a vae are Gaussian; for them: adversarial, capacity, dreg",
+        ),
+        (dict(objective="dreg", posterior="norm"), "'dreg' needs a posterior that inverts its own draws in training"),
         (dict(pseudo_inputs=3, prior_base="gaussian_mixture"), "two bases of one prior"),
         (dict(pseudo_inputs=3, posterior="layer"), "model.pseudo_inputs=3 needs a Gaussian posterior"),
     ],
@@ -168,7 +190,7 @@ def test_what_does_not_fit_together_is_one_line(values, message):
 
 @pytest.mark.parametrize("penalty", ["mmd", "tc"])
 def test_a_batch_of_one_has_nothing_to_compare(penalty):
-    m = make(base=VAE, **{penalty: 1.0})
+    m = make(base=VAE, loss=dict(kind=penalty, weight=1.0))
     one = {"x": jnp.zeros((1, 6), jnp.uint8)}
     with pytest.raises(UserError, match=r"data\.batch gives a device 1 example"):
         jax.eval_shape(lambda: m.loss(m.init(jax.random.key(0), one), jax.random.key(1), one, 0))

@@ -120,7 +120,7 @@ def build(parts: Mapping[str, Any], name: str, want: type, _open: tuple[str, ...
         for other, (other_title, other_registry) in _PART_KINDS.items():
             if other is not want and kind in other_registry:
                 raise UserError(
-                    f"{where}.kind={kind!r} is a {other_title}, where a {title} is needed; known: {', '.join(sorted(registry))}"
+                    f"{where}.kind={kind!r} is {_a(other_title)}, where {_a(title)} is needed; known: {', '.join(sorted(registry))}"
                 )
         raise unknown_kind(f"{where}.kind", kind, registry)
     make = maker(registry[kind])
@@ -129,6 +129,11 @@ def build(parts: Mapping[str, Any], name: str, want: type, _open: tuple[str, ...
         return make(**checked)
     except UserError as error:  # values that are possible alone, not together
         raise UserError(f"{where}: {error}") from error
+
+
+def _a(title: str) -> str:
+    """The title with its article."""
+    return f"{'an' if title[0] in 'aeiou' else 'a'} {title}"
 
 
 def maker(entry: Any) -> Callable[..., Any]:

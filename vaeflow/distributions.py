@@ -65,6 +65,10 @@ class Joint(distrax.Distribution):
         """log p(z_l | z_<l): z [..., D] -> [..., L]."""
         return self._terms(value)
 
+    def sample_level_log_prob(self, key: Array, n: int) -> tuple[Array, Array]:
+        """n draws z [n, *batch, D], those of `sample` at this key, and their log p(z_l | z_<l) [n, *batch, L]."""
+        return self._draw(key, n)
+
     def log_prob(self, value: Array) -> Array:
         return jnp.sum(self._terms(value), axis=-1)
 

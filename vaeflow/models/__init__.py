@@ -36,10 +36,10 @@ class ModelEntry(NamedTuple):
 
 
 MODELS: dict[str, ModelEntry] = {
-    "vae": ModelEntry(vae.vae, vae.EXAMPLES, traced=vae.traced),
+    "vae": ModelEntry(vae.vae, vae.EXAMPLES),
     "vq": ModelEntry(vq.vq, vq.EXAMPLES),
-    "layered": ModelEntry(layered.layered, layered.EXAMPLES, traced=vae.traced),
-    "ladder": ModelEntry(ladder.ladder, ladder.EXAMPLES, traced=lambda section: ("beta",)),
+    "layered": ModelEntry(layered.layered, layered.EXAMPLES),
+    "ladder": ModelEntry(ladder.ladder, ladder.EXAMPLES),
     "flow": ModelEntry(flow.flow, flow.EXAMPLES),
     "flow_mixture": ModelEntry(flow_mixture.flow_mixture, flow_mixture.EXAMPLES),
     "distill": ModelEntry(distill.distill, distill.EXAMPLES),
@@ -147,5 +147,6 @@ def _only(make: Callable[..., Any], keys: list[str]) -> Callable[..., dict[str, 
         return kwargs
 
     values.__annotations__ = {key: hints[key] for key in keys}
-    values.__signature__ = inspect.Signature([inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY) for k in keys])  # type: ignore[attr-defined]
+    arguments = inspect.signature(make).parameters  # with their defaults
+    values.__signature__ = inspect.Signature([arguments[key] for key in keys])  # type: ignore[attr-defined]
     return values

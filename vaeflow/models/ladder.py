@@ -6,15 +6,17 @@ Every conditional is a diagonal Gaussian. One deterministic path of features run
 moments of the next p, and with the features of a path up from x those of the next q: nets/ladder.py has both paths. So one pass gives
 z ~ q(z|x), both log-densities and p(x|z), and the path up, which no draw changes, runs once for any number of draws.
 
-    loss = E_q[-log p(x|z) + beta(step) sum_l KL_l],     KL_l = KL(q(z_l|z_>l, x) || p(z_l|z_>l)) by its formula, at the z_>l drawn
+    loss = E_q[-log p(x|z) + sum_l KL_l],     KL_l = KL(q(z_l|z_>l, x) || p(z_l|z_>l)) by its formula, at the z_>l drawn
 
-Metrics: recon, kl = sum_l KL_l and every KL_l as kl_l, in nats. The latent is one vector z = [z_1 | ... | z_L]; a level of an image's
+or any other of OBJECTIVES for reparameterised latents (`objective`, vaeflow/objectives). Metrics: those of the objective and every KL_l as
+kl_l, in nats. The latent is one vector z = [z_1 | ... | z_L]; a level of an image's
 scale has its pixels and channels in it.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import distrax
@@ -23,50 +25,45 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow import objectives
-from vaeflow.build import Count, Natural, NonNegative, Positive, Range
+from vaeflow.build import SAMPLING, Bare, Count, Natural, NonNegative, Positive
 from vaeflow.distributions import Distribution, Joint, Likelihood, Std, std_of
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
 from vaeflow.models.parts.observation import observation_model
-from vaeflow.models.parts.vae_loss import check_schedule
+from vaeflow.models.parts.vae_loss import bound_terms, check_objective
 from vaeflow.nets.ladder import Down, LadderSizes, Moments, Pass, Up
 from vaeflow.nets.net import Activation, Dtype
+from vaeflow.objectives import Draws, Objective
 
 
 def ladder(
     *,
     event: tuple[Count, ...],
-    levels: Natural,
-    strides: tuple[Count, ...],
-    blocks: tuple[Count, ...],
-    latents: tuple[Count, ...],
-    width: Count,
-    kernel: Count,
-    activation: Activation,
-    dtype: Dtype,
-    posterior: Literal["joint", "weighted"],
-    std: Std,
-    std_bound: Positive,
-    likelihood: Likelihood,
-    likelihood_std: Positive,
-    samples: Count,
-    beta: NonNegative,
-    beta_schedule: objectives.BetaSchedule,
-    beta_start: NonNegative,
-    beta_steps: Natural,
-    beta_ramp: Annotated[float, Range(0, 1, open_low=True)],
-    free_bits: NonNegative,
-    temperature: NonNegative,
+    levels: Natural = 0,
+    strides: tuple[Count, ...] = (2, 2, 2),
+    blocks: tuple[Count, ...] = (1, 1, 1),
+    latents: tuple[Count, ...] = (1, 4, 8),
+    width: Count = 32,
+    kernel: Count = 3,
+    activation: Activation = "gelu",
+    dtype: Dtype = "float32",
+    posterior: Literal["joint", "weighted"] = "joint",
+    std: Std = "softplus",
+    std_bound: Positive = 10.0,
+    likelihood: Likelihood = "bernoulli",
+    likelihood_std: Positive = 0.1,
+    objective: Annotated[Objective | None, Bare("elbo")] = None,
+    temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
     """See the module's docstring.
 
-    event, levels  as in vae.py, as are std, likelihood, samples, beta_*; events are vectors [D] or images [H, W, C]
+    event, levels  as in vae.py, as are std, likelihood, objective, whose KL is by levels: free bits are nats per level; events are
+                   vectors [D] or images [H, W, C]
     strides        one a scale, from the data up: how many times coarser a scale is than the one below
     blocks         levels at each scale, and residual blocks on its way up
     latents        channels of a level at a pixel, one number a scale: a level has H W latents[s] dimensions
     width          features a pixel; kernel: of the convolutions where there is more than one pixel
     posterior      joint: the moments of q from both paths' features; weighted: the precision-weighted mean of p's and the way up's
-    free_bits      nats a level (objectives.free_bits)
     temperature    of `sample`: factor on every standard deviation of p(z)
     """
     if not strides or len({len(strides), len(blocks), len(latents)}) > 1:
@@ -75,14 +72,14 @@ def ladder(
         )
     if len(event) not in (1, 3):
         raise UserError(f"model.event={event}: a ladder is for vectors [D] and images [H, W, C]")
-    check_schedule(beta_schedule, beta_steps)
+    objective = objective or objectives.OBJECTIVES["elbo"]()
+    check_objective(objective, "a ladder")
     data = observation_model(event, levels, likelihood, likelihood_std)
     image: Any = event if len(event) == 3 else (1, 1, *event)
     deviation = functools.partial(std_of, std, bound=std_bound)
     plan = LadderSizes(image, strides, blocks, latents, width, kernel, activation, dtype, deviation, posterior == "weighted")
     up, down = Up(plan), Down(plan, data.out[: len(data.out) - len(event)])
     sizes, dimensions = plan.sizes(), sum(plan.sizes())
-    beta_of = objectives.beta_schedule(beta_schedule, start=beta_start, end=beta, steps=beta_steps, ramp=beta_ramp)
 
     def by_level(a: Array) -> Array:
         """[..., D] -> the sums over the levels [..., L]."""
@@ -104,7 +101,9 @@ def ladder(
         return data.given(way.out.reshape(*way.z.shape[:-1], *data.out))
 
     def posterior_of(params, x, context=None) -> Joint:
-        found = features(params, x, context)
+        return posterior_from(params, features(params, x, context), context)
+
+    def posterior_from(params, found, context) -> Joint:
         batch = found[0].shape[:-3]
 
         def draw(key, n):
@@ -131,6 +130,31 @@ def ladder(
     def likelihood_of(params, z, context=None) -> Distribution:
         return given(walk(params, z, None, context, False))
 
+    def draws_of(params, key, x, context, k) -> Draws:
+        """The walk that draws z gives every density at it; other z have a walk of their own."""
+        found = features(params, x, context)
+        way = walk(params, jax.random.normal(key, (k, len(x), dimensions)), found, context, True)
+        assert way.q is not None
+        kl: Any = distrax.Normal(*way.q).kl_divergence(distrax.Normal(*way.p))
+
+        def at_draws(known: Callable[[], Array], other: Callable[[Array], Array]) -> Callable[[Array], Array]:
+            return lambda z: known() if z is way.z else other(z)
+
+        p = prior_of(params, context)
+        return Draws(
+            z=way.z,
+            log_q=jnp.sum(log_density(way.z, way.q), axis=-1),
+            log_x=at_draws(lambda: given(way).log_prob(x), lambda z: likelihood_of(params, z, context).log_prob(x)),
+            log_z=at_draws(lambda: jnp.sum(log_density(way.z, way.p), axis=-1), p.log_prob),
+            log_q_path=lambda z: posterior_of(jax.lax.stop_gradient(params), x, context).log_prob(z),
+            kl=jnp.mean(by_level(kl), axis=0).T,
+            group_size=1,
+            q=posterior_from(params, found, context),
+            prior=lambda key: p.sample(seed=key, sample_shape=() if p.batch_shape else (len(x),)),
+            x=data.scaled(x),
+            context=context,
+        )
+
     def init(key, batch, given=NO_PARAMS):
         x, context = jnp.asarray(batch["x"]), batch.get("context")
         data.fits(x)
@@ -138,20 +162,16 @@ def ladder(
         params = overlay({"up": up.init(key_up, data.scaled(x).reshape(len(x), *image), context)["params"]}, given)
         value = jnp.zeros((len(x), dimensions))
         params["down"] = down.init(key_down, value, features(params, x, context), context, True)["params"]
-        return overlay(params, given)
+        params = overlay(params, given)
+        if objective.init is None:
+            return params
+        key_z, key_own = jax.random.split(jax.random.fold_in(key, 1))
+        return overlay(params | {"objective": objective.init(key_own, draws_of(params, key_z, x, context, 1))}, given)
 
     def loss(params, key, batch, step):
-        x, context = batch["x"], batch.get("context")
-        noise = jax.random.normal(key, (samples, len(x), dimensions))
-        way = walk(params, noise, features(params, x, context), context, True)
-        assert way.q is not None
-        recon = -jnp.mean(given(way).log_prob(x))
-        kl: Any = distrax.Normal(*way.q).kl_divergence(distrax.Normal(*way.p))
-        groups = jnp.mean(by_level(kl), axis=(0, 1))  # [L]
-        weight = beta_of(step)
-        total = recon + weight * objectives.free_bits(groups, free_bits)
-        metrics = {"loss": total, "recon": recon, "kl": jnp.sum(groups), "beta": weight}
-        return total, metrics | {f"kl_{i + 1}": groups[i] for i in range(len(sizes))}
+        draws = draws_of(params, key, batch["x"], batch.get("context"), objective.k)
+        total, metrics = objective.loss(params.get("objective", {}), jax.random.fold_in(key, 1), draws, step)
+        return total, metrics | {f"kl_{i + 1}": jnp.mean(kl) for i, kl in enumerate(draws.kl)}
 
     def log_prob(params, key, batch):
         x, context = batch["x"], batch.get("context")
@@ -173,14 +193,18 @@ def ladder(
         log_prob=log_prob,
         density="weight",
         latent=Latent(prior_of, posterior_of, likelihood_of, show=data.show),
+        terms=bound_terms(log_prob, objective),
         note=data.note,
         event=event,
         levels=levels,
     )
 
 
-_EXAMPLE = dict(event=(5, 5, 2), levels=17, strides=(2, 3), blocks=(1, 2), latents=(1, 2), width=4, kernel=3, activation="gelu")
-_EXAMPLE |= dict(dtype="float32", posterior="joint", std="softplus", std_bound=10.0, likelihood="discretized_logistic", likelihood_std=0.3)
-_EXAMPLE |= dict(samples=1, beta=1.0, beta_schedule="constant", beta_start=0.0, beta_steps=0, beta_ramp=0.5, free_bits=0.1, temperature=1.0)
-_VECTORS = dict(event=(6,), strides=(1, 1), latents=(3, 2), posterior="weighted")
-EXAMPLES = (_EXAMPLE, _EXAMPLE | _VECTORS | dict(levels=0, likelihood="gaussian_learned", samples=2, free_bits=0.0))
+_SMALL = dict(strides=(2, 3), blocks=(1, 2), latents=(1, 2), width=4)
+_EXAMPLE = _SMALL | dict(event=(5, 5, 2), levels=17, likelihood="discretized_logistic", objective="free_bits")
+_VECTORS = _SMALL | dict(event=(6,), strides=(1, 1), latents=(3, 2), posterior="weighted", likelihood="gaussian_learned")
+EXAMPLES = (
+    _EXAMPLE,
+    _VECTORS | dict(likelihood_std=0.3, objective="two_draws"),
+    _VECTORS | dict(likelihood_std=0.3, objective="iwae_path"),
+)

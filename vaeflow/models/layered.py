@@ -6,9 +6,10 @@
 Every conditional is a diagonal Gaussian with the moments that a network makes of what stands behind the bar; c is the context (optional).
 The latent is one vector z = [z_1 | ... | z_L].
 
-    loss = E_q[-log p(x|z_1) + beta(step) sum_l KL_l],    KL_l = log q(z_l|z_(l-1)) - log p(z_l|z_(l+1)) at the draw,
+    loss = E_q[-log p(x|z_1) + sum_l KL_l],    KL_l = log q(z_l|z_(l-1)) - log p(z_l|z_(l+1)) at the draw,
 
-or minus another bound of log p(x) (`objective`, objectives/bounds.py). Metrics: recon, kl = sum_l KL_l and every KL_l as kl_l, in nats.
+or any other of OBJECTIVES for reparameterised latents (`objective`, vaeflow/objectives). Metrics: those of the objective and every KL_l as
+kl_l, in nats.
 """
 
 from __future__ import annotations
@@ -21,39 +22,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow import objectives
-from vaeflow.build import Count, Natural, NonNegative, Positive, Range
+from vaeflow.build import SAMPLING, Bare, Count, Natural, NonNegative, Positive
 from vaeflow.distributions import Distribution, Joint, Likelihood, Std, normal, std_of
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Latent, Model, overlay
 from vaeflow.models.parts.observation import observation_model
-from vaeflow.models.parts.vae_loss import OF_MANY, Penalties, bound_terms, check_objective, check_schedule, log_weight
+from vaeflow.models.parts.vae_loss import bound_terms, check_objective, log_weight
 from vaeflow.nets import Net
+from vaeflow.objectives import Draws, Objective
 
 
 def layered(
     *,
     event: tuple[Count, ...],
-    levels: Natural,
+    levels: Natural = 0,
     latents: tuple[Count, ...],
     encoders: tuple[Net, ...],
     decoders: tuple[Net, ...],
-    std: Std,
-    std_bound: Positive,
-    likelihood: Likelihood,
-    likelihood_std: Positive,
-    objective: objectives.Bound,
-    alpha: Annotated[float, Range()],
-    samples: Count,
-    beta: NonNegative,
-    beta_schedule: objectives.BetaSchedule,
-    beta_start: NonNegative,
-    beta_steps: Natural,
-    beta_ramp: Annotated[float, Range(0, 1, open_low=True)],
-    temperature: NonNegative,
+    std: Std = "softplus",
+    std_bound: Positive = 10.0,
+    likelihood: Likelihood = "bernoulli",
+    likelihood_std: Positive = 0.1,
+    objective: Annotated[Objective | None, Bare("elbo")] = None,
+    temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
     """See the module's docstring.
 
-    event, levels  as in vae.py, as are std, likelihood, objective, alpha, samples (draws k in the loss), beta_*
+    event, levels  as in vae.py, as are std, likelihood, objective, whose KL is by levels: free bits are nats per level
     latents        the sizes of z_1, ..., z_L
     encoders       the networks of q(z_1|x), q(z_2|z_1), ...
     decoders       the networks of p(x|z_1), p(z_1|z_2), ...
@@ -63,14 +58,13 @@ def layered(
     if not depth or len(encoders) != depth or len(decoders) != depth:
         counts = f"here {len(encoders)} and {len(decoders)}, and at least 1"
         raise UserError(f"model.latents={latents} needs as many model.encoders and model.decoders, {counts}")
-    check_schedule(beta_schedule, beta_steps)
-    check_objective(objective, alpha, samples, "auto", beta, beta_schedule, Penalties(0, 0, 0, 0, 0, 0))
+    objective = objective or objectives.OBJECTIVES["elbo"]()
+    check_objective(objective, "a layered VAE")
     data = observation_model(event, levels, likelihood, likelihood_std)
     encode = [
         net.module((2 * size,), len(event) if i == 0 else 1, False) for i, (net, size) in enumerate(zip(encoders, latents, strict=True))
     ]
     decode = [net.module(out, 1, False) for net, out in zip(decoders, (data.out, *((2 * size,) for size in latents[:-1])), strict=True)]
-    beta_of = objectives.beta_schedule(beta_schedule, start=beta_start, end=beta, steps=beta_steps, ramp=beta_ramp)
 
     def run(params, name: str, modules: list[Any], i: int, x, context) -> Any:
         return modules[i].apply({"params": params[f"{name}_{i + 1}"]}, x, context)
@@ -100,6 +94,23 @@ def layered(
     def likelihood_of(params, z, context=None) -> Distribution:
         return data.given(run(params, "decoder", decode, 0, z[..., : latents[0]], context))
 
+    def draws_of(params, key, x, context, k) -> Draws:
+        q, p = posterior_of(params, x, context), prior_of(params, context)
+        z, log_q = q.sample_level_log_prob(key, k)  # [k, B, D], [k, B, L]
+        return Draws(
+            z=z,
+            log_q=jnp.sum(log_q, axis=-1),
+            log_x=lambda z: likelihood_of(params, z, context).log_prob(x),
+            log_z=p.log_prob,
+            log_q_path=lambda z: posterior_of(jax.lax.stop_gradient(params), x, context).log_prob(z),
+            kl=jnp.mean(log_q - p.level_log_prob(z), axis=0).T,
+            group_size=1,
+            q=q,
+            prior=lambda key: p.sample(seed=key, sample_shape=() if p.batch_shape else (len(x),)),
+            x=data.scaled(x),
+            context=context,
+        )
+
     def init(key, batch, given=NO_PARAMS):
         x, context = jnp.asarray(batch["x"]), batch.get("context")
         data.fits(x)
@@ -109,27 +120,17 @@ def layered(
         for i, (k_up, k_down) in enumerate(zip(jax.random.split(up, depth), jax.random.split(down, depth), strict=True)):
             params[f"encoder_{i + 1}"] = encode[i].init(k_up, data.scaled(x) if i == 0 else z[i - 1], context)["params"]
             params[f"decoder_{i + 1}"] = decode[i].init(k_down, z[i], context)["params"]
-        return overlay(params, given)  # no network sees what another one makes
+        params = overlay(params, given)  # no network sees what another one makes
+        if objective.init is None:
+            return params
+        key_z, key_own = jax.random.split(jax.random.fold_in(key, 1))
+        return overlay(params | {"objective": objective.init(key_own, draws_of(params, key_z, x, context, 1))}, given)
 
     def loss(params, key, batch, step):
-        x, context = batch["x"], batch.get("context")
-        key_z, key_i = jax.random.split(key)
-        q, p, weight = posterior_of(params, x, context), prior_of(params, context), beta_of(step)
-        z, log_q = q.sample_and_log_prob(seed=key_z, sample_shape=(samples,))  # [k, B, D], [k, B]
-
-        def log_x(z):
-            return likelihood_of(params, z, context).log_prob(x)
-
-        def log_q_path(z):
-            return weight * posterior_of(jax.lax.stop_gradient(params), x, context).log_prob(z)
-
-        def log_joint(z):
-            return log_x(z) + weight * p.log_prob(z)
-
-        total = -jnp.mean(objectives.bound(objective, alpha, key_i, log_joint, z, weight * log_q, log_q_path))
-        groups = jnp.mean(q.level_log_prob(z) - p.level_log_prob(z), axis=(0, 1))  # [L]
-        metrics = {"loss": total, "recon": -jnp.mean(log_x(z)), "kl": jnp.sum(groups), "beta": weight}
-        return total, metrics | {f"kl_{i + 1}": groups[i] for i in range(depth)}
+        key_z, key_own = jax.random.split(key)
+        draws = draws_of(params, key_z, batch["x"], batch.get("context"), objective.k)
+        total, metrics = objective.loss(params.get("objective", {}), key_own, draws, step)
+        return total, metrics | {f"kl_{i + 1}": jnp.mean(kl) for i, kl in enumerate(draws.kl)}
 
     def sample(params, key, n, context=None):
         key_z, key_x = jax.random.split(key)
@@ -145,7 +146,7 @@ def layered(
         log_prob=log_prob,
         density="weight",
         latent=latent,
-        terms=bound_terms(log_prob, samples, objective, alpha) if objective in OF_MANY else None,
+        terms=bound_terms(log_prob, objective),
         note=data.note,
         event=event,
         levels=levels,
@@ -179,14 +180,13 @@ def markov(
     return Joint(draw, terms, sizes, batch)
 
 
-_EXAMPLE = dict(event=(6,), levels=2, latents=(3, 2), encoders=("net", "net"), decoders=("net", "net"), std="softplus", std_bound=10.0)
-_EXAMPLE |= dict(likelihood="bernoulli", likelihood_std=0.3, objective="elbo", alpha=0.0, samples=1, beta=1.0, beta_schedule="constant")
-_EXAMPLE |= dict(beta_start=0.0, beta_steps=0, beta_ramp=0.5, temperature=1.0)
+_EXAMPLE = dict(event=(6,), levels=2, latents=(3, 2), encoders=("net", "net"), decoders=("net", "net"))
 EXAMPLES = (
     _EXAMPLE,
-    _EXAMPLE | dict(latents=(4, 3, 2), encoders=("net",) * 3, decoders=("net",) * 3, objective="dreg", samples=3, std="bounded"),
-    _EXAMPLE | dict(levels=0, likelihood="gaussian", objective="iwae_one", samples=3),
+    _EXAMPLE | dict(latents=(4, 3, 2), encoders=("net",) * 3, decoders=("net",) * 3, objective="dreg", std="bounded"),
+    _EXAMPLE | dict(levels=0, likelihood="gaussian", likelihood_std=0.3, objective="iwae_one"),
     _EXAMPLE
     | dict(event=(8, 8, 1), levels=17, likelihood="discretized_logistic", encoders=("conv", "net"), decoders=("deconv", "net"))
-    | dict(beta=2.0, beta_schedule="linear", beta_steps=10, std="log_variance"),
+    | dict(objective="warm_up", std="log_variance"),
+    _EXAMPLE | dict(objective="iwae"),
 )

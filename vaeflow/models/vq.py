@@ -16,14 +16,14 @@ log p(x|a) + log p(a) at the one code that q names is a lower bound of log p(x) 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import distrax
 import jax
 import jax.numpy as jnp
 
 from vaeflow import objectives
-from vaeflow.build import Count, Decay, Fraction, Natural, NonNegative, Positive
+from vaeflow.build import SAMPLING, Count, Decay, Fraction, Natural, NonNegative, Positive
 from vaeflow.distributions import Distribution, Likelihood
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Latent, Model, overlay
@@ -36,20 +36,20 @@ from vaeflow.nets import Causal, Net
 def vq(
     *,
     event: tuple[Count, ...],
-    levels: Natural,
+    levels: Natural = 0,
     grid: tuple[Count, ...],
     codes: Count,
     width: Count,
     encoder: Net,
     decoder: Net,
     prior: Causal,
-    likelihood: Likelihood,
-    likelihood_std: Positive,
-    commitment: NonNegative,
-    decay: Decay,
-    smoothing: Positive,
-    restart: Fraction,
-    temperature: NonNegative,
+    likelihood: Likelihood = "bernoulli",
+    likelihood_std: Positive = 0.1,
+    commitment: NonNegative = 0.25,
+    decay: Decay = 0.99,
+    smoothing: Positive = 1e-5,
+    restart: Fraction = 0.1,
+    temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
     """See the module's docstring.
 
@@ -149,25 +149,9 @@ def vq(
     )
 
 
-_EXAMPLE = dict(
-    event=(6,),
-    levels=2,
-    grid=(3,),
-    codes=5,
-    width=2,
-    encoder="net",
-    decoder="net",
-    prior="causal",
-    likelihood="bernoulli",
-    likelihood_std=0.3,
-    commitment=0.25,
-    decay=0.9,
-    smoothing=1e-5,
-    restart=0.0,
-    temperature=1.0,
-)
+_EXAMPLE = dict(event=(6,), levels=2, grid=(3,), codes=5, width=2, encoder="net", decoder="net", prior="causal", decay=0.9, restart=0.0)
 EXAMPLES = (
     _EXAMPLE,
-    _EXAMPLE | dict(levels=0, likelihood="gaussian", restart=0.5),
+    _EXAMPLE | dict(levels=0, likelihood="gaussian", likelihood_std=0.3, restart=0.5),
     _EXAMPLE | dict(event=(8, 8, 1), levels=17, likelihood="discretized_logistic", grid=(2, 2), encoder="conv", decoder="deconv"),
 )

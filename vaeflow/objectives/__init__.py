@@ -1,24 +1,65 @@
-"""Training objectives as functions of log-weights, draws and steps: bounds.py, regularisers.py, relaxations.py,
-score_function.py, schedules.py, turns.py."""
+"""Training objectives (OBJECTIVES: the losses of models with latent variables, as parts of them) and schedules of coefficients (SCHEDULES).
+
+bounds.py, regularisers.py, relaxations.py and score_function.py have the formulas as functions of log-weights and draws; turns.py says
+whose turn a training step is.
+"""
 
 from __future__ import annotations
 
-from vaeflow.objectives.bounds import PATH, Bound, bound, elbo, iwae, renyi
+from collections.abc import Callable
+
+from vaeflow.build import part_kind
+from vaeflow.objectives import discrete, elbos, multi_sample, penalties, schedules
+from vaeflow.objectives.bounds import elbo, iwae, renyi
+from vaeflow.objectives.objective import Draws, Objective
 from vaeflow.objectives.regularisers import capacity, critic_loss, decomposition, fooling_loss, free_bits, mmd
-from vaeflow.objectives.relaxations import annealing, binary_concrete, gumbel_softmax, straight_through
-from vaeflow.objectives.schedules import BetaSchedule, beta_schedule
+from vaeflow.objectives.relaxations import binary_concrete, gumbel_softmax, straight_through
+from vaeflow.objectives.schedules import Schedule, scheduled
 from vaeflow.objectives.score_function import baseline_loss, leave_one_out, reinforce, silent, sleep_q, vimco, wake_p, wake_q
 from vaeflow.objectives.turns import steps_of, turn_of
 
+OF_DISCRETE: dict[str, Callable[..., Objective]] = {
+    "reinforce": discrete.reinforce,
+    "leave_one_out": discrete.leave_one_out,
+    "vimco": discrete.vimco,
+    "wake_sleep": discrete.wake_sleep,
+    "gumbel_softmax": discrete.gumbel_softmax,
+    "straight_through": discrete.straight_through,
+}
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "elbo": elbos.elbo,
+    "free_bits": elbos.free_bits,
+    "capacity": elbos.capacity,
+    "elbo_path": multi_sample.elbo_path,
+    "iwae": multi_sample.iwae,
+    "iwae_one": multi_sample.iwae_one,
+    "iwae_path": multi_sample.iwae_path,
+    "dreg": multi_sample.dreg,
+    "renyi": multi_sample.renyi,
+    "tc": penalties.total_correlation,
+    "mmd": penalties.mmd,
+    "adversarial": penalties.adversarial,
+    **OF_DISCRETE,
+}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": schedules.constant,
+    "linear": schedules.linear,
+    "cyclical": schedules.cyclical,
+    "geometric": schedules.geometric,
+}
+
+part_kind(Objective, "objective", OBJECTIVES)
+part_kind(Schedule, "schedule", SCHEDULES)
+
 __all__ = [
-    "PATH",
-    "BetaSchedule",
-    "Bound",
-    "annealing",
+    "OBJECTIVES",
+    "OF_DISCRETE",
+    "SCHEDULES",
+    "Draws",
+    "Objective",
+    "Schedule",
     "baseline_loss",
-    "beta_schedule",
     "binary_concrete",
-    "bound",
     "capacity",
     "critic_loss",
     "decomposition",
@@ -31,6 +72,7 @@ __all__ = [
     "mmd",
     "reinforce",
     "renyi",
+    "scheduled",
     "silent",
     "sleep_q",
     "steps_of",

@@ -6,10 +6,7 @@ t goes to 0, where the variance of the gradient grows without bound. (Maddison e
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
-import jax.numpy as jnp
 
 from vaeflow.model import Array
 from vaeflow.objectives.score_function import silent
@@ -33,14 +30,3 @@ def straight_through(soft: Array, hard: Array) -> Array:
     """`hard` exactly, with the gradient of `soft` (Bengio et al. 2013): what follows is differentiated at the hard value and the draw at
     the soft one, so it is biased at every temperature, and but for functions of degree two also in the limit."""
     return hard + silent(soft)
-
-
-def annealing(*, start: float, end: float, steps: int) -> Callable[[Array | int], Array]:
-    """step -> the temperature start (end / start)^min(1, step / steps), by the same factor every step; steps 0: end."""
-
-    def value(step):
-        if not steps:
-            return jnp.asarray(end, jnp.result_type(float))
-        return start * (end / start) ** jnp.minimum(1.0, jnp.asarray(step) / steps)
-
-    return value
