@@ -16,6 +16,7 @@ import vaeflow
 from tests.commands import call, refusal
 from tests.model_cases import flat as by_path
 from vaeflow.build import build
+from vaeflow.commands.train import launch
 from vaeflow.config import OF_FROZEN
 from vaeflow.errors import UserError
 from vaeflow.evaluation.results import flat
@@ -257,6 +258,13 @@ def test_an_old_run_samples_encodes_and_loads(old):
     kept = load_params(STORED, "last", ema=False)
     assert kept.keys() == params.keys() == {"encoder", "decoder"}
     assert all(np.any(a != b) for a, b in zip(values(kept), values(params), strict=True))  # those of the step, and their average
+
+
+def test_a_finished_old_run_shows_its_results(tmp_path, capsys):
+    place = Path(shutil.copytree(STORED, tmp_path / "run"))
+    launch(workdir.read_config(place), place)
+    text, nll = capsys.readouterr().out, json.loads((STORED / "results.json").read_text())["nll"]
+    assert f"{place} is finished; its results" in text and f"{nll:.3f}" in text
 
 
 def test_an_old_run_is_not_trained_further(old):
