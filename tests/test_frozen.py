@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -163,11 +162,11 @@ def test_a_wrong_value_is_one_line(below, message):
 
 def test_a_workdir_without_a_checkpoint_and_a_stored_name_are_one_line(tmp_path):
     (tmp_path / "vae").mkdir()
-    (tmp_path / "vae" / "config.json").write_text(json.dumps(of_moons().to_dict()))
+    workdir.write_config(tmp_path / "vae", of_moons())
     with pytest.raises(UserError, match=r"model.below='.*vae': .*train first"):
         setup.make_experiment(config(str(tmp_path / "vae")))
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config("configs/digits_vae.py").to_dict()))
+    workdir.write_config(tmp_path / "run", config("configs/digits_vae.py"))
     with pytest.raises(UserError, match="must be the group that training stores"):
         load_run(tmp_path / "run")
 
@@ -179,7 +178,7 @@ def test_what_a_named_workdir_names_itself_is_neither_executed_nor_opened(tmp_pa
     for below in (str(evil), {"from": str(evil)}, str(tmp_path / "elsewhere")):
         values = config("").to_dict()
         values["model"]["below"] = below
-        (stranger / "config.json").write_text(json.dumps(values))
+        workdir.write_config(stranger, ConfigDict(values))
         with pytest.raises(UserError, match=r"^model.below of .*stranger.*"):
             frozen.resolved(config(str(stranger)))
 

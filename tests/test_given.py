@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from vaeflow.model import Frozen, Params
 from vaeflow.models import MODELS, build_model
 from vaeflow.models.contrastive import contrastive
 from vaeflow.nets import Net
+from vaeflow.runs import workdir
 from vaeflow.runs.checkpoint_writer import Checkpoints, save_fixed
 from vaeflow.training import setup
 from vaeflow.training.step import init_state
@@ -60,7 +60,7 @@ def write_run(directory: Path, c: Any, params: Params) -> str:
     checkpoints.save(1, state, {})
     checkpoints.close()
     save_fixed(directory, fixed)
-    (directory / "config.json").write_text(json.dumps(c.to_dict()))
+    workdir.write_config(directory, c)
     return str(directory)
 
 

@@ -87,16 +87,9 @@ def test_cells_together_are_the_runs_by_themselves(whole, tmp_path):
     )
 
 
-def test_a_run_without_the_keys_is_read_and_resumed(tmp_path):
-    c = made({}, optim__turns="", train__steps=20)
-    plain = trained(tmp_path / "new", c)
-    stored: Any = workdir.read_json(plain / "config.json")
-    del stored["optim"]["groups"], stored["optim"]["turns"]
-    workdir.write_json(plain / "config.json", stored)
-    read: Any = workdir.read_config(plain)
-    assert read.optim.groups.to_dict() == {} and not read.optim.turns
-    workdir.must_agree(plain, c)
-    assert not setup.make_experiment(read, plain).optim.groups
+def test_a_run_with_other_groups_or_turns_is_another_run(tmp_path):
+    plain = tmp_path / "plain"
+    workdir.prepare(plain, made({}, optim__turns="", train__steps=20))
     with pytest.raises(
         UserError, match=r'optim.groups was \{\}, is now \{"decoder": \{"clip_weights".*optim.turns was \[\], is now \["encoder:2"'
     ):

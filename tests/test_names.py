@@ -2,7 +2,8 @@
 
 Strings are what the code compares and looks up, so the test reads every whole string of vaeflow/ and experiments/ that is no docstring. A
 key counts as a family's own if only makers of MODELS have it; keys that other registries, sections and Model have too are words of the
-whole project. benchmarks/ are measurements of named families, and exempt.
+whole project. benchmarks/ are measurements of named families, and exempt; so is vaeflow/runs/upgrade.py, which has the keys of older versions:
+a new family is not among them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ from vaeflow.models.parts.bases import BASES
 from vaeflow.nets import NETS
 from vaeflow.training.optimizer import OptimConfig
 
+EXEMPT = (ROOT / "vaeflow/models", ROOT / "vaeflow/runs/upgrade.py")
 FILES = sorted(
-    path for room in ("vaeflow", "experiments") for path in (ROOT / room).rglob("*.py") if not path.is_relative_to(ROOT / "vaeflow/models")
+    path
+    for room in ("vaeflow", "experiments")
+    for path in (ROOT / room).rglob("*.py")
+    if not any(path.is_relative_to(place) for place in EXEMPT)
 )
 # Words of the project that are keys of families too: what they are in the files read here.
 WORDS = {

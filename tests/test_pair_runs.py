@@ -48,16 +48,7 @@ def test_overrides_of_a_group_have_the_types_of_the_section():
 
 
 def test_a_workdir_of_a_pair(tmp_path):
-    """The places of both sources may change, what is learned may not; runs of before the groups were there are read."""
-    c = config.load("configs/densities.py")
-    before = c.to_dict()
-    for key in ("x", "x0", "pairing"):
-        del before["data"][key]
-    workdir.prepare(tmp_path / "old", c)
-    workdir.write_json(tmp_path / "old" / "config.json", config.plain(before))
-    assert workdir.differences(tmp_path / "old", c) == []
-    read: Any = workdir.read_config(tmp_path / "old")
-    assert read.data.x0.to_dict() == {} and read.data.pairing == "rows"
+    """The places of both sources may change, what is learned may not."""
 
     def changed(**values: str) -> Any:
         other = config.load("configs/densities.py")

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
+from vaeflow.config import plain
 from vaeflow.errors import UserError
 from vaeflow.run import load_run
-from vaeflow.runs import checksums, config_values, provenance, workdir
+from vaeflow.runs import checksums, config_values, provenance, upgrade, workdir
 from vaeflow.runs.files import write_atomic
 
 
@@ -76,18 +77,31 @@ def test_what_is_not_learned_from_may_change(tmp_path: Path):
     assert workdir.read_config(tmp_path).to_dict()["data"]["dir"] == "elsewhere"
 
 
-def test_a_run_of_before_a_key_was_there_goes_on(tmp_path: Path):
-    new = config()
-    with new.unlocked():
-        new.profile, new.train.accumulate, new.data.levels = False, 1, 0
+def test_the_version_is_in_the_file_alone(tmp_path: Path):
     workdir.prepare(tmp_path, config())
-    read: Any = workdir.read_config(tmp_path)
-    assert (read.profile, read.train.accumulate, read.data.levels) == (False, 1, 0)
-    workdir.prepare(tmp_path, new)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert next(iter(stored.items())) == ("version", upgrade.VERSION)
+    assert plain(workdir.read_config(tmp_path)) == plain(config()) and not workdir.is_older(tmp_path)
+
+
+def test_a_run_of_an_older_version_is_read_and_not_resumed(tmp_path: Path):
     workdir.write_json(tmp_path / "config.json", config().to_dict())
-    new.data.levels = 17
-    with pytest.raises(UserError, match=r"data\.levels was 0, is now 17"):
-        workdir.prepare(tmp_path, new)
+    before = (tmp_path / "config.json").read_text()
+    read = workdir.read_config(tmp_path)
+    assert read.is_locked and read.to_dict()["eval"] == {**upgrade.ADDED["eval"], "k": 100} and workdir.is_older(tmp_path)
+    assert workdir.differences(tmp_path, read) == [] and not workdir.is_finished(tmp_path, read)
+    for call in (workdir.prepare, workdir.must_agree):
+        with pytest.raises(UserError, match=rf"older version \(config version 1, now {upgrade.VERSION}\).*--config.init_from={tmp_path}$"):
+            call(tmp_path, read)
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_run_of_a_newer_version_is_refused_with_its_file(tmp_path: Path):
+    workdir.write_json(tmp_path / "config.json", {"version": upgrade.VERSION + 1, **config().to_dict()})
+    line = rf"^{tmp_path / 'config.json'}: config version {upgrade.VERSION + 1} is newer than {upgrade.VERSION}"
+    for call in (workdir.read_config, load_run, lambda directory: workdir.prepare(directory, config())):
+        with pytest.raises(UserError, match=line):
+            call(tmp_path)
 
 
 def test_finished(tmp_path: Path):

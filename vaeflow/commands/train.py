@@ -48,6 +48,8 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
             differ = "differs" if len(other) == 1 else "differ"
             print(f"\n{' and '.join(other)} {differ} from this run's: run experiments.evaluate with the same values for its numbers")
         return
+    if not dry_run and workdir.is_older(directory):
+        workdir.must_agree(directory, config)
     with progress.phase("importing jax"):
         from vaeflow import data
         from vaeflow.evaluation import evaluate, store
@@ -62,7 +64,7 @@ def _run(config: ConfigDict, directory: Path, dry_run: bool, name: str) -> None:
 
     with workdir.import_hint(directory):
         config = frozen.resolved(config, directory)  # a frozen model's workdir may have moved since the first launch
-        same = not workdir.differences(directory, config)
+        same = not workdir.is_older(directory) and not workdir.differences(directory, config)
         x = make_experiment(config, directory if same else None)
     agreement.check_models(frozen.identities(x.config))
     evaluate.check_eval(x)

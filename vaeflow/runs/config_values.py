@@ -37,7 +37,7 @@ def differences(old: Any, new: Any, by_hash: bool = True, without: Sequence[str]
         by_hash: whether frozen models are compared by their parameters, or by their names alone.
         without: keys that are not compared.
     """
-    new, old = flat(new, whole=_WHOLE), flat(old, whole=_WHOLE)
+    old, new = flat(plain(old), whole=_WHOLE), flat(plain(new), whole=_WHOLE)
     words = []
     for key in [*new, *(k for k in old if k not in new)]:
         if key in without or is_free(key, new.get("eval.select", "loss")):

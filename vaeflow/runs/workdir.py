@@ -1,6 +1,6 @@
 """A run's directory: config.json, env.json, the lock, and reading a finished run back.
 
-    config.json       the whole resolved config: data, never code; reading a run needs nothing else
+    config.json       `version` (upgrade.py) and the whole resolved config: data, never code; reading a run needs nothing else
     env.json          one entry a launch: config's name, the step it went on from, commit, diff, versions, devices, command line,
                       files of --import with their hashes (recorded, never executed from here)
     data.json         what the data were: examples, shape, grey values, classes
@@ -12,7 +12,6 @@ Neither jax nor Orbax is imported before it is needed: a finished run answers at
 from __future__ import annotations
 
 import contextlib
-import copy
 import fcntl
 import json
 import os
@@ -29,22 +28,11 @@ from ml_collections import ConfigDict
 
 from vaeflow.config import imported, is_frozen, plain
 from vaeflow.errors import UnknownKind, UserError
-from vaeflow.runs import checksums, config_values, guard
+from vaeflow.runs import checksums, config_values, guard, upgrade
 from vaeflow.runs.files import no_follow, with_values, write_json
 from vaeflow.runs.provenance import processor, source_state
 from vaeflow.schema import FROM_DATA, complete
 
-# Keys added after some runs were created, with the value those runs used.
-_NEW: dict[str, Any] = {
-    "profile": False,
-    "train.accumulate": 1,
-    "data.levels": 0,
-    "data.augment": (),
-    **{"data.x": {}, "data.x0": {}, "data.pairing": "rows"},
-    "optim.groups": {},
-    "optim.turns": (),
-}
-_NEW |= {"eval.measures": (), "eval.settings": {}, "eval.examples": 0, "eval.select": "loss", "eval.validate": {}}
 PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
     *("ml_collections", "numpy", "scikit-learn", "tensorflow-datasets", "grain"),
@@ -53,8 +41,8 @@ PACKAGES = (
 
 def prepare(directory: str | Path, config: ConfigDict, name: str = "") -> None:
     """Make the directory ready for a run with `config` (called `name`): new, or the same run going on (values that do not
-    change what is learned are updated). UserError: it holds a run with another config, the config needs another run's parameters and names
-    a config row, or see guard.make_workdir."""
+    change what is learned are updated). UserError: see `must_agree` and guard.make_workdir; or the config names a config row where training
+    needs another run's parameters."""
     directory = Path(directory)
     for key, value in config_values.flat(plain(config)).items():
         if is_frozen(value) and not value.get("sha256"):
@@ -65,17 +53,23 @@ def prepare(directory: str | Path, config: ConfigDict, name: str = "") -> None:
             )
     guard.make_workdir(directory)
     must_agree(directory, config)
-    write_json(directory / "config.json", plain(config))
+    write_config(directory, config)
     write_json(directory / "env.json", [*_launches(directory), {"config": name, "step": _newest(directory)[0], **environment()}])
 
 
+def write_config(directory: Path, config: ConfigDict) -> None:
+    """config.json of a run with this config. The version is in the file alone: `read_config` returns the config without it."""
+    write_json(directory / "config.json", {"version": upgrade.VERSION, **plain(config)})
+
+
 def is_finished(directory: str | Path, config: ConfigDict) -> bool:
-    """True if this run is trained and results.json has the numbers of its last step. UserError: the directory holds a run with another
-    config."""
+    """True if this run is trained and results.json has the numbers of its last step, whatever version trained it. UserError: the directory
+    holds a run with another config."""
     directory = Path(directory)
     if not (directory / "config.json").exists():
         return False
-    must_agree(directory, config)
+    if differences(directory, config):
+        must_agree(directory, config)
     step, newest = _newest(directory)
     if not step or checksums.fault(newest) or not checksums.progress(newest).get("done"):
         return False
@@ -105,21 +99,43 @@ def name_of(directory: Path) -> str:
 
 
 def read_config(directory: str | Path) -> ConfigDict:
-    """The locked config of a run. UserError: this is no workdir."""
+    """The locked config of a run, with the keys of today whatever version trained it. UserError: this is no workdir, or a newer version
+    trained it."""
     path = Path(directory) / "config.json"
     if not Path(directory).is_dir():
         raise UserError(f"workdir={directory} {'is not a folder' if Path(directory).exists() else 'does not exist'}")
     if not path.is_file():
         raise UserError(f"workdir={directory} has no config.json: is it the workdir of a run?")
+    return complete(ConfigDict(_upgraded(path)))
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """The values of a config.json as they are stored. UserError: it cannot be read, or a newer version wrote it."""
     found = read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path} cannot be read: it holds no config")
-    config = ConfigDict(found)
-    for key, value in _NEW.items():
-        section, _, name = key.rpartition(".")
-        if isinstance(place := config.get(section) if section else config, ConfigDict) and name not in place:
-            place[name] = copy.copy(value)
-    return complete(config)
+    try:
+        upgrade.version_of(found)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return found
+
+
+def _upgraded(path: Path) -> dict[str, Any]:
+    """The values of a config.json with the keys of today, without the version. UserError: see `_stored`."""
+    return {key: value for key, value in upgrade.upgrade(_stored(path)).items() if key != "version"}
+
+
+def upgraded_params(directory: Path, params: Any) -> Any:
+    """Stored parameters of a run at the paths of today's model; as they are where the directory has no config.json."""
+    path = directory / "config.json"
+    return upgrade.upgrade_params(_stored(path), params) if path.is_file() else params
+
+
+def is_older(directory: str | Path) -> bool:
+    """True if the directory holds a run of an older version, which cannot be trained further."""
+    path = Path(directory) / "config.json"
+    return path.is_file() and upgrade.version_of(_stored(path)) < upgrade.VERSION
 
 
 @contextlib.contextmanager
@@ -144,8 +160,7 @@ def _imports(directory: Path) -> list[str]:
 
 def with_defaults(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """A stored section of a config, with the keys that were added after it was stored."""
-    added = {key.removeprefix(f"{section}."): plain(value) for key, value in _NEW.items() if key.startswith(f"{section}.")}
-    return added | dict(values)
+    return upgrade.ADDED[section] | dict(values)
 
 
 def which_params(directory: Path, config: Any) -> str:
@@ -238,12 +253,18 @@ def differences(directory: str | Path, config: ConfigDict) -> list[str]:
         return []
     stored = bool(_newest(Path(directory))[0])  # before the first checkpoint, frozen models are not stored with the run
     from_data = [f"model.{name}" for name in FROM_DATA if name not in config.model]  # they are stored once the data are loaded
-    return config_values.differences(plain(read_config(directory)), plain(config), by_hash=stored, without=from_data)
+    return config_values.differences(complete(ConfigDict(_upgraded(path))), plain(config), by_hash=stored, without=from_data)
 
 
 def must_agree(directory: str | Path, config: ConfigDict) -> None:
-    """UserError: the directory holds a run with another config. The line proposes a workdir for the new run."""
+    """UserError: the directory holds a run of an older version, or one with another config. The line proposes how to start a new run."""
     directory = Path(directory)
+    if is_older(directory):
+        version = upgrade.version_of(_stored(directory / "config.json"))
+        raise UserError(
+            f"workdir={directory} was trained by an older version (config version {version}, now {upgrade.VERSION}): it can be evaluated, "
+            f"sampled and loaded, not trained further; start from its parameters with --config.init_from={directory}"
+        )
     if words := differences(directory, config):
         own = with_values(directory.name, config_values.changed(read_config(directory), config))
         raise UserError(

@@ -35,7 +35,7 @@ from vaeflow.override import overridden, override
 from vaeflow.runs.config_values import is_free
 from vaeflow.runs.files import with_values
 from vaeflow.runs.overrides import SECTIONS, check_key
-from vaeflow.runs.workdir import read_json
+from vaeflow.runs.workdir import read_config
 from vaeflow.schema import complete
 
 
@@ -228,6 +228,6 @@ def value_at(config: Any, key: str) -> Any:
 def _began_at(p: Plan, runs: Path, row: str, seed: int) -> str:
     """The run that a cell starts from; as the cell itself says where it is there, for a folder of runs may have moved."""
     first, key = p.after[row]
-    directory, config = directory_of(p, runs, first, seed), directory_of(p, runs, row, seed) / "config.json"
-    said = str(value_at(read_json(config), key)) if config.is_file() else ""
+    directory, cell = (directory_of(p, runs, name, seed) for name in (first, row))
+    said = str(value_at(read_config(cell), key)) if (cell / "config.json").is_file() else ""
     return said if Path(said).parts[-2:] == directory.parts[-2:] else str(directory)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from vaeflow.errors import UserError, unknown
 from vaeflow.model import Params, by_path, common, merge_params
 from vaeflow.runs.checkpoint_reader import Say, all_steps, committed_steps, load_newest, to_stderr
+from vaeflow.runs.workdir import upgraded_params
 
 
 def are_workdirs(config: ConfigDict) -> None:
@@ -65,7 +66,8 @@ def _taken(shapes: Params, config: ConfigDict, key: str) -> dict[tuple[str, ...]
 
 
 def load_params(workdir: str | Path, which: str = "auto", warn: Say = to_stderr, ema: bool = True) -> Params:
-    """The parameters that evaluation uses (the moving average where there is one, stats, fixed) as numpy arrays.
+    """The parameters that evaluation uses (the moving average where there is one, stats, fixed) as numpy arrays, at the paths of today's
+    model whatever version trained them.
 
     which: "best", "last", or "auto" for the best where there is one. ema=False: those of the step itself. UserError: there is no such
     checkpoint.
@@ -81,6 +83,7 @@ def load_params(workdir: str | Path, which: str = "auto", warn: Say = to_stderr,
         if fixed is None and all_steps(root / "fixed"):
             raise UserError(f"the fixed leaves of this run are damaged ({root / 'fixed'}); it must be trained again")
         state = found.state
-        return merge_params((ema and state["ema"]) or state["trained"], state["stats"], fixed.state if fixed else {})
+        params = merge_params((ema and state["ema"]) or state["trained"], state["stats"], fixed.state if fixed else {})
+        return upgraded_params(Path(workdir), params)
     have = " and ".join(name for name in ("best", "last") if committed_steps(root / name)) or "none yet: train first"
     raise UserError(f"workdir={workdir} has no checkpoint for eval.params={which!r}; there is {have}")
