@@ -71,9 +71,8 @@ def get_config(row: str = "") -> ConfigDict:
     c.train.update(steps=steps, log_every=epoch // 2, eval_every=2 * epoch, checkpoint_every=2 * epoch)
     c.eval.update(k=1000 if paper else 100, chunk=50 if paper else 10, batch=200)
     if paper:
-        net = dict(kernel=3, stride=2, activation="relu", dtype="float32")
-        c.parts.encoder = dict(kind="res_conv", channels=(16, 32, 64, 128), **net)
-        c.parts.decoder = dict(kind="res_deconv", channels=(128, 64, 32, 16), **net)
+        c.parts.encoder = dict(kind="res_conv", channels=(16, 32, 64, 128))
+        c.parts.decoder = dict(kind="res_deconv", channels=(128, 64, 32, 16))
     else:
         c.parts.encoder = c.parts.decoder = mlp(512)
     if row != "baseline":
@@ -101,7 +100,6 @@ def flow(name: str, row: str) -> dict[str, Any]:
     elif row == "maf":
         parts[layer] = dict(kind="affine_autoregressive", made=net)
     else:
-        coupling = spline(net, "alternating", False, bins=8, bound=3.0)
-        sizes = {k: coupling[k] for k in ("bins", "bound", "min_width", "min_height", "min_slope")}
-        parts[layer] = coupling if row == "nsf_c" else dict(kind="spline_autoregressive", made=net, **sizes)
+        coupling = spline(net, "alternating", False, bound=3.0)
+        parts[layer] = coupling if row == "nsf_c" else dict(kind="spline_autoregressive", made=net, bound=3.0)
     return parts
