@@ -49,8 +49,7 @@ def get_config(row: str = "") -> ConfigDict:
     if row.startswith("ladder"):
         sizes = dict(strides=(2, 2, 2), blocks=(1, 2, 2), latents=(1, 2, 4), width=24)
         if row == "ladder_mlp":
-            sizes = dict(strides=(8, 1, 1, 1, 1), blocks=(1, 1, 1, 1, 1), latents=(16, 12, 8, 6, 4), width=128)
-            sizes |= dict(posterior="weighted")
+            sizes = dict(strides=(8, 1, 1, 1, 1), blocks=(1,) * 5, latents=(16, 12, 8, 6, 4), width=128, posterior="weighted")
             c.parts.beta = dict(kind="linear", steps=1000)
         c.model = dict(kind="ladder", likelihood="discretized_logistic", **sizes)
         return c

@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 
 from configs.base import base, mlp
 
+_NO_KL, _CRITIC = dict(kind="elbo", beta=0.0), dict(kind="adversarial", weight=1.0)
+_CAPACITY = dict(kind="capacity", nats=8.0, steps=1500, beta=10.0)
 # row: (one line, the parts that make its objective)
 _ROWS = {
     "elbo": ("ELBO, one draw", dict()),
@@ -31,18 +33,11 @@ _ROWS = {
     "beta": ("beta-VAE, beta 4", dict(elbo=dict(kind="elbo", beta=4.0))),
     "cyclical": ("cyclical warm-up of beta, 4 cycles", dict(beta=dict(kind="cyclical", steps=500))),
     "free_bits": ("0.1 nats of free bits a latent", dict(objective=dict(kind="free_bits", nats=0.1))),
-    "capacity": (
-        "KL held at a capacity that rises to 8 nats, weight 10",
-        dict(objective=dict(kind="capacity", nats=8.0, steps=1500, beta=10.0)),
-    ),
+    "capacity": ("KL held at a capacity that rises to 8 nats, weight 10", dict(objective=_CAPACITY)),
     "beta_tc": ("beta-TC-VAE, beta 4", dict(objective=dict(kind="tc", weight=3.0))),
-    "info": ("InfoVAE: no KL term but 100 MMD^2", dict(objective=dict(kind="mmd", weight=100.0), elbo=dict(kind="elbo", beta=0.0))),
-    "adversarial": (
-        "adversarial autoencoder: no KL term but a critic",
-        dict(objective=dict(kind="adversarial", weight=1.0), critic=mlp(64, 64), elbo=dict(kind="elbo", beta=0.0)),
-    ),
+    "info": ("InfoVAE: no KL term but 100 MMD^2", dict(objective=dict(kind="mmd", weight=100.0), elbo=_NO_KL)),
+    "adversarial": ("adversarial autoencoder: no KL term but a critic", dict(objective=_CRITIC, critic=mlp(64, 64), elbo=_NO_KL)),
 }
-_NO_ELBO = ("beta", "capacity", "beta_tc", "info", "adversarial")  # these do not train the ELBO, by which `best` is chosen
 ROWS = {"": "the row elbo"} | {row: line for row, (line, _) in _ROWS.items()}
 
 
@@ -54,6 +49,6 @@ def get_config(row: str = "") -> ConfigDict:
     c.optim.update(learning_rate=1e-3, schedule="cosine")
     c.train.update(steps=2000, eval_every=200, checkpoint_every=500)
     c.eval.update(k=1000, chunk=50)
-    if row in _NO_ELBO:
+    if row in ("beta", "capacity", "beta_tc", "info", "adversarial"):  # these do not train the ELBO, by which `best` is chosen
         c.eval.params = "last"
     return c

@@ -41,17 +41,12 @@ ROWS = {
 
 def get_config(row: str = "") -> ConfigDict:
     c = base()
-    c.data.kind = "digits"
-    c.data.batch = 64
+    c.data.update(kind="digits", batch=64)
     c.model = dict(kind="vae", latent=8, likelihood="discretized_logistic")
     c.parts = dict(encoder=mlp(256), decoder=mlp(256))
-    c.optim.learning_rate = 1e-3
-    c.optim.schedule = "cosine"
-    c.train.steps = 3000
-    c.train.eval_every = 300
-    c.train.checkpoint_every = 600
-    c.eval.k = 1000
-    c.eval.chunk = 50
+    c.optim.update(learning_rate=1e-3, schedule="cosine")
+    c.train.update(steps=3000, eval_every=300, checkpoint_every=600)
+    c.eval.update(k=1000, chunk=50)
     if row == "2d":
         c.model.latent = 2
     elif row == "conv":

@@ -24,14 +24,11 @@ EPOCH, PASSES = 50_000 // 128, 20
 def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test", batch=128, binarize="dynamic")
-    c.parts = dict(encoder=mlp(512, activation="tanh"), decoder=mlp(512, activation="tanh"))
+    estimator, variables, categories = ("gumbel", 20, 10) if row == "categorical" else ("vimco", 64, 2)
+    c.model = dict(kind="discrete_vae", variables=variables, categories=categories, prior="learned")
+    c.parts = dict(encoder=mlp(512, activation="tanh"), decoder=mlp(512, activation="tanh")) | ESTIMATORS[estimator][1]
     if row == "categorical":
-        c.model = dict(kind="discrete_vae", variables=20, categories=10, prior="learned")
-        c.parts.update(ESTIMATORS["gumbel"][1])
         c.parts.objective.k, c.parts.temperature.steps = 1, PASSES * EPOCH // 2
-    else:
-        c.model = dict(kind="discrete_vae", variables=64, categories=2, prior="learned")
-        c.parts.update(ESTIMATORS["vimco"][1])
     c.optim.update(name="adamw", learning_rate=1e-3, schedule="cosine")
     c.train.update(steps=PASSES * EPOCH, log_every=EPOCH // 4, eval_every=5 * EPOCH, checkpoint_every=5 * EPOCH)
     c.eval.update(k=100, chunk=10, batch=500)

@@ -62,8 +62,7 @@ def get_config(row: str = "") -> ConfigDict:
     epochs, warm = (2000, 100) if paper else (12, 2)
     c.model = dict(kind="vae", latent=64)
     c.optim.update(name="adamax", learning_rate=5e-4, eps=1e-7, ema=0.0)
-    c.train.update(steps=epochs * epoch, log_every=epoch // 2, eval_every=epoch, checkpoint_every=epoch)
-    c.train.patience = 100 if paper else 0
+    c.train.update(steps=epochs * epoch, log_every=epoch // 2, eval_every=epoch, checkpoint_every=epoch, patience=100 * paper)
     c.eval.update(k=5000 if paper else 20, chunk=50 if paper else 10, batch=200)
     c.parts = networks(256 if paper else 128, paper)
     c.parts.beta = dict(kind="linear", steps=warm * epoch)
