@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from vaeflow.build import describe, numeric, part_of, registry
 from vaeflow.config import OF_FROZEN, OPEN, OVER, Overrides, is_frozen, keys, keys_named
 from vaeflow.errors import UserError, unknown
-from vaeflow.schema import REQUIRED, Argument, argument_at, argument_of, complete, named_parts, of_kind, of_section, value_at
+from vaeflow.schema import REQUIRED, Argument, argument_at, argument_of, complete, named_parts, of_kind, of_section
 
 
 def overridden(config: ConfigDict, overrides: Overrides) -> tuple[ConfigDict, list[str]]:
@@ -37,8 +37,10 @@ def overridden(config: ConfigDict, overrides: Overrides) -> tuple[ConfigDict, li
             continue
         argument = None if _number(text) else argument_at(complete(ConfigDict(raw)), key)
         if argument is not None and part_of(argument.hint) is not None:
-            group, _, name = key.rpartition(".")
-            value_at(raw, group)[name] = text
+            section, *part, name = key.split(".")
+            own = raw.setdefault(section, {})
+            own = own.setdefault(part[0], {"kind": part[0]}) if part else own  # a part that is named by its kind alone
+            own[name] = text
         else:
             rest.append((key, text))
     made = complete(ConfigDict(raw))
