@@ -34,15 +34,19 @@ KINDS = {
     "glow_net": {"channels": [4, 4], "kernel": 3},
     "resnet": {"width": 4, "blocks": 2, "kernel": 3},
     "transformer": {"width": 4, "depth": 2, "heads": 2},
+    "unet": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [8], "heads": 2},
+    "dit": {"width": 8, "depth": 2, "heads": 2},
+    "dit_vectors": {"kind": "dit", "width": 8, "depth": 2, "heads": 2},
+    "concat_squash": {"hidden": [6]},
 }
 IMAGE = {"conv", "flat", "gated_conv", "gated_dense", "res_conv", "downsample", "upsample", "convnet", "pixels"}  # what they read
-IMAGE |= {"glow_net", "resnet", "transformer"}
+IMAGE |= {"glow_net", "resnet", "transformer", "unet", "dit"}
 SHAPES = {
     **{name: [(8, 8, 1), (2, 7, 10, 3)] for name in ("deconv", "gated_deconv", "res_deconv")},
     "downsample": [(2, 2, 3), (2, 2, 2, 1)],
     "upsample": [(16, 16, 1), (2, 15, 16, 3)],
     "convnet": [(8, 8, 3), (5, 8, 8, 2)],
-    **{name: [(2, 8, 8, 2)] for name in ("pixels", "glow_net", "resnet", "transformer")},
+    **{name: [(2, 8, 8, 2)] for name in ("pixels", "glow_net", "resnet", "transformer", "unet", "dit")},
 }
 CASES = [(name, out) for name in KINDS for out in SHAPES.get(name, [(4,), (2, 3, 3, 1)])]
 
