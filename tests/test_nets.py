@@ -34,7 +34,7 @@ KINDS = {
     "glow_net": {"channels": [4, 4], "kernel": 3},
     "resnet": {"width": 4, "blocks": 2, "kernel": 3},
     "transformer": {"width": 4, "depth": 2, "heads": 2},
-    "unet": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [8], "heads": 2},
+    "unet": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "heads": 2},
     "dit": {"width": 8, "depth": 2, "heads": 2},
     "dit_vectors": {"kind": "dit", "width": 8, "depth": 2, "heads": 2},
     "concat_squash": {"hidden": [6]},
@@ -102,7 +102,7 @@ def test_a_zero_head_gives_zeros_and_bfloat16_keeps_float32_at_the_border(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv", "deconv", "gated_conv", "res_deconv", "convnet", "resnet"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "deconv", "gated_conv", "res_deconv", "convnet", "resnet", "unet", "dit", "concat_squash"])
 def test_float64_inputs_are_promoted_and_bfloat16_computes_in_bfloat16(name):
     with jax.enable_x64(True):
         x, context = inputs(name, 4, dtype=jnp.float64)
