@@ -15,6 +15,8 @@ from vaeflow.build import build
 from vaeflow.errors import UserError
 from vaeflow.nets import Net
 from vaeflow.nets.dit import Dit, positions
+from vaeflow.nets.resample import double_nearest, half_mean
+from vaeflow.nets.unet import UnetBlock, UnetOptions
 
 UNET = {"kind": "unet", "channels": 4, "multipliers": [1, 2], "blocks": 1}
 NCSNPP = UNET | {"attention": [4], "heads": 2, "modulation": "shift", "fir": True, "progressive": True}
@@ -116,6 +118,36 @@ def test_dropout_acts_only_with_a_key(name):
     first, second = run(jax.random.key(1)), run(jax.random.key(2))
     assert np.abs(first - y).max() > 1e-2 and np.abs(first - second).max() > 1e-2
     np.testing.assert_array_equal(first, run(jax.random.key(1)))
+
+
+@pytest.mark.parametrize(("modulation", "resample", "skip_scale"), [("shift", "half", True), ("scale_shift", "double", False)])
+def test_a_residual_block_is_its_formula(modulation, resample, skip_scale):
+    x, c = draws(2, 4, 4, 8), draws(2, 3, seed=3)
+    block = UnetBlock(12, UnetOptions("silu", 1, modulation, skip_scale, False, 0.0, None), resample)
+    params = filled(block, x, c)
+
+    def formula(p, x, c):
+        def conv(q, h):
+            return jax.lax.conv_general_dilated(h, q["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + q["bias"]
+
+        def norm(q, h, groups):
+            parts = h.reshape(len(h), -1, groups, h.shape[-1] // groups)
+            mean, variance = parts.mean((1, 3), keepdims=True), parts.var((1, 3), keepdims=True)
+            return ((parts - mean) / jnp.sqrt(variance + 1e-6)).reshape(h.shape) * q["scale"] + q["bias"]
+
+        resize = half_mean if resample == "half" else double_nearest
+        terms = (c @ p["context"]["kernel"] + p["context"]["bias"])[:, None, None]
+        h = conv(p["conv_0"], resize(jax.nn.silu(norm(p["norm_0"], x, 2))))
+        if modulation == "shift":
+            h = norm(p["norm_1"], h + terms, 3)
+        else:
+            h = norm(p["norm_1"], h, 3) * (1 + terms[..., 12:]) + terms[..., :12]
+        h = conv(p["skip"], resize(x)) + conv(p["conv_1"], jax.nn.silu(h))
+        return h / 2**0.5 if skip_scale else h
+
+    y, expected = quick_jit(lambda params: (block.apply(params, x, c), formula(params["params"], x, c)))(params)
+    assert y.shape == (2, *((2, 2) if resample == "half" else (8, 8)), 12)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_concat_squash_is_its_formula():
