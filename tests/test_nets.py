@@ -34,15 +34,19 @@ KINDS = {
     "glow_net": {"channels": [4, 4], "kernel": 3},
     "resnet": {"width": 4, "blocks": 2, "kernel": 3},
     "transformer": {"width": 4, "depth": 2, "heads": 2},
+    "unet": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "heads": 2},
+    "dit": {"width": 8, "depth": 2, "heads": 2},
+    "dit_vectors": {"kind": "dit", "width": 8, "depth": 2, "heads": 2},
+    "concat_squash": {"hidden": [6]},
 }
 IMAGE = {"conv", "flat", "gated_conv", "gated_dense", "res_conv", "downsample", "upsample", "convnet", "pixels"}  # what they read
-IMAGE |= {"glow_net", "resnet", "transformer"}
+IMAGE |= {"glow_net", "resnet", "transformer", "unet", "dit"}
 SHAPES = {
     **{name: [(8, 8, 1), (2, 7, 10, 3)] for name in ("deconv", "gated_deconv", "res_deconv")},
     "downsample": [(2, 2, 3), (2, 2, 2, 1)],
     "upsample": [(16, 16, 1), (2, 15, 16, 3)],
     "convnet": [(8, 8, 3), (5, 8, 8, 2)],
-    **{name: [(2, 8, 8, 2)] for name in ("pixels", "glow_net", "resnet", "transformer")},
+    **{name: [(2, 8, 8, 2)] for name in ("pixels", "glow_net", "resnet", "transformer", "unet", "dit")},
 }
 CASES = [(name, out) for name in KINDS for out in SHAPES.get(name, [(4,), (2, 3, 3, 1)])]
 
@@ -98,7 +102,7 @@ def test_a_zero_head_gives_zeros_and_bfloat16_keeps_float32_at_the_border(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv", "deconv", "gated_conv", "res_deconv", "convnet", "resnet"])
+@pytest.mark.parametrize("name", ["mlp", "conv", "deconv", "gated_conv", "res_deconv", "convnet", "resnet", "unet", "dit", "concat_squash"])
 def test_float64_inputs_are_promoted_and_bfloat16_computes_in_bfloat16(name):
     with jax.enable_x64(True):
         x, context = inputs(name, 4, dtype=jnp.float64)

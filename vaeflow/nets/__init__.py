@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from vaeflow.build import part_kind
 from vaeflow.nets.causal import Causal, causal_transformer
+from vaeflow.nets.concat_squash import concat_squash
 from vaeflow.nets.conv import conv, convnet, deconv, glow_net
+from vaeflow.nets.dit import dit
+from vaeflow.nets.embedding import Embedding, fourier, sinusoidal
 from vaeflow.nets.gated import gated_conv, gated_deconv
 from vaeflow.nets.grids import downsample, upsample
 from vaeflow.nets.made import Made, made
@@ -15,6 +18,7 @@ from vaeflow.nets.net import Net
 from vaeflow.nets.res_conv import res_conv, res_deconv
 from vaeflow.nets.resnet import resnet
 from vaeflow.nets.transformer import transformer
+from vaeflow.nets.unet import unet
 
 NETS: dict[str, Callable[..., Net]] = {
     "mlp": mlp,
@@ -30,8 +34,17 @@ NETS: dict[str, Callable[..., Net]] = {
     "glow_net": glow_net,
     "resnet": resnet,
     "transformer": transformer,
+    "unet": unet,
+    "dit": dit,
+    "concat_squash": concat_squash,
+}
+
+EMBEDDINGS: dict[str, Callable[..., Embedding]] = {
+    "fourier": fourier,
+    "sinusoidal": sinusoidal,
 }
 
 part_kind(Net, "net", NETS)
+part_kind(Embedding, "time embedding", EMBEDDINGS)
 part_kind(Made, "conditioner", {"made": made})
 part_kind(Causal, "causal net", {"causal_transformer": causal_transformer})
