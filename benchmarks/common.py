@@ -15,9 +15,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow import config
+from vaeflow.override import override
 from vaeflow.runs.metrics import aligned_table
 from vaeflow.runs.provenance import processor
+from vaeflow.training import configure
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,9 +32,9 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 def load(name: str, changes: Mapping[str, Any]) -> ConfigDict:
     """The config `configs/x.py[:row]` with some values changed, as on the command line."""
-    loaded = config.load(name)
+    loaded = configure.load(name)
     for key, value in changes.items():
-        config.override(loaded, key, str(value))
+        override(loaded, key, str(value))
     return loaded
 
 

@@ -8,19 +8,19 @@ import jax
 import numpy as np
 import pytest
 
-from vaeflow import config
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
+from vaeflow.override import override
 from vaeflow.runs import workdir
-from vaeflow.training import dry_run, loop, recorder, setup
+from vaeflow.training import configure, dry_run, loop, recorder, setup
 from vaeflow.training.step import init_state, make_step
 
 
 def made(name: str = "configs/densities.py", /, **changes: Any) -> setup.Experiment:
-    loaded = config.load(name)
+    loaded = configure.load(name)
     small = {"data.size": 640, "data.batch": 64, "parts.net.hidden": "16", "parts.steps.n": 1} if "densities" in name else {}
     for key, value in (small | changes).items():
-        config.override(loaded, key, str(value))
+        override(loaded, key, str(value))
     return setup.make_experiment(loaded)
 
 

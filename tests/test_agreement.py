@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from tests.runs import finish, start_together
-from vaeflow import config
 from vaeflow.data.source import Source, Split
 from vaeflow.errors import RunFailed, UserError
-from vaeflow.training import agreement, devices
+from vaeflow.training import agreement, configure, devices
 
 FLOW = ("--config=configs/own_table.py:npz", "--config.train.steps=40", "--config.data.batch=16")
 
@@ -42,7 +41,7 @@ def test_the_line_of_many_differences_is_short():
 
 
 def test_the_config_is_compared_without_what_each_host_may_have_of_its_own():
-    c = config.load("configs/digits_vae.py")
+    c = configure.load("configs/digits_vae.py")
     before = agreement.config_values(c)
     c.data.dir, c.data.path, c.data.cache_dir = "a", "b", "c"
     assert agreement.config_values(c) == before
@@ -138,7 +137,7 @@ def test_the_failure_that_is_no_user_error_is_one_too(together):
 
 def test_a_process_that_reports_nothing_is_named(together, monkeypatch):
     monkeypatch.setattr(agreement, "START_SECONDS", 0.1)
-    c = config.load("configs/digits_vae.py")
+    c = configure.load("configs/digits_vae.py")
     errors = together(lambda: agreement.check_start(c, Path("/no"), ""), lambda: time.sleep(0.5))
     assert "process 1 has joined, but did not report within 0 s" in str(errors[0])
 
@@ -165,7 +164,7 @@ def test_a_file_system_that_shows_the_workdir_late_is_waited_for(together, tmp_p
 def test_processes_that_see_different_checkpoints_do_not_resume(together, tmp_path, monkeypatch):
     steps = {tmp_path / "a" / "run": [200, 100], tmp_path / "b" / "run": []}
     monkeypatch.setattr(agreement, "committed_steps", lambda directory: steps[directory.parents[1]])
-    c = config.load("configs/digits_vae.py")
+    c = configure.load("configs/digits_vae.py")
     errors = together(*[lambda d=directory: agreement.check_start(c, d, "configs/digits_vae.py") for directory in steps])
     words = "the newest checkpoint of workdir=run is 200 in process 0, none in process 1; all need the same folder"
     assert all(words in str(error) for error in errors)

@@ -17,10 +17,11 @@ import pytest
 
 from tests.commands import FLOW, call, refusal, train_only
 from tests.runs import ROOT, SMALL, assert_same_run, environment
-from vaeflow import config, data, rng
+from vaeflow import data, rng
 from vaeflow.data.augment import PAD, augment_batch, crop, flip
 from vaeflow.errors import Stopped
-from vaeflow.training import loop, setup
+from vaeflow.override import override
+from vaeflow.training import configure, loop, setup
 
 BOTH = ("flip", "crop")
 STEPS = (
@@ -109,9 +110,9 @@ def test_augmentation_and_binarization_have_different_keys():
 
 
 def experiment(*overrides: tuple[str, str]):
-    c = config.load(str(ROOT / "configs" / "digits_vae.py:conditional"))
+    c = configure.load(str(ROOT / "configs" / "digits_vae.py:conditional"))
     for key, text in (("data.batch", "16"), *overrides):
-        config.override(c, key, text)
+        override(c, key, text)
     return setup.make_experiment(c)
 
 
@@ -210,9 +211,9 @@ from vaeflow import config, data
 from vaeflow.training import loop, setup
 from vaeflow.training.devices import AXIS, Devices
 
-c = config.load("configs/digits_vae.py")
-config.override(c, "data.augment", "flip,crop")
-config.override(c, "data.batch", "16")
+c = configure.load("configs/digits_vae.py")
+override(c, "data.augment", "flip,crop")
+override(c, "data.batch", "16")
 x = setup.make_experiment(c)
 weights = jnp.asarray(np.random.default_rng(0).integers(0, 64, (8, 8, 1)), jnp.float32)
 for mapping, count in (("jit", 1), ("pmap", 4), ("shard_map", 4), ("fsdp", 4)):

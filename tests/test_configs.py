@@ -12,9 +12,10 @@ import pytest
 from configs import table_miniboone, table_tabular
 from tests.bijector_laws import quick_jit
 from vaeflow import data
-from vaeflow.config import load, plain, rows
+from vaeflow.config import plain, rows
 from vaeflow.data.source import Source, Split
 from vaeflow.training import setup
+from vaeflow.training.configure import load
 from vaeflow.training.step import all_finite, init_state, make_step
 
 ALL = [name for name, _ in rows()]

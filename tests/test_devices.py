@@ -56,13 +56,15 @@ SHARDED = """
 import sys, tempfile
 from pathlib import Path
 import jax, numpy as np
+from vaeflow.training import configure
+from vaeflow.override import override
 from vaeflow import config
 from vaeflow.training import loop, setup, warm_start
 from vaeflow.training.step import init_state
 
-c = config.load("configs/densities.py")
+c = configure.load("configs/densities.py")
 for key, text in zip(sys.argv[1::2], sys.argv[2::2]):
-    config.override(c, key, text)
+    override(c, key, text)
 x = setup.make_experiment(c)
 params, frozen, _ = setup.init_params(x)
 state, fixed = init_state(params, x.tx, x.optim.ema, frozen, x.devices.homes)

@@ -10,8 +10,10 @@ import pytest
 from experiments.listing import grouped, matching
 from tests.commands import call, refusal
 from tests.runs import ROOT, SMALL, on_a_terminal, run
-from vaeflow.config import load, override, rows
+from vaeflow.config import rows
 from vaeflow.errors import UserError
+from vaeflow.override import override
+from vaeflow.training.configure import load
 
 VAE, RINGS = "--config=configs/digits_vae.py", "--config=configs/densities.py:rings_realnvp"
 

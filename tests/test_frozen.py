@@ -16,11 +16,12 @@ from tests.model_cases import flat
 from tests.runs import state
 from tests.test_given import TRAINED, of_moons, write_run
 from vaeflow.build import Positive
-from vaeflow.config import override, plain
+from vaeflow.config import plain
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
 from vaeflow.model import Frozen, Model, merge_params
 from vaeflow.models import MODELS, ModelEntry, build_model
+from vaeflow.override import override
 from vaeflow.run import load_run
 from vaeflow.runs import workdir
 from vaeflow.training import frozen, loop, setup

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tests.runs import ROOT, SMALL, assert_same_run, environment, state
-from vaeflow import config
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
+from vaeflow.override import override
 from vaeflow.runs import workdir
-from vaeflow.training import dry_run, loop, many_seeds, setup
+from vaeflow.training import configure, dry_run, loop, many_seeds, setup
 
 TURNS = "encoder:2,decoder:1"
 GROUPS = {"encoder": {"learning_rate": 0.01, "clip": 0.5}, "decoder": {"clip_weights": (-0.5, 0.5)}}
@@ -23,13 +23,13 @@ GROUPS = {"encoder": {"learning_rate": 0.01, "clip": 0.5}, "decoder": {"clip_wei
 
 def made(groups: Any = None, **changes: Any) -> Any:
     """SMALL for 40 steps, with checkpoints in the middle of a cycle."""
-    c = config.load("configs/digits_vae.py")
+    c = configure.load("configs/digits_vae.py")
     with c.unlocked():
         c.optim.groups = groups if groups is not None else GROUPS
     steps = ("train.steps=40", "train.log_every=10", "train.eval_every=20", "train.checkpoint_every=20", f"optim.turns={TURNS}")
     words = [word.removeprefix("--config.").split("=") for word in (*SMALL[1:], *steps)]
     for key, value in (*words, *((key.replace("__", "."), str(value)) for key, value in changes.items())):
-        config.override(c, key, value)
+        override(c, key, value)
     return c
 
 

@@ -224,9 +224,9 @@ PUBLISHED = {{"flow": None}}
 
 
 def get_config(row):
-    c = config.load("configs/densities.py")
+    c = configure.load("configs/densities.py")
     for word in {TRAIN[1:]!r}:
-        config.override(c, *word.removeprefix("--config.").split("="))
+        override(c, *word.removeprefix("--config.").split("="))
     return c
 """,
     )

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from tests import toys
-from vaeflow import config
 from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import bound, importance, log_likelihood, mean_se, pareto_k, tail_size
 from vaeflow.evaluation.map_split import gather, map_split
-from vaeflow.training import setup
+from vaeflow.training import configure, setup
 
 KEY = jax.random.key(7)
 
@@ -161,7 +160,7 @@ def test_a_pass_binarizes_each_example_once():
 
 def test_the_digits_vae_runs_its_encoder_once_for_all_draws():
     """The program of 64 draws of the default experiment holds 64 decoders, but one encoder."""
-    x = setup.make_experiment(config.load("configs/digits_vae.py"))
+    x = setup.make_experiment(configure.load("configs/digits_vae.py"))
     params = jax.eval_shape(x.model.init, KEY, setup.first_batch(x))
     image = jax.ShapeDtypeStruct((8, 8, 8, 1), jnp.uint8)
     fn = importance(x.model, 64, 64)

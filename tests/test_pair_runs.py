@@ -25,16 +25,17 @@ from vaeflow.evaluation import sampling, two_sample
 from vaeflow.evaluation.results import flat
 from vaeflow.model import Model
 from vaeflow.models import MODELS, ModelEntry
+from vaeflow.override import override
 from vaeflow.runs import overrides, workdir
-from vaeflow.training import loop
+from vaeflow.training import configure, loop
 
 MOONS, EIGHT = dict(kind="density", name="moons"), dict(kind="density", name="8gaussians")
 
 
 def test_overrides_of_a_group_have_the_types_of_the_section():
-    c = config.load("configs/densities.py")
+    c = configure.load("configs/densities.py")
     for word in ("x.kind=density", "x0.kind=csv", "x0.name=8", "x0.size=7", "x0.val_fraction=0", "x0.name=9"):
-        config.override(c, *f"data.{word}".split("="))
+        override(c, *f"data.{word}".split("="))
     assert c.data.x0.to_dict() == dict(kind="csv", name="9", size=7, val_fraction=0.0) and c.data.x.to_dict() == dict(kind="density")
     assert isinstance(c.data.x0.val_fraction, float) and c.is_locked
     for key, text, message in (
@@ -44,16 +45,16 @@ def test_overrides_of_a_group_have_the_types_of_the_section():
         ("x0.a.b", "1", r"config.data.x0: the key='a' is unknown"),
     ):
         with pytest.raises(UserError, match=message):
-            config.override(c, f"data.{key}", text)
+            override(c, f"data.{key}", text)
 
 
 def test_a_workdir_of_a_pair(tmp_path):
     """The places of both sources may change, what is learned may not."""
 
     def changed(**values: str) -> Any:
-        other = config.load("configs/densities.py")
+        other = configure.load("configs/densities.py")
         for key, text in (dict(x0__kind="csv", x0__path="a/b.csv") | values).items():
-            config.override(other, f"data.{key.replace('__', '.')}", text)
+            override(other, f"data.{key.replace('__', '.')}", text)
         return other
 
     workdir.prepare(tmp_path / "run", changed())

@@ -13,9 +13,10 @@ import pytest
 from tests.commands import call, refusal
 from tests.runs import ROOT, SMALL
 from vaeflow.commands import train
-from vaeflow.config import load, override
 from vaeflow.evaluation.results import flat
+from vaeflow.override import override
 from vaeflow.runs import workdir
+from vaeflow.training.configure import load
 
 STEPS = ("--config.train.steps=20", "--config.train.log_every=10", "--config.train.eval_every=20", "--config.train.checkpoint_every=20")
 

@@ -13,13 +13,16 @@ from tests import toys
 from tests.commands import call, refusal
 from tests.diagnose_toys import run
 from tests.test_no_density import families  # noqa: F401  (a fixture)
+from vaeflow import config
 from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
 from vaeflow.evaluation.measures import MEASURES, Finding, Measure, sample_quality
 from vaeflow.evaluation.results import flat, format_results, rounded
+from vaeflow.override import override
 from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.metrics import read_metrics
+from vaeflow.training import configure
 from vaeflow.training.recorder import Validation
 from vaeflow.training.setup import make_experiment
 
@@ -150,26 +153,24 @@ def test_results_of_before_the_measures_read_as_flat():
 
 
 def test_a_value_of_a_measure_is_replaced_whatever_its_type():
-    from vaeflow import config
 
-    c = config.load("configs/digits_vae.py")
+    c = configure.load("configs/digits_vae.py")
     for key, text, value in (
         ("samples", "100", 100),
         ("names", "energy,mmd2", "energy,mmd2"),
         ("names", "energy", "energy"),
         ("samples", "0.5", 0.5),
     ):
-        config.override(c, f"eval.settings.sample_quality.{key}", text)
+        override(c, f"eval.settings.sample_quality.{key}", text)
         assert c.eval.settings.sample_quality[key] == value
     with pytest.raises(UserError, match="is a group of values"):
-        config.override(c, "eval.settings.sample_quality", "5")
+        override(c, "eval.settings.sample_quality", "5")
 
 
 def test_cells_that_select_by_other_measures_have_validations_of_their_own():
-    from vaeflow import config
     from vaeflow.training.stacked import structure
 
-    one, two = config.load("configs/digits_vae.py"), config.load("configs/digits_vae.py")
+    one, two = configure.load("configs/digits_vae.py"), configure.load("configs/digits_vae.py")
     two.eval.k = 7
     assert structure(one) == structure(two)  # after training only
     two.eval.select = "sample_quality.energy"
@@ -215,10 +216,9 @@ def test_a_table_does_not_repeat_a_cell_whose_results_are_other_ones(tmp_path, m
 
 
 def test_results_are_those_of_a_cell_by_all_that_changes_a_number():
-    from vaeflow import config
     from vaeflow.runs.overrides import made_as_asked
 
-    asked = config.load("configs/digits_vae.py")
+    asked = configure.load("configs/digits_vae.py")
     stored, sample = config.plain(asked.eval), config.plain(asked.sample)
     assert made_as_asked({"eval": stored}, asked, asked) and made_as_asked({"eval": {**stored, "batch": 7, "chunk": 3}}, asked, asked)
     old = {key: stored[key] for key in ("params", "batch", "k", "chunk")}  # before the other keys
@@ -233,9 +233,8 @@ def test_results_are_those_of_a_cell_by_all_that_changes_a_number():
 
 
 def test_the_direction_of_a_finding_decides(families):  # noqa: F811
-    from vaeflow import config
 
-    c = config.load(str(families / "generator.py"))
+    c = configure.load(str(families / "generator.py"))
     for select, sign in (("sample_quality.energy", 1), ("sample_quality.recall", -1)):
         c.eval.select = select
         assert evaluate.selecting(make_experiment(c))[-1] == sign

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from tests.runs import SMALL, state
-from vaeflow.config import load, override
 from vaeflow.errors import Stopped, UserError
 from vaeflow.evaluation import evaluate
+from vaeflow.override import override
 from vaeflow.runs import workdir
 from vaeflow.runs.metrics import read_metrics
 from vaeflow.training import loop, many_seeds, setup
+from vaeflow.training.configure import load
 
 STEPS = ("--config.train.steps=40", "--config.train.log_every=10", "--config.train.eval_every=20", "--config.train.checkpoint_every=20")
 

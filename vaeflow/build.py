@@ -265,7 +265,9 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
             raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
         bare = bare_kinds(_PART_KINDS[hint][1])
         if value not in parts and value not in bare:
-            raise unknown_kind(key, value, [*parts, *bare])
+            kinds = _PART_KINDS[hint][1]
+            fitting = [name for name, part in parts.items() if isinstance(part, Mapping | ConfigDict) and part.get("kind") in kinds]
+            raise unknown_kind(key, value, [*fitting, *bare])
         return build(parts if value in parts else {value: {"kind": value}}, value, hint, _open)
     if origin is Mapping or _is_section(hint):
         if not isinstance(value, (Mapping, ConfigDict)):
