@@ -127,7 +127,7 @@ def test_every_exempt_word_is_used():
         ('config.model.get("prior", "")', "the key model.prior"),
         ("config.model.frozen", "the key model.frozen"),
         ('section["pseudo_inputs"]', "'pseudo_inputs', a key that only families have"),
-        ('"""vae"""\nf"a {vae} vae"\n__all__ = ["beta_schedule"]\nrun.model.latent, config["model"]["kind"], config.model.items()', ""),
+        ('"""vae"""\nf"a {vae} vae"\n__all__ = ["pseudo_inputs"]\nrun.model.latent, config["model"]["kind"], config.model.items()', ""),
     ],
 )
 def test_what_the_test_finds(text, said):

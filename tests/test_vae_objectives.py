@@ -169,7 +169,7 @@ def test_pixels_one_by_one_are_a_probability_and_draw_what_they_score():
         (dict(loss=dict(kind="dreg", k=1)), "parts.objective.k=1 is invalid; it must be >= 2"),
         (dict(loss=dict(kind="iwae", beta=2.0)), "parts.objective: the key='beta' is unknown"),
         (dict(loss=dict(kind="renyi", alpha=1.0)), "parts.objective: alpha=1.0 is invalid"),
-        (dict(loss=dict(kind="elbo", beta="objective")), "parts.objective.kind='elbo' is an objective, where a schedule is needed"),
+        (dict(loss=dict(kind="elbo", beta="iwae")), "parts.iwae.kind='iwae' is an objective, where a schedule is needed"),
         (dict(loss=dict(kind="elbo", beta=-1.0)), "parts.objective.beta=-1.0 is invalid"),
         (dict(loss=dict(kind="mmd", weight=1.0, of="vimco")), "parts.objective: of='vimco' is an objective of discrete latents"),
         (dict(objective="iwea"), "model.objective='iwea' is unknown .did you mean 'iwae'"),

@@ -171,7 +171,9 @@ def ladder(
     def loss(params, key, batch, step):
         draws = draws_of(params, key, batch["x"], batch.get("context"), objective.k)
         total, metrics = objective.loss(params.get("objective", {}), jax.random.fold_in(key, 1), draws, step)
-        return total, metrics | {f"kl_{i + 1}": jnp.mean(kl) for i, kl in enumerate(draws.kl)}
+        assert draws.kl is not None
+        levels_of = jnp.mean(draws.kl, axis=-1)  # [L]
+        return total, metrics | {f"kl_{i + 1}": levels_of[i] for i in range(len(levels_of))}
 
     def log_prob(params, key, batch):
         x, context = batch["x"], batch.get("context")

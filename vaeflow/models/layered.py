@@ -130,7 +130,9 @@ def layered(
         key_z, key_own = jax.random.split(key)
         draws = draws_of(params, key_z, batch["x"], batch.get("context"), objective.k)
         total, metrics = objective.loss(params.get("objective", {}), key_own, draws, step)
-        return total, metrics | {f"kl_{i + 1}": jnp.mean(kl) for i, kl in enumerate(draws.kl)}
+        assert draws.kl is not None
+        levels_of = jnp.mean(draws.kl, axis=-1)  # [L]
+        return total, metrics | {f"kl_{i + 1}": levels_of[i] for i in range(len(levels_of))}
 
     def sample(params, key, n, context=None):
         key_z, key_x = jax.random.split(key)

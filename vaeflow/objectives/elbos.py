@@ -76,5 +76,6 @@ def _groups(draws: Draws, kl: Divergence) -> tuple[Array, int]:
     """(the batch's mean KL by groups [G], the dimensions that a group counts)."""
     if draws.kl is not None and kl == "auto":
         return jnp.mean(draws.kl, axis=-1), draws.group_size
+    assert draws.log_q is not None
     count = 1 if draws.kl is None else len(draws.kl)
     return jnp.mean(bounds.elbo(draws.log_q - draws.log_z(draws.z)))[None], draws.group_size * count
