@@ -51,8 +51,8 @@ def check_objective(objective: Objective, family: str, *, discrete: bool = False
         )
     if objective.gaussian and not gaussian:
         raise UserError(
-            f"model.objective: {objective.kind!r} needs a diagonal Gaussian posterior and the prior N(0, I), which only vae has, without "
-            "posterior, prior, prior_base and pseudo_inputs"
+            f"model.objective: {objective.kind!r} needs a diagonal Gaussian posterior and the prior N(0, I), and {family} here has others; "
+            "a vae has them without posterior, prior, prior_base and pseudo_inputs"
         )
 
 
