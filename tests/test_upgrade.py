@@ -232,6 +232,12 @@ def test_a_damaged_config_keeps_what_it_has(damage):
     assert new.items() >= damage.items() and upgrade_params(CONFIG | damage, {"a": 1}) == {"a": 1}
 
 
+@pytest.mark.parametrize("model", [dict(kind="distill", teacher_base="normal"), CONTRASTIVE | dict(frozen=["vae"])])
+def test_a_damaged_model_is_refused_by_its_maker(model):
+    with pytest.raises(UserError):
+        build_model(upgrade(stored(model, vae=VAE)))
+
+
 @pytest.fixture(scope="module")
 def old(tmp_path_factory) -> Path:
     return Path(shutil.copytree(STORED, tmp_path_factory.mktemp("old") / "run"))

@@ -147,9 +147,10 @@ def _with_added(config: Values) -> Values:
 def _is_part(config: Values) -> bool:
     """True if the model that a config's model learns from is a part, or is made of parts."""
     model, parts = config["model"], config["parts"]
-    if model["kind"] == "distill":
-        return "teacher_base" in model
-    return model["kind"] == "contrastive" and isinstance(parts.get(str(model.get("frozen"))), Mapping)
+    named = model.get(_LEARNS_FROM.get(model["kind"], ""))
+    if not isinstance(named, str):
+        return False
+    return "teacher_base" in model if model["kind"] == "distill" else isinstance(parts.get(named), Mapping)
 
 
 def _groups(config: Values) -> Values:
@@ -236,7 +237,7 @@ def _objective(own: Values, parts: Values) -> str:
     for name in ("tc", "mmd", "adversarial"):
         if own.get(name):
             outer = {"kind": name, "weight": own[name], **({"critic": own["critic"]} if name == "adversarial" else {})}
-            part = outer | {"of": _add(parts, part["kind"], part)}
+            part = outer | {"of": _add(parts, str(part["kind"]), part)}
     return _add(parts, "objective", part)
 
 
