@@ -18,6 +18,7 @@ ROWS = {
     "student": "a one-pass student of the teacher (needs --config.model.teacher)",
     "markov": "a second-order Markov model of sequences of 5 symbols",
     "bridge": "flow matching from 8 Gaussians to moons",
+    "vae": "a VAE by the ELBO and the IWAE bound together, the ELBO's share by a schedule",
 }
 SMALL = dict(steps=120, log_every=20, eval_every=40, checkpoint_every=80)
 
@@ -59,4 +60,7 @@ def get_config(row: str = "teacher") -> ConfigDict:
         c.data.x, c.data.x0 = ConfigDict(dict(kind="density", name="moons")), ConfigDict(dict(kind="density", name="8gaussians"))
         c.model = dict(kind="bridge", event=(2,), velocity="net")
         c.sample.steps = 10
+    elif row == "vae":
+        c.model = dict(kind="vae", latent=2, encoder="net", decoder="net", likelihood="gaussian_learned")
+        c.parts.update(objective=dict(kind="combined", k=3), share=dict(kind="sigmoid", steps=120))
     return c
