@@ -27,7 +27,7 @@ DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob(
 _BASE = {"build", "config", "model", "errors", "rng"}
 _PARTS = _BASE | {"objectives", "distributions"}
 _LAYERS = _PARTS | {"nets", "bijectors"}
-_TRAINING = _LAYERS | {"runs", "data", "models"}
+_TRAINING = _LAYERS | {"runs", "data", "models", "diffusion"}
 _EVALUATION = _TRAINING | {"training", "run"}
 MAY_IMPORT = {
     "errors": set(),
@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "nets": _PARTS,
     "bijectors": _PARTS | {"nets"},
     "data": _BASE | {"runs"},
-    "models": _LAYERS,
+    "diffusion": _PARTS,
+    "models": _LAYERS | {"diffusion"},
     "training": _TRAINING,
     "run": _TRAINING | {"training"},
     "evaluation": _EVALUATION,
