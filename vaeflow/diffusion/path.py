@@ -10,6 +10,7 @@ that of vp, nichol and of gamma has an infinite derivative as well: every solve 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -124,9 +125,9 @@ def nichol(*, s: Positive = 0.008) -> ProbabilityPath:
 
     Reference: Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 17.
     """
-    rate = jnp.pi / 2 / (1 + s)
+    rate = math.pi / 2 / (1 + s)
     a = rate * s
-    bound = jnp.cos(a)
+    bound = math.cos(a)
     return ProbabilityPath(
         lambda t: jnp.sin(rate * (1 - t)) / bound,
         lambda t: jnp.sqrt(jnp.sin(2 * a + rate * t) * jnp.sin(rate * t)) / bound,
