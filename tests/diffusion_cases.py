@@ -83,8 +83,12 @@ STEP_CASES = {
     "sde of w = sigma": StepCase("sde", options=lambda steps: {"diffusion": "sigma"}),
     "sde without noise": StepCase("sde", options=lambda steps: {"diffusion": "sigma", "scale": 0.0}, noisy=False),
     "dpm_2m": StepCase("dpm_2m", 2, noisy=False),
-    "predictor_corrector": StepCase("predictor_corrector", linear="the norms of the score and of the noise"),
-    "predictor_corrector of sigma": StepCase("predictor_corrector", options=lambda steps: {"size": "sigma", "snr": 0.1}),
+    "predictor_corrector": StepCase("predictor_corrector"),
+    "predictor_corrector of the score": StepCase(
+        "predictor_corrector",
+        options=lambda steps: {"size": "score"},
+        linear="the step size is a ratio of norms of the noise and the score",
+    ),
 }
 STEP_CASES |= {name: StepCase(name) for name in STEPS if name not in {case.kind for case in STEP_CASES.values()}}
 

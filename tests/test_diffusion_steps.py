@@ -195,7 +195,7 @@ def test_predictor_corrector_of_a_gaussian_by_draws():
     """The case that moments exclude, in 32 dimensions, where the norms concentrate: mean and variance within five standard errors, and
     within the first-order error of 64 steps."""
     path, data, n = path_of("vp"), Mixture((1.0,), ((MEAN,) * 32,), (STD,)), 64
-    step = STEPS["predictor_corrector"]().on(path, data.predict(path))
+    step = STEPS["predictor_corrector"](size="score").on(path, data.predict(path))
 
     def draw(key):
         start, key = jax.random.split(key)
