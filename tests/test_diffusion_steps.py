@@ -78,7 +78,7 @@ over_samplers = pytest.mark.parametrize("case", STEP_CASES.values(), ids=STEP_CA
 def test_moments_of_a_gaussian_converge_at_the_samplers_order(name, sampler, monkeypatch):
     case = STEP_CASES[sampler]
     coarse, fine = (error(case.sampler(n), name, n, monkeypatch) for n in (64, 128))
-    assert fine < 0.03 and np.log2(coarse / fine) > case.order - 0.1
+    assert np.log2(coarse / fine) > case.order - 0.1  # a wrong limit has slope 0
 
 
 def test_a_step_with_a_wrong_variance_has_wrong_moments(monkeypatch):
