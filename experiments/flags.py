@@ -28,15 +28,15 @@ class Parser(argparse.ArgumentParser):
         for word, after in pairwise([*argv, "--"]):
             name, equals, text = word.partition("=")
             if name.startswith("--") and name not in self._option_string_actions:
-                raise self._unknown(name, text if equals else "..." if after.startswith("--") else after, keys())
+                raise self._unknown(name, text if equals else "..." if after.startswith("--") else after, keys)
         return self.parse_args(argv)
 
-    def _unknown(self, flag: str, text: str, keys: list[str]) -> UserError:
+    def _unknown(self, flag: str, text: str, keys: Callable[[], list[str]]) -> UserError:
         """The error for an unknown flag: a flag of nearly the same name goes before config keys of that name."""
         name = flag.removeprefix("--").replace("-", "_")
         line = f"{flag} is not a flag of {self.prog.removeprefix('python -m ')}"
         flags = [known.removeprefix("--") for known in self.flags()]
-        if found := [] if nearest(name, flags, cutoff=0.85) else keys_named(keys, name):
+        if found := [] if nearest(name, flags, cutoff=0.85) else keys_named(keys(), name):
             value = "..." if name.endswith("epochs") else text  # a number of epochs is not a number of steps
             return UserError(f"{line}; {question(name, [shlex.quote(f'--config.{key}={value}') for key in found])}")
         near = nearest(name, flags)

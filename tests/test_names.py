@@ -38,6 +38,7 @@ WORDS = {
     "latents": "a finding of the measure probes and a figure",
     "layer": "the title of the registry of bijectors",
     "objective": "the title of the registry of objectives",
+    "sampler": "the title of the registry of samplers",
     "std": "an array of encodings",
     "temperature": "the sampling option of the figure temperatures",
     "variables": "the name of an axis",

@@ -253,7 +253,7 @@ def differences(directory: str | Path, config: ConfigDict) -> list[str]:
         return []
     stored = bool(_newest(Path(directory))[0])  # before the first checkpoint, frozen models are not stored with the run
     from_data = [f"model.{name}" for name in FROM_DATA if name not in config.model]  # they are stored once the data are loaded
-    return config_values.differences(complete(ConfigDict(_upgraded(path))), plain(config), by_hash=stored, without=from_data)
+    return config_values.differences(complete(ConfigDict(_upgraded(path))), complete(config), by_hash=stored, without=from_data)
 
 
 def must_agree(directory: str | Path, config: ConfigDict) -> None:
