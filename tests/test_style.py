@@ -27,7 +27,7 @@ DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob(
 _BASE = {"build", "config", "schema", "override", "model", "errors", "rng"}
 _PARTS = _BASE | {"distributions"}
 _LAYERS = _PARTS | {"nets", "bijectors", "objectives"}
-_TRAINING = _LAYERS | {"runs", "data", "models"}
+_TRAINING = _LAYERS | {"runs", "data", "models", "diffusion"}
 _EVALUATION = _TRAINING | {"training", "run"}
 MAY_IMPORT = {
     "errors": set(),
@@ -41,9 +41,10 @@ MAY_IMPORT = {
     "distributions": _BASE,
     "nets": _PARTS,
     "objectives": _PARTS | {"nets"},
-    "bijectors": _PARTS | {"nets"},
+    "bijectors": _PARTS | {"nets", "diffusion"},  # cnf.py is an ordinary differential equation
     "data": _BASE | {"runs"},
-    "models": _LAYERS,
+    "diffusion": _PARTS,
+    "models": _LAYERS | {"diffusion"},
     "training": _TRAINING,
     "run": _TRAINING | {"training"},
     "evaluation": _EVALUATION,

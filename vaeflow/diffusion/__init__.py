@@ -1,0 +1,21 @@
+"""Continuous families as pure functions: probability paths, predictions, times, the ODE, samplers, guidance, minibatch couplings.
+
+Everything is for one example (couplings and stratified times: for a batch) and knows no parameters: a network enters as
+predict: (x, t) -> Prediction. The laws (tests/test_diffusion_*.py) run over every entry of the registries.
+"""
+
+from __future__ import annotations
+
+from vaeflow.build import part_kind
+from vaeflow.diffusion.coupling import COUPLINGS, BatchCoupling
+from vaeflow.diffusion.kinds import KINDS, WEIGHTINGS, PredictionKind, Weighting
+from vaeflow.diffusion.path import PATHS, ProbabilityPath
+from vaeflow.diffusion.steps import STEPS, Sampler
+from vaeflow.diffusion.times import TIMES, TimeCoordinate
+
+part_kind(ProbabilityPath, "path", PATHS)
+part_kind(PredictionKind, "prediction kind", KINDS)
+part_kind(Weighting, "weighting", WEIGHTINGS)
+part_kind(TimeCoordinate, "time coordinate", TIMES)
+part_kind(Sampler, "sampler", STEPS)
+part_kind(BatchCoupling, "coupling", COUPLINGS)

@@ -1,0 +1,126 @@
+"""Guidance: a prediction changed at every t, (predict, ...) -> predict. Samplers do not know of it; a guided field has no density.
+
+All keep x_t = alpha x + sigma e of the predicted data and noise. Paths are those without gamma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from vaeflow.diffusion.ode import EXACT_TRACE
+from vaeflow.diffusion.path import Predict, Prediction, ProbabilityPath
+from vaeflow.errors import UserError
+from vaeflow.model import Array
+
+Change = Callable[[Array], Array]
+
+
+def _with_data(path: ProbabilityPath, x: Array, t: Array, data: Array) -> Prediction:
+    """The prediction with these data, and the noise that x_t then has."""
+    return Prediction(data, (x - path.alpha(t) * data) / path.sigma(t))
+
+
+def _no_gamma(path: ProbabilityPath) -> None:
+    if path.gamma is not None:
+        raise UserError("guidance requires a path without gamma, from Gaussian noise")
+
+
+def guided(predict: Predict, reference: Predict, scale: Array | float, *, low: float = 0.0, high: float = 1.0) -> Predict:
+    """reference + scale (predict - reference), for t in [low, high]; elsewhere predict. Scale 1 is none, 0 the reference.
+
+    Classifier-free guidance: predict is conditional, reference unconditional; Ho and Salimans 2022 (arXiv 2207.12598) write w = scale - 1.
+    Autoguidance: reference is a smaller or less trained model of the same condition (Karras et al. 2024, arXiv 2406.02507). An interval
+    [low, high] of times: Kynkaanniemi et al. 2024 (arXiv 2404.07724).
+    """
+
+    def change(x, t):
+        p, r = predict(x, t), reference(x, t)
+        here = jnp.where((t >= low) & (t <= high), scale, 1.0).astype(x.dtype)
+        return jax.tree.map(lambda a, b: a + (here - 1) * (a - b), p, r)
+
+    return change
+
+
+def classifier_guided(predict: Predict, path: ProbabilityPath, log_prob: Callable[[Array, Array], Array], scale: Array | float) -> Predict:
+    """score + scale grad_x log p(c | x_t): with the exact classifier of noised data, scale 1 is the conditional model, 0 is none.
+
+    log_prob: (x [*event], t []) -> log p(c | x_t = x) [] nats, of a classifier that was trained on x_t.
+    Reference: Dhariwal and Nichol 2021 (arXiv 2105.05233), eq. 14.
+    """
+    _no_gamma(path)
+
+    def change(x, t):
+        p, slope = predict(x, t), jax.grad(log_prob)(x, t)
+        sigma = path.sigma(t)
+        return Prediction(p.data + scale * sigma**2 / path.alpha(t) * slope, p.noise - scale * sigma * slope)
+
+    return change
+
+
+def inpainted(
+    predict: Predict, path: ProbabilityPath, mask: Array, value: Array, *, into: Change = lambda x: x, back: Change = lambda x: x
+) -> Predict:
+    """Replacement: the predicted data are `value` where `mask`, so ancestral steps move the known entries along q(x_s | x_t, value) and
+    Tweedie's last step returns them exactly. Correct for entries that are independent given x_t; otherwise the rest is conditioned on the
+    noised known entries only, an approximation. `inpainted_by_covariance` is exact for Gaussian data.
+
+    Args:
+        mask, value: [*event]; mask True where value is known.
+        into, back: an orthonormal change of basis of x and its inverse, in which mask and value are given: `colorized` has one.
+
+    References: Song et al. 2021 (arXiv 2011.13456), appendix I.2; Lugmayr et al. 2022 (arXiv 2201.09865).
+    """
+    _no_gamma(path)
+
+    def change(x, t):
+        return _with_data(path, x, t, back(jnp.where(mask, value, into(predict(x, t).data))))
+
+    return change
+
+
+def colorized(predict: Predict, path: ProbabilityPath, gray: Array) -> Predict:
+    """`inpainted` in the basis of the colours whose first axis is (1, 1, 1) / sqrt 3.
+
+    Args:
+        gray: mean of the three channels [H, W], on x's scale; x is [H, W, 3].
+
+    Reference: Song et al. 2021 (arXiv 2011.13456), appendix I.3.
+    """
+    gray_axis = jnp.ones(3, gray.dtype) / jnp.sqrt(jnp.asarray(3, gray.dtype))
+    towards = gray_axis - jnp.eye(3, dtype=gray.dtype)[0]
+    basis = jnp.eye(3, dtype=gray.dtype) - 2 * jnp.outer(towards, towards) / jnp.vdot(towards, towards)  # a reflection: its own inverse
+    value = jnp.zeros((*gray.shape, 3), gray.dtype).at[..., 0].set(jnp.sqrt(jnp.asarray(3, gray.dtype)) * gray)
+    mask = jnp.zeros(value.shape, bool).at[..., 0].set(True)
+    return inpainted(predict, path, mask, value, into=lambda x: x @ basis, back=lambda x: x @ basis)
+
+
+def inpainted_by_covariance(predict: Predict, path: ProbabilityPath, mask: Array, value: Array, *, sigma_data: float = 0.5) -> Predict:
+    """E[x | x_t, x_K = y] of the Gaussian with mean D = E[x | x_t] and covariance C = sigma^2 / alpha dD/dx_t (Tweedie's second moment):
+
+        D + C_{.K} C_KK^-1 (y - D_K),    K = the entries where mask is True, y = value
+
+    Exact if the data are Gaussian. C_KK is exact up to 64 dimensions. Above, it is that of data N(0, s_d^2 I),
+    sigma^2 s_d^2 / (alpha^2 s_d^2 + sigma^2) I. alpha must be > 0.
+
+    References: Boys et al. 2023 (arXiv 2310.06721); Song et al. 2023, pseudoinverse guidance (OpenReview 9_gsMA8MRKQ).
+    """
+    _no_gamma(path)
+
+    def change(x, t):
+        if x.size > EXACT_TRACE:
+            data, pull = jax.vjp(lambda x: predict(x, t).data, x)
+            alpha, sigma = path.alpha(t), path.sigma(t)
+            own = alpha * sigma_data**2 / (alpha**2 * sigma_data**2 + sigma**2)  # dD/dx_t of data N(0, s_d^2 I)
+            (moved,) = pull(jnp.where(mask, value - data, 0))
+            return _with_data(path, x, t, jnp.where(mask, value, data + moved / own))
+        known, y = mask.reshape(-1), value.reshape(-1)
+        data = predict(x, t).data.reshape(-1)
+        slope = jax.jacfwd(lambda flat: predict(flat.reshape(x.shape), t).data.reshape(-1))(x.reshape(-1))
+        inner = jnp.where(known[:, None] & known, slope, jnp.eye(x.size, dtype=x.dtype))  # the factor sigma^2 / alpha cancels
+        moved = slope @ jnp.where(known, jnp.linalg.solve(inner, jnp.where(known, y - data, 0)), 0)
+        return _with_data(path, x, t, jnp.where(known, y, data + moved).reshape(x.shape))
+
+    return change

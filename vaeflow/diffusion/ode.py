@@ -1,0 +1,204 @@
+"""The probability-flow ODE dx/dt = velocity(t, x): its solution, the log density along it, and how straight it is.
+
+Everything is for one example; jax.vmap it. A field is (t [], x [*event]) -> [*event]. NFE: evaluations of the field per example.
+Fixed steps are one lax.scan over rematerialised Runge-Kutta steps: forward and reverse mode, constant memory in the solver's stages.
+Adaptive steps (tol) are diffrax's, per example even under vmap, for evaluation only: they have no jvp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vaeflow.diffusion.path import Predict, ProbabilityPath, velocity
+from vaeflow.errors import UserError, unknown
+from vaeflow.model import Array
+
+Field = Callable[[Array, Array], Array]
+SolverName = Literal["euler", "midpoint", "heun", "rk4", "dopri5"]
+
+EXACT_TRACE = 64  # the largest dimension whose divergence is summed over all directions
+_MAX_STEPS = 100_000
+
+
+class Tableau(NamedTuple):
+    """An explicit Runge-Kutta method: k_i = field(t + c_i h, x + h sum_j a_ij k_j), x + h sum_i b_i k_i."""
+
+    order: int
+    weights: tuple[float, ...]
+    nodes: tuple[float, ...] = (0.0,)
+    rows: tuple[tuple[float, ...], ...] = ((),)
+
+
+SOLVERS: dict[str, Tableau] = {
+    "euler": Tableau(1, (1.0,)),
+    "midpoint": Tableau(2, (0.0, 1.0), (0.0, 0.5), ((), (0.5,))),
+    "heun": Tableau(2, (0.5, 0.5), (0.0, 1.0), ((), (1.0,))),
+    "rk4": Tableau(4, (1 / 6, 1 / 3, 1 / 3, 1 / 6), (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0))),
+    "dopri5": Tableau(  # the fifth-order weights; the seventh stage only estimates the error
+        5,
+        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+        (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
+        (
+            (),
+            (1 / 5,),
+            (3 / 40, 9 / 40),
+            (44 / 45, -56 / 15, 32 / 9),
+            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        ),
+    ),
+}
+
+
+def field(path: ProbabilityPath, predict: Predict) -> Field:
+    """(t, x) -> alpha' E[x | x_t] + sigma' E[e | x_t] (+ gamma' E[z | x_t])."""
+    return lambda t, x: velocity(path, t, predict(x, t))
+
+
+def _advance(field, tableau: Tableau, t: Array, h: Array, x: Any) -> Any:
+    """One step of an explicit Runge-Kutta method on a tree of arrays."""
+
+    def moved(coefficients, slopes):
+        used = [(c, k) for c, k in zip(coefficients, slopes, strict=True) if c]
+        return jax.tree.map(lambda x, *ks: x + h * sum(c * k for (c, _), k in zip(used, ks, strict=True)), x, *(k for _, k in used))
+
+    slopes: list[Any] = []
+    for node, row in zip(tableau.nodes, tableau.rows, strict=True):
+        slopes.append(field(t + node * h, moved(row, slopes)))
+    return moved(tableau.weights, slopes)
+
+
+def _solve(field, x: Any, t0, t1, solver: str, steps: int | None, tol: float | None) -> tuple[Any, Array]:
+    """`solve` for a tree of arrays."""
+    if (steps is None) == (tol is None):
+        raise UserError(f"steps={steps!r}, tol={tol!r}: a solve requires one of the two, a number of fixed steps or a tolerance")
+    known = SOLVERS if tol is None else ["dopri5"]
+    if solver not in known:
+        raise unknown("solver", solver, known)
+    t0, t1 = (jnp.asarray(t, jnp.result_type(float)) for t in (t0, t1))
+    if steps is None:
+        return _adaptive(field, x, t0, t1, tol or 0.0)
+    tableau, h = SOLVERS[solver], (t1 - t0) / steps
+    step = jax.checkpoint(lambda x, i: _advance(field, tableau, t0 + i * h, h, x), prevent_cse=False)
+    x1, _ = jax.lax.scan(lambda x, i: (step(x, i), None), x, jnp.arange(steps))
+    return x1, jnp.asarray(steps * len(tableau.nodes))
+
+
+def _adaptive(field, x: Any, t0: Array, t1: Array, tol: float) -> tuple[Any, Array]:
+    import diffrax  # here, as training does not need it
+
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, x, _: field(t, x)),
+        diffrax.Dopri5(),
+        t0,
+        t1,
+        dt0=None,
+        y0=x,
+        stepsize_controller=diffrax.PIDController(rtol=tol, atol=tol),
+        max_steps=_MAX_STEPS,
+        throw=False,
+    )
+    done = solution.result == diffrax.RESULTS.successful
+    x1 = jax.tree.map(lambda ys: jnp.where(done, ys[-1], jnp.nan), solution.ys)
+    return x1, 6 * solution.stats["num_steps"] + 1  # the last stage is the next step's first; a first step that is rejected adds 1
+
+
+def solve(
+    field: Field,
+    x: Array,
+    t0: Array | float,
+    t1: Array | float,
+    *,
+    solver: str = "dopri5",
+    steps: int | None = None,
+    tol: float | None = None,
+) -> tuple[Array, Array]:
+    """x(t1) of dx/dt = field(t, x), x(t0) = x.
+
+    Args:
+        field: (t [], x [*event]) -> [*event].
+        x: [*event] at t0. Sampling has t0 > t1.
+        solver: euler, midpoint, heun, rk4 or dopri5 with fixed steps; dopri5 with a tolerance.
+        steps, tol: one of them: a number of equal steps, or the relative and absolute tolerance of adaptive ones.
+
+    Returns: (x(t1) [*event], NFE []). x(t1) is NaN if the adaptive solver needs more than 100,000 steps.
+    Raises: UserError for an unknown solver, for both or neither of steps and tol.
+    Example: solve(lambda t, x: -x, jnp.ones(2), 0.0, 1.0, solver="rk4", steps=8)
+    """
+    return _solve(field, x, t0, t1, solver, steps, tol)
+
+
+def _with_divergence(field: Field, t: Array, x: Array, probe: Array | None) -> tuple[Array, Array]:
+    """(field, its divergence), the trace of its Jacobian: exact, or the probe's estimate e . J e."""
+
+    def at(x):
+        return field(t, x)
+
+    if probe is not None:
+        slope, along = jax.jvp(at, (x,), (probe,))
+        return slope, jnp.vdot(probe, along)
+    slope, push = jax.linearize(at, x)
+    directions = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
+    return slope, jnp.sum(jax.vmap(lambda e: jnp.vdot(e, push(e)))(directions))
+
+
+def log_density(
+    field: Field,
+    x: Array,
+    t0: Array | float,
+    t1: Array | float,
+    base: Callable[[Array], Array],
+    *,
+    solver: str = "dopri5",
+    steps: int | None = None,
+    tol: float | None = None,
+    key: Array | None = None,
+) -> tuple[Array, Array]:
+    """log p_t0(x) = log p_t1(x(t1)) + int_t0^t1 div field(t, x(t)) dt: the density at t0, which is not that of the data if t0 > 0.
+
+    Args:
+        field, solver, steps, tol: as in `solve`.
+        x: [*event] at t0.
+        base: log p_t1, [*event] -> [] nats.
+        key: of the Rademacher probe e of Hutchinson's estimate e . J e, one for the whole solve. The trace is exact if key is None or the
+            event has at most 64 dimensions.
+
+    Returns: (nats [], NFE []). With a probe, nats is unbiased for fixed steps: never average exp of it.
+    References: Chen et al. 2018 (arXiv 1806.07366); Grathwohl et al. 2019 (1810.01367).
+    """
+    probe = None if key is None or x.size <= EXACT_TRACE else jax.random.rademacher(key, x.shape, x.dtype)
+    start = (x, jnp.zeros((), x.dtype))
+    (end, change), nfe = _solve(lambda t, y: _with_divergence(field, t, y[0], probe), start, t0, t1, solver, steps, tol)
+    return base(end) + change, nfe
+
+
+def straightness(
+    field: Field,
+    x: Array,
+    t0: Array | float,
+    t1: Array | float,
+    *,
+    solver: str = "dopri5",
+    steps: int | None = None,
+    tol: float | None = None,
+) -> Array:
+    """int_t0^t1 |(x(t1) - x(t0)) / (t1 - t0) - field(t, x(t))|^2 dt []: 0 if the trajectory from x [*event] is a straight line at constant
+    speed, so that one Euler step is exact (Liu et al. 2023, arXiv 2209.03003). The ODE is solved twice."""
+    end, _ = _solve(field, x, t0, t1, solver, steps, tol)
+    mean = (end - x) / (t1 - t0)
+
+    def both(t, y):
+        slope = field(t, y[0])
+        return slope, jnp.sum((mean - slope) ** 2)
+
+    (_, total), _ = _solve(both, (x, jnp.zeros((), x.dtype)), t0, t1, solver, steps, tol)
+    return total * jnp.sign(jnp.asarray(t1 - t0, total.dtype))
+
+
+def transport_cost(x0: Array, x1: Array) -> Array:
+    """|x(1) - x(0)|^2 [] of one trajectory's ends [*event]; its mean is what reflow must not raise."""
+    return jnp.sum((x1 - x0) ** 2)

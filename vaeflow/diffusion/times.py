@@ -1,0 +1,118 @@
+"""Times: a monotone coordinate c(t) of the path, in which training times are uniform at random and a sampler's grid is equidistant.
+
+    c(t) = c(low) + u (c(high) - c(low)),   u ~ U(0, 1) in training,   u = i / N on a grid
+
+If c is a distribution function, t has that distribution truncated to [low, high], without atoms at the ends. t is found by bisection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vaeflow.build import Positive
+from vaeflow.diffusion.path import ProbabilityPath, logsnr
+from vaeflow.model import Array
+
+_HALVINGS = 64  # more than the bits of a float64's fraction
+
+
+class TimeCoordinate(NamedTuple):
+    """of: (path, t [...]) -> c [...], increasing in t."""
+
+    of: Callable[[ProbabilityPath, Array], Array]
+
+
+def invert(function: Callable[[Array], Array], value: Array, low: Array | float, high: Array | float) -> Array:
+    """t in [low, high] with function(t) = value, of value's shape; function increases and is elementwise. No gradient passes."""
+
+    def halve(_, ends):
+        low, high = ends
+        middle = low + (high - low) / 2
+        above = function(middle) < value
+        return jnp.where(above, middle, low), jnp.where(above, high, middle)
+
+    ends = (jnp.broadcast_to(jnp.asarray(low, value.dtype), value.shape), jnp.broadcast_to(jnp.asarray(high, value.dtype), value.shape))
+    first, last = jax.lax.fori_loop(0, _HALVINGS, halve, ends)
+    return jax.lax.stop_gradient(first + (last - first) / 2)
+
+
+def _at(coordinate: TimeCoordinate, path: ProbabilityPath, u: Array, low: float, high: float) -> Array:
+    first, last = (coordinate.of(path, jnp.asarray(end, u.dtype)) for end in (low, high))
+    return invert(lambda t: coordinate.of(path, t), first + u * (last - first), low, high)
+
+
+def stratified(
+    key: Array, coordinate: TimeCoordinate, path: ProbabilityPath, n: int, low: float = 1e-3, high: float | None = None
+) -> Array:
+    """n times in [low, high] [n], one in each of n strata: u_i = (u + i / n) mod 1 with one u ~ U(0, 1) (Kingma et al. 2021).
+
+    high: None is 1 - low. Each time alone has the coordinate's density, so a mean over the batch is unbiased and varies less.
+    """
+    u = jnp.mod(jax.random.uniform(key) + jnp.arange(n) / n, 1.0)
+    return _at(coordinate, path, u, low, 1 - low if high is None else high)
+
+
+def density(coordinate: TimeCoordinate, path: ProbabilityPath, t: Array, low: float = 1e-3, high: float | None = None) -> Array:
+    """p(t) = c'(t) / (c(high) - c(low)) []: a loss of weight w(t) at uniform times has the weight w / p at these."""
+    first, last = (coordinate.of(path, jnp.asarray(end, t.dtype)) for end in (low, 1 - low if high is None else high))
+    return jax.jvp(lambda t: coordinate.of(path, t), (t,), (jnp.ones_like(t),))[1] / (last - first)
+
+
+def grid(coordinate: TimeCoordinate, path: ProbabilityPath, steps: int, low: float = 1e-3, high: float = 1.0) -> Array:
+    """steps + 1 times from high down to low [steps + 1], the order in which samplers visit them.
+
+    Example: grid(rho(), edm(sigma_max=80.0), 18, low=0.002 / 80) are the sigmas of Karras et al. 2022, divided by 80.
+    """
+    inner = _at(coordinate, path, jnp.arange(steps - 1, 0, -1) / steps, low, high)
+    return jnp.concatenate([jnp.array([high], inner.dtype), inner, jnp.array([low], inner.dtype)])
+
+
+def uniform() -> TimeCoordinate:
+    """c = t."""
+    return TimeCoordinate(lambda path, t: t)
+
+
+def quadratic() -> TimeCoordinate:
+    """c = sqrt(t): a grid of times proportional to i^2 (Song et al. 2021, DDIM, arXiv 2010.02502, appendix D.2)."""
+    return TimeCoordinate(lambda path, t: jnp.sqrt(t))
+
+
+def logsnr_uniform() -> TimeCoordinate:
+    """c = -logsnr(t). Its density is proportional to g^2 / sigma^2: the importance sampling of likelihood training, at which the weight
+    `likelihood` of the noise's squared error is constant (Song et al. 2021b, arXiv 2101.09258). `high` must have alpha > 0."""
+    return TimeCoordinate(lambda path, t: -logsnr(path, t))
+
+
+def rho(*, rho: Positive = 7.0) -> TimeCoordinate:
+    """c = (sigma / alpha)^(1 / rho): the grid of Karras et al. 2022 (arXiv 2206.00364), eq. 5. `high` must have alpha > 0."""
+    return TimeCoordinate(lambda path, t: (path.sigma(t) / path.alpha(t)) ** (1 / rho))
+
+
+def logit_normal(*, mean: float = 0.0, std: Positive = 1.0) -> TimeCoordinate:
+    """logit t ~ N(mean, std^2) (Esser et al. 2024, arXiv 2403.03206)."""
+    return TimeCoordinate(lambda path, t: jax.scipy.stats.norm.cdf(jnp.log(t) - jnp.log1p(-t), mean, std))
+
+
+def beta(*, a: Positive = 1.0, b: Positive = 1.0) -> TimeCoordinate:
+    """t ~ Beta(a, b)."""
+    return TimeCoordinate(lambda path, t: jax.scipy.special.betainc(a, b, t))
+
+
+def log_normal(*, mean: float = -1.2, std: Positive = 1.2) -> TimeCoordinate:
+    """ln(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, arXiv 2206.00364, table 1, where alpha = 1)."""
+    return TimeCoordinate(lambda path, t: jax.scipy.stats.norm.cdf(-logsnr(path, t) / 2, mean, std))
+
+
+TIMES: dict[str, Callable[..., TimeCoordinate]] = {
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "logsnr": logsnr_uniform,
+    "rho": rho,
+    "logit_normal": logit_normal,
+    "beta": beta,
+    "log_normal": log_normal,
+}
