@@ -94,7 +94,7 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts = dict(
             flow=dict(kind="chain", of=("norm", "field")),
             norm=dict(kind="actnorm"),
-            field=dict(kind="cnf", net="net", steps=8),
+            field=dict(kind="cnf", net="net", steps=8, kinetic=0.01, jacobian=0.01),
             net=dict(kind="concat_squash", activation="tanh"),
         )
     return c

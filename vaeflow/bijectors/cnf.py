@@ -9,7 +9,9 @@ the other, and log_det is that of the map, up to the solver's error: O(steps^-p)
     exact       tr J by one vector-Jacobian product a dimension
     hutchinson  e J e, e a probe with entries +-1, one an example for the whole solve: unbiased, at one product
 
-Penalties of training (Finlay et al. 2020), which make trajectories straight and the field smooth, so that few steps suffice:
+Too few steps are exploited by training: where |J| exceeds about one over the step, the solved log_det is not that of the map, and the
+"density" integrates to more than 1 (the integral on a grid, or the same parameters with more steps, shows it). More steps prevent it, or
+the penalties of training (Finlay et al. 2020), which make trajectories straight and the field smooth:
 
     R = kinetic int_0^1 |f|^2 dt + jacobian int_0^1 ||J||_F^2 dt,    ||J||_F^2 from the same products: the sum of |e_i J|^2, or |e J|^2
 
