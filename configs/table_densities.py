@@ -24,7 +24,7 @@ TABLE = dict(
     digits=3,
 )
 BUDGETS = {
-    "cpu": "6,000 steps of 256 points (gaussianization 3,000 of 1,024): at most 3 minutes of one CPU core a cell",
+    "cpu": "6,000 steps of 256 points (ffjord 2,000, gaussianization 3,000 of 1,024): at most 3 minutes of one CPU core a cell",
     "paper": "five times as many",
 }
 PUBLISHED = {f"{density}_{name}": None for density in SHOWN for name in densities.FLOWS}

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from configs.base import affine, made, mlp, repeat, spline
 
-PRIORS = ("mixture", "vamp", "realnvp", "maf", "spline", "autoregressive", "conditional")
-POSTERIORS = ("full_covariance", "iaf", "planar", "radial", "sylvester", "spline")
+PRIORS = ("mixture", "vamp", "realnvp", "maf", "spline", "autoregressive", "conditional", "cnf")
+POSTERIORS = ("full_covariance", "iaf", "planar", "radial", "sylvester", "spline", "cnf")
 
 # name: (one line, the parts of a discrete-latent VAE that is trained so)
 ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -23,6 +23,11 @@ ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "straight_through": ("straight-through Gumbel-softmax", dict(objective=dict(kind="straight_through", k=5, temperature=1.0))),
 }
+
+
+def field(net: str) -> dict:
+    """A part: a continuous flow of few steps; the penalties keep its trajectories so straight that they suffice."""
+    return dict(kind="cnf", net=net, steps=4, trace="hutchinson", kinetic=0.01, jacobian=0.01)
 
 
 def stack(c: ConfigDict, *nets: dict) -> None:
@@ -63,6 +68,9 @@ def posterior(c: ConfigDict, name: str, width: int = 64) -> None:
         for part, flip in (("posterior_a", False), ("posterior_b", True)):
             c.parts[part] = spline("posterior_net", "alternating", flip)
         c.parts.posterior_net = mlp(width)
+    elif name == "cnf":
+        c.parts.posterior = field("posterior_net")
+        c.parts.posterior_net = dict(kind="concat_squash", hidden=(width, width), activation="tanh")
 
 
 def prior(c: ConfigDict, name: str, width: int = 64) -> None:
@@ -76,6 +84,9 @@ def prior(c: ConfigDict, name: str, width: int = 64) -> None:
         c.parts.prior_of_class = dict(kind="context_normal")
     elif name == "vamp":
         c.model.pseudo_inputs = 100
+    elif name == "cnf":
+        c.parts.prior = field("prior_net")
+        c.parts.prior_net = dict(kind="concat_squash", hidden=(width, width), activation="tanh")
     else:
         c.parts.prior = repeat("prior_step", 1 if name == "autoregressive" else 4)
         c.parts.prior_step = dict(kind="chain", of=("prior_layer", "prior_flip"))

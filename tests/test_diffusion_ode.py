@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from tests.diffusion_cases import Mixture, path_case, path_of, with_gamma
-from vaeflow.diffusion.ode import SOLVERS, field, log_density, solve, straightness, transport_cost
+from vaeflow.diffusion.ode import SOLVERS, derivatives, field, log_density, solve, straightness, transport_cost
 from vaeflow.diffusion.path import PATHS
 from vaeflow.errors import UserError
+from vaeflow.nets.convolve import convolve
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +74,20 @@ def test_hutchinsons_probe():
     assert abs(jnp.mean(got) - exact) < 4 * jnp.std(got) / 20
     inside, _ = log_density(wave((3,)), x[:3], *ends, steps=2, key=jax.random.key(0))
     np.testing.assert_allclose(inside, log_density(wave((3,)), x[:3], *ends, steps=2)[0], rtol=1e-12)
+
+
+def test_traces_of_convolutions():
+    """They have derivatives by reverse mode only; all rows of a Jacobian, and 64 at a time of a larger one."""
+    for shape in ((2, 2, 1), (9, 9, 1)):
+        kernel, x = (jnp.asarray(np.random.default_rng(0).normal(size=s)) for s in ((3, 3, 1, 1), shape))
+
+        def f(x, kernel=kernel):
+            return convolve(jnp.tanh(x)[None], kernel, 1, ((1, 1), (1, 1)))[0]
+
+        value, trace, norm = derivatives(f, x, None)
+        jacobian = jax.jacrev(f)(x).reshape(x.size, x.size)
+        np.testing.assert_allclose(value, f(x))
+        np.testing.assert_allclose([trace, norm], [jnp.trace(jacobian), jnp.sum(jacobian**2)], rtol=1e-12)
 
 
 def test_densities_integrate_to_1():

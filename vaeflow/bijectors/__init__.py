@@ -16,6 +16,7 @@ from vaeflow.bijectors.additive import additive_coupling, nice_scaling
 from vaeflow.bijectors.affine import affine_coupling
 from vaeflow.bijectors.autoregressive import affine_autoregressive, mixture_autoregressive, spline_autoregressive
 from vaeflow.bijectors.batch_norm import batch_norm
+from vaeflow.bijectors.cnf import cnf
 from vaeflow.bijectors.core.layer import Layer, Memory, chain, inverse, repeat
 from vaeflow.bijectors.elementwise import logit, scale
 from vaeflow.bijectors.gaussianize import gaussianize
@@ -162,6 +163,18 @@ BIJECTORS: dict[str, BijectorEntry] = {
             Example(dict(hidden=(8, 8), lip=0.6, log_det="exact"), ((2,),)),
         ),
         context=True,
+    ),
+    # As many steps as the laws' tolerances need: the round trip is exact to the solver's order only. A net of bounded outputs: another
+    # may overflow.
+    "cnf": BijectorEntry(
+        cnf,
+        (
+            Example(dict(net="mlp"), FROM_ONE),
+            Example(dict(net="convnet", images=True), ((1, 2, 1), (2, 2, 2))),
+            Example(dict(net="mlp", solver="dopri5", trace="hutchinson"), ((2,),)),
+        ),
+        context=True,
+        identity=True,
     ),
     "mintnet": BijectorEntry(
         mintnet,

@@ -72,8 +72,28 @@ def _advance(field, tableau: Tableau, t: Array, h: Array, x: Any) -> Any:
     return moved(tableau.weights, slopes)
 
 
-def _solve(field, x: Any, t0, t1, solver: str, steps: int | None, tol: float | None) -> tuple[Any, Array]:
-    """`solve` for a tree of arrays."""
+def solve(
+    field: Callable[[Array, Any], Any],
+    x: Any,
+    t0: Array | float,
+    t1: Array | float,
+    *,
+    solver: str = "dopri5",
+    steps: int | None = None,
+    tol: float | None = None,
+) -> tuple[Any, Array]:
+    """x(t1) of dx/dt = field(t, x), x(t0) = x.
+
+    Args:
+        field: (t [], x [*event]) -> [*event].
+        x: [*event] at t0, or a tree of arrays, such as x and what is integrated beside it. Sampling has t0 > t1.
+        solver: euler, midpoint, heun, rk4 or dopri5 with fixed steps; dopri5 with a tolerance.
+        steps, tol: one of them: a number of equal steps, or the relative and absolute tolerance of adaptive ones.
+
+    Returns: (x(t1), as x, NFE []). x(t1) is NaN if the adaptive solver needs more than 100,000 steps.
+    Raises: UserError for an unknown solver, for both or neither of steps and tol.
+    Example: solve(lambda t, x: -x, jnp.ones(2), 0.0, 1.0, solver="rk4", steps=8)
+    """
     if (steps is None) == (tol is None):
         raise UserError(f"steps={steps!r}, tol={tol!r}: a solve requires one of the two, a number of fixed steps or a tolerance")
     known = SOLVERS if tol is None else ["dopri5"]
@@ -107,43 +127,25 @@ def _adaptive(field, x: Any, t0: Array, t1: Array, tol: float) -> tuple[Any, Arr
     return x1, 6 * solution.stats["num_steps"] + 1  # the last stage is the next step's first; a first step that is rejected adds 1
 
 
-def solve(
-    field: Field,
-    x: Array,
-    t0: Array | float,
-    t1: Array | float,
-    *,
-    solver: str = "dopri5",
-    steps: int | None = None,
-    tol: float | None = None,
-) -> tuple[Array, Array]:
-    """x(t1) of dx/dt = field(t, x), x(t0) = x.
+def derivatives(at: Callable[[Array], Array], x: Array, probe: Array | None) -> tuple[Array, Array, Array]:
+    """(f, tr J, ||J||_F^2) of f = at(x), J = df/dx, both by all rows of J, or by the probe's e J (Hutchinson's estimates e J e, |e J|^2).
 
-    Args:
-        field: (t [], x [*event]) -> [*event].
-        x: [*event] at t0. Sampling has t0 > t1.
-        solver: euler, midpoint, heun, rk4 or dopri5 with fixed steps; dopri5 with a tolerance.
-        steps, tol: one of them: a number of equal steps, or the relative and absolute tolerance of adaptive ones.
-
-    Returns: (x(t1) [*event], NFE []). x(t1) is NaN if the adaptive solver needs more than 100,000 steps.
-    Raises: UserError for an unknown solver, for both or neither of steps and tol.
-    Example: solve(lambda t, x: -x, jnp.ones(2), 0.0, 1.0, solver="rk4", steps=8)
+    By reverse mode: the networks' convolutions have no other.
     """
-    return _solve(field, x, t0, t1, solver, steps, tol)
+    slope, pull = jax.vjp(at, x)
 
-
-def _with_divergence(field: Field, t: Array, x: Array, probe: Array | None) -> tuple[Array, Array]:
-    """(field, its divergence), the trace of its Jacobian: exact, or the probe's estimate e . J e."""
-
-    def at(x):
-        return field(t, x)
+    def products(direction):
+        (row,) = pull(direction)
+        return jnp.vdot(row, direction), jnp.sum(row**2)
 
     if probe is not None:
-        slope, along = jax.jvp(at, (x,), (probe,))
-        return slope, jnp.vdot(probe, along)
-    slope, push = jax.linearize(at, x)
+        return slope, *products(probe)
     directions = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
-    return slope, jnp.sum(jax.vmap(lambda e: jnp.vdot(e, push(e)))(directions))
+    if x.size > EXACT_TRACE:  # some at a time: all rows of an image's Jacobian would not fit into memory
+        traces, norms = jax.lax.map(products, directions, batch_size=EXACT_TRACE)
+    else:
+        traces, norms = jax.vmap(products)(directions)
+    return slope, jnp.sum(traces), jnp.sum(norms)
 
 
 def log_density(
@@ -172,7 +174,11 @@ def log_density(
     """
     probe = None if key is None or x.size <= EXACT_TRACE else jax.random.rademacher(key, x.shape, x.dtype)
     start = (x, jnp.zeros((), x.dtype))
-    (end, change), nfe = _solve(lambda t, y: _with_divergence(field, t, y[0], probe), start, t0, t1, solver, steps, tol)
+
+    def both(t, y):
+        return derivatives(lambda x: field(t, x), y[0], probe)[:2]
+
+    (end, change), nfe = solve(both, start, t0, t1, solver=solver, steps=steps, tol=tol)
     return base(end) + change, nfe
 
 
@@ -188,14 +194,14 @@ def straightness(
 ) -> Array:
     """int_t0^t1 |(x(t1) - x(t0)) / (t1 - t0) - field(t, x(t))|^2 dt []: 0 if the trajectory from x [*event] is a straight line at constant
     speed, so that one Euler step is exact (Liu et al. 2023, arXiv 2209.03003). The ODE is solved twice."""
-    end, _ = _solve(field, x, t0, t1, solver, steps, tol)
+    end, _ = solve(field, x, t0, t1, solver=solver, steps=steps, tol=tol)
     mean = (end - x) / (t1 - t0)
 
     def both(t, y):
         slope = field(t, y[0])
         return slope, jnp.sum((mean - slope) ** 2)
 
-    (_, total), _ = _solve(both, (x, jnp.zeros((), x.dtype)), t0, t1, solver, steps, tol)
+    (_, total), _ = solve(both, (x, jnp.zeros((), x.dtype)), t0, t1, solver=solver, steps=steps, tol=tol)
     return total * jnp.sign(jnp.asarray(t1 - t0, total.dtype))
 
 
