@@ -265,7 +265,10 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
             raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
         bare = bare_kinds(_PART_KINDS[hint][1])
         if value not in parts and value not in bare:
-            kinds = _PART_KINDS[hint][1]
+            kinds, own = _PART_KINDS[hint][1], key.rpartition(".")[2]
+            if value in kinds:
+                needs = ", ".join(required(maker(kinds[value])))
+                raise UserError(f"{key}={value!r} requires {needs}, and so a part: config.parts.{own}.kind={value} with {needs}")
             fitting = [name for name, part in parts.items() if isinstance(part, Mapping | ConfigDict) and part.get("kind") in kinds]
             raise unknown_kind(key, value, [*fitting, *bare])
         return build(parts if value in parts else {value: {"kind": value}}, value, hint, _open)
