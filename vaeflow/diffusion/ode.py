@@ -132,17 +132,20 @@ def solve(
     return _solve(field, x, t0, t1, solver, steps, tol)
 
 
-def _with_divergence(field: Field, t: Array, x: Array, probe: Array | None) -> tuple[Array, Array]:
+def _with_divergence(field: Field, t: Array, x: Array, probe: Array | None, reverse: bool) -> tuple[Array, Array]:
     """(field, its divergence), the trace of its Jacobian: exact, or the probe's estimate e . J e."""
 
     def at(x):
         return field(t, x)
 
+    directions = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape) if probe is None else probe[None]
+    if reverse:
+        slope, pull = jax.vjp(at, x)
+        return slope, jnp.sum(jax.vmap(lambda e: jnp.vdot(e, pull(e)[0]))(directions))
     if probe is not None:
         slope, along = jax.jvp(at, (x,), (probe,))
         return slope, jnp.vdot(probe, along)
     slope, push = jax.linearize(at, x)
-    directions = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
     return slope, jnp.sum(jax.vmap(lambda e: jnp.vdot(e, push(e)))(directions))
 
 
@@ -157,6 +160,8 @@ def log_density(
     steps: int | None = None,
     tol: float | None = None,
     key: Array | None = None,
+    exact: int = EXACT_TRACE,
+    reverse: bool = False,
 ) -> tuple[Array, Array]:
     """log p_t0(x) = log p_t1(x(t1)) + int_t0^t1 div field(t, x(t)) dt: the density at t0, which is not that of the data if t0 > 0.
 
@@ -165,14 +170,16 @@ def log_density(
         x: [*event] at t0.
         base: log p_t1, [*event] -> [] nats.
         key: of the Rademacher probe e of Hutchinson's estimate e . J e, one for the whole solve. The trace is exact if key is None or the
-            event has at most 64 dimensions.
+            event has at most `exact` dimensions.
+        exact: the largest dimension whose trace is exact although there is a key.
+        reverse: the trace by vector-Jacobian products, for a field without a forward mode (a network with nets/convolve.py).
 
     Returns: (nats [], NFE []). With a probe, nats is unbiased for fixed steps: never average exp of it.
     References: Chen et al. 2018 (arXiv 1806.07366); Grathwohl et al. 2019 (1810.01367).
     """
-    probe = None if key is None or x.size <= EXACT_TRACE else jax.random.rademacher(key, x.shape, x.dtype)
+    probe = None if key is None or x.size <= exact else jax.random.rademacher(key, x.shape, x.dtype)
     start = (x, jnp.zeros((), x.dtype))
-    (end, change), nfe = _solve(lambda t, y: _with_divergence(field, t, y[0], probe), start, t0, t1, solver, steps, tol)
+    (end, change), nfe = _solve(lambda t, y: _with_divergence(field, t, y[0], probe, reverse), start, t0, t1, solver, steps, tol)
     return base(end) + change, nfe
 
 
