@@ -37,7 +37,7 @@ from vaeflow.diffusion.steps import heun, walk
 from vaeflow.diffusion.times import grid as grid_of
 from vaeflow.diffusion.times import stratified, uniform
 from vaeflow.errors import UserError
-from vaeflow.model import NO_PARAMS, Model, overlay
+from vaeflow.model import NO_PARAMS, Array, Model, overlay
 from vaeflow.models.parts.density import fits
 from vaeflow.models.parts.dequantize import make_dequantizer
 from vaeflow.nets import Embedding, Net
@@ -89,7 +89,7 @@ def diffusion(
         sigma_data: s_d, the standard deviation of f^-1(data), also in the source's r(1).
         t_min: where sampling ends (by Tweedie's formula) and the density is taken: it is that of x_t at t_min.
         label_drop: probability with which training drops the context: it is zero and an entry before it 1. For guidance.
-        paired: the source is the x0 of the data, not noise; a path without gamma then has no score: the sampler must be euler, heun or ddim.
+        paired: the source is the x0 of the data, not noise; a path without gamma then has no score: sampler must be euler, heun or ddim.
         sampler, steps, grid: a sampler of vaeflow/diffusion/steps.py, and its times from t_max to t_min.
         t_max: where sampling starts and the density's solve ends; below 1 for what divides by alpha, and with gamma.
         guidance: classifier-free: unconditional + guidance (conditional - unconditional); 1: none. A guided field has no density.
@@ -146,12 +146,15 @@ def diffusion(
             known += [c * (1 - dropped[..., None])]
         return jnp.concatenate(known, -1)
 
-    def outputs(params, x, t, c, dropped, key=None):
+    def outputs(params, x, t, c, dropped, key=None) -> tuple[Array, Array | None]:
         """(F, the predicted z or None) [..., *shape] of x = x_t [..., *shape], t [...]."""
         scaled = x * jnp.expand_dims(input_scale(path, t, sigma_data), tuple(range(-rank, 0))) if precondition else x
         rngs = None if key is None else {"dropout": key}
         out = jnp.asarray(network.apply({"params": params["net"]}, scaled, features(params, t, c, dropped), rngs=rngs))
-        return tuple(jnp.moveaxis(out, -rank - 1, 0)) if latent else (out, None)
+        if not latent:
+            return out, None
+        both = jnp.moveaxis(out, -rank - 1, 0)
+        return both[0], both[1]
 
     def predictor(params, c):
         """(x [*shape], t []) -> Prediction, given c [K] or None."""
