@@ -125,5 +125,4 @@ def continuous(c: ConfigDict, name: str) -> None:
         c.parts.beta = dict(kind="beta", a=2.0, b=2.0)
     elif name == "rectified_flow":
         c.sample.sampler = "euler"
-    c.optim.ema = 0.999
     c.train.update(steps=20_000, eval_every=2000, checkpoint_every=5000)

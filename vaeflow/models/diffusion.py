@@ -89,7 +89,7 @@ def diffusion(
         sigma_data: s_d, the standard deviation of f^-1(data), also in the source's r(1).
         t_min: where sampling ends (by Tweedie's formula) and the density is taken: it is that of x_t at t_min.
         label_drop: probability with which training drops the context: it is zero and an entry before it 1. For guidance.
-        paired: the source is the x0 of the data, not noise; a path without gamma then has no score: sampler must be euler, heun or ddim.
+        paired: the source is the x0 of the data, not noise; without gamma there is no score then, and no sampler that adds noise.
         sampler, steps, grid: a sampler of vaeflow/diffusion/steps.py, and its times from t_max to t_min.
         t_max: where sampling starts and the density's solve ends; below 1 for what divides by alpha, and with gamma.
         guidance: classifier-free: unconditional + guidance (conditional - unconditional); 1: none. A guided field has no density.
@@ -97,8 +97,8 @@ def diffusion(
         solver, solver_steps, tol: of the density and `encode`: fixed steps, or dopri5 with a tolerance where solver_steps is 0.
         trace: of the velocity's Jacobian. exact: D products; estimate: one Rademacher probe a draw; auto: exact for D <= 64.
 
-    Returns: `sample` gives {x, x0: the draw of the source, nfe: evaluations of the network}; log_prob is exact for continuous data, a
-        log-weight for grey values, an estimate with a probe. `terms` has the denoising loss per example, by which `best` is selected.
+    Returns: `sample` gives {x, x0: the draw of the source, nfe: evaluations of the network}. log_prob is exact for continuous data, a
+        log-weight for grey values; with a probe an estimate or a bound. `terms` has the denoising loss, by which `best` is selected.
 
     Example:
         model = diffusion(event=(2,), net=mlp(hidden=(128, 128, 128), activation="silu"), layer=actnorm())
@@ -119,6 +119,10 @@ def diffusion(
         raise UserError(f"model.t_min={t_min:g} must be below sample.t_max={t_max:g}")
     if latent and t_max == 1:
         raise UserError("sample.t_max=1 is invalid with a path with gamma, whose rate is infinite there; it must be below 1, as 0.999")
+    if paired and not latent and sampler.noisy:
+        raise UserError(
+            "sample.sampler adds noise, which needs a path with gamma where model.paired=True; known: euler, heun, ddim, dpm_2m"
+        )
     if layer is not None and layer.update is not None:
         raise UserError("model.layer is a layer that keeps statistics (batch_norm), and the layer of a diffusion is not trained")
 
@@ -262,7 +266,7 @@ def diffusion(
         loss=loss,
         sample=sample,
         log_prob=log_prob if known else None,
-        density="none" if not known else "estimate" if not exact else "weight" if levels else "exact",
+        density="none" if not known else ("weight" if exact else "bound") if levels else "exact" if exact else "estimate",
         encode=encode,
         terms=terms,
         note="" if known or paired else f"the field of guidance={guidance:g} has no density",
