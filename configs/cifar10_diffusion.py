@@ -2,11 +2,12 @@
 
     python -m experiments.train --config=configs/cifar10_diffusion.py:edm --config.data.dir=DATA_DIR --workdir=runs/cifar10_edm
 
-Read were the authors' programs, not the papers again: flow_matching has the settings of torchcfm's train_cifar10.py (FID 3.5 by its README
-with minibatch transport), score_vp and score_subvp those of score_sde's cifar10_ddpmpp_continuous.py (its batches of 128, 1.3 million steps),
-edm those of edm's train.py and training_loop.py (200 million images in batches of 512). Not as there: they train on the grey values, here
-noise dequantises them; EDM's augmentations other than flips and the growth of its moving average; attention on other levels in edm's
-network. The last 5,000 training images select. No row was trained: no accelerator. `--dry_run` prints parameters, FLOPs and memory.
+Read were the authors' programs, not the papers again: flow_matching has the settings of torchcfm's train_cifar10.py (FID 3.5 with
+minibatch transport by its README), score_vp and score_subvp those of score_sde's cifar10_ddpmpp_continuous.py (batches of 128, 1.3 million
+steps), edm those of edm's train.py and training_loop.py (200 million images in batches of 512). Not as there: they train on the grey
+values, here noise dequantises them; EDM's augmentations other than flips and the growth of its moving average; attention on other levels
+in edm's network. The last 5,000 training images select. No row was trained: no accelerator. `--dry_run` prints parameters, FLOPs and
+memory.
 """
 
 from ml_collections import ConfigDict

@@ -35,9 +35,13 @@ FILES = sorted(
 # Words of the project that are keys of families too: what they are in the files read here.
 WORDS = {
     "classifier": "an extractor of the measure sample_quality",
+    "coupling": "the title of the registry of couplings, and a part of the bijectors' examples",
+    "embedding": "a submodule of networks",
     "latents": "a finding of the measure probes and a figure",
     "layer": "the title of the registry of bijectors",
     "objective": "the title of the registry of objectives",
+    "sampler": "the title of the registry of samplers",
+    "solver": "an argument of vaeflow/diffusion/ode.py",
     "std": "an array of encodings",
     "temperature": "the sampling option of the figure temperatures",
     "variables": "the name of an axis",
