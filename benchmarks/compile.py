@@ -21,13 +21,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from benchmarks import common
-from configs.base import base, flow, mlp, repeat, spline
+from configs.base import base, mlp, repeat, spline
 from vaeflow import data, models
 from vaeflow.build import call
 from vaeflow.training import optimizer, step
+from vaeflow.training.configure import complete
 from vaeflow.training.devices import DevicesConfig, make_devices
 
 LIMIT = 3.0
@@ -38,11 +38,11 @@ EVENT, BATCH, CAPACITY, ROWS = (6,), 512, 64, 10_000
 def config(layers: int) -> Any:
     """A flow of `layers` couplings, each before a reversal of the numbers: ONE coupling in the program, whatever the depth."""
     c: Any = base()
-    c.model = flow(EVENT, layer="steps")
-    c.parts = ConfigDict(dict(steps=repeat("step", layers), step=dict(kind="chain", of=("coupling", "reverse")), net=mlp(256, 256)))
-    c.parts.coupling, c.parts.reverse = spline("net", "half", False), dict(kind="permutation", order="reverse")
+    c.model = dict(kind="flow", event=EVENT, layer="steps")
+    c.parts = dict(steps=repeat("step", layers), step=dict(kind="chain", of=("coupling", "permutation")))
+    c.parts.update(coupling=spline("net", "half", False), net=mlp(256, 256))
     c.optim.update(clip=5.0, schedule="cosine")
-    return c
+    return complete(c)
 
 
 def dispatch(layers: int) -> tuple[Any, tuple[Any, ...]]:

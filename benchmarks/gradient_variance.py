@@ -39,6 +39,7 @@ from vaeflow.evaluation import evaluate
 from vaeflow.model import Array, Params
 from vaeflow.runs import workdir
 from vaeflow.training import loop, setup
+from vaeflow.training.configure import complete
 from vaeflow.training.warm_start import load_params
 
 MANY = 100  # draws of the references that need many
@@ -46,10 +47,10 @@ GROUPS = {"q": ("encoder", "posterior"), "p": ("decoder", "prior", "prior_base",
 
 
 class Case(NamedTuple):
-    """An estimator: its name in the table, changes of the model's section, draws, and its targets for q and for p."""
+    """An estimator: its name in the table, its objective, draws, and its targets for q and for p."""
 
     title: str
-    changes: dict[str, Any]
+    objective: dict[str, Any]
     k: int
     targets: dict[str, str]
 
@@ -62,55 +63,52 @@ class Moments(NamedTuple):
     variance: dict[str, Array]
 
 
-def case(title: str, k: int, target: str, target_q: str = "", **changes: Any) -> Case:
+def case(title: str, k: int, target: str, target_q: str = "", **objective: Any) -> Case:
     """A case whose target for q is another one where `target_q` says so."""
-    return Case(title, changes, k, {"q": target_q or target, "p": target})
+    return Case(title, objective, k, {"q": target_q or target, "p": target})
 
 
 def discrete_cases() -> tuple[list[Case], dict[str, Case]]:
     """(the cases, the reference of each target)."""
-    found, references = [], {"ELBO": case("", MANY, "ELBO", estimator="leave_one_out")}
+    found, references = [], {"ELBO": case("", MANY, "ELBO", kind="leave_one_out")}
     for k in (1, 5, 50):
-        found.append(case("REINFORCE", k, "ELBO", estimator="reinforce"))
-        found.append(case("REINFORCE, network b(x)", k, "ELBO", estimator="reinforce_baseline", baseline="baseline"))
-        found += [case("leave-one-out", k, "ELBO", estimator="leave_one_out")] if k > 1 else []
+        found.append(case("REINFORCE", k, "ELBO", kind="reinforce"))
+        found.append(case("REINFORCE, network b(x)", k, "ELBO", kind="reinforce", baseline="baseline"))
+        found += [case("leave-one-out", k, "ELBO", kind="leave_one_out")] if k > 1 else []
         for temperature in (1.0, 0.5, 0.1) if k == 1 else (0.5,):
             for name, estimator in (("Gumbel-softmax", "gumbel_softmax"), ("straight-through", "straight_through")):
-                found.append(case(f"{name}, {temperature}", k, "ELBO", estimator=estimator, relaxation=temperature))
+                found.append(case(f"{name}, {temperature}", k, "ELBO", kind=estimator, temperature=temperature))
         if k > 1:
-            vimco = case("VIMCO", k, f"L_{k}", estimator="vimco")
-            found += [vimco, case("wake-sleep, wake q", k, f"L_{k}", "-KL(p||q)", estimator="wake_sleep", wake_q=True)]
+            vimco = case("VIMCO", k, f"L_{k}", kind="vimco")
+            found += [vimco, case("wake-sleep, wake q", k, f"L_{k}", "-KL(p||q)", kind="wake_sleep")]
             references[f"L_{k}"] = vimco
-    references["-KL(p||q)"] = case("", MANY, "", estimator="wake_sleep", wake_q=True)
+    references["-KL(p||q)"] = case("", MANY, "", kind="wake_sleep")
     return found, references
 
 
 def gaussian_cases() -> tuple[list[Case], dict[str, Case]]:
     """(the cases, the reference of each target)."""
-    found, references = [], {"ELBO": case("", MANY, "ELBO", objective="elbo_path")}
+    found, references = [], {"ELBO": case("", MANY, "ELBO", kind="elbo_path")}
     for k in (1, 10, 100):
-        found.append(case("elbo, analytic KL", k, "ELBO", objective="elbo", kl="auto"))
-        found.append(case("elbo", k, "ELBO", objective="elbo", kl="monte_carlo"))
-        found.append(case("elbo_path", k, "ELBO", objective="elbo_path"))
+        found.append(case("elbo, analytic KL", k, "ELBO", kind="elbo"))
+        found.append(case("elbo", k, "ELBO", kind="elbo", kl="monte_carlo"))
+        found.append(case("elbo_path", k, "ELBO", kind="elbo_path"))
         if k > 1:
-            found += [case(name, k, f"L_{k}", objective=name) for name in ("iwae", "iwae_one", "iwae_path", "dreg")]
-            references[f"L_{k}"] = case("", k, f"L_{k}", objective="dreg")
+            found += [case(name, k, f"L_{k}", kind=name) for name in ("iwae", "iwae_one", "iwae_path", "dreg")]
+            references[f"L_{k}"] = case("", k, f"L_{k}", kind="dreg")
     return found, references
 
 
-def changed(config: ConfigDict, **changes: Any) -> ConfigDict:
-    """A copy whose model section has other values, what an estimator must find switched off being off."""
-    c = ConfigDict(config.to_dict())
-    off = dict(baseline="", wake_q=False, sleep_q=False, relaxation=0.0, relaxation_start=0.0, relaxation_steps=0)
-    off |= dict(kl="auto", alpha=0.0, free_bits=0.0, capacity=0.0, capacity_steps=0, tc=0.0, mmd=0.0, adversarial=0.0, critic="")
-    off |= dict(beta=1.0, beta_schedule="constant")
-    c.model.update({key: value for key, value in off.items() if key in c.model} | changes)
-    return c
+def changed(config: ConfigDict, **objective: Any) -> ConfigDict:
+    """A copy with another objective, whose weights are those of log p(x)."""
+    c = ConfigDict({**config.to_dict(), "parts": {name: part for name, part in config.parts.to_dict().items() if name != "beta"}})
+    c.model.objective, c.parts.objective = "objective", objective
+    return complete(c)
 
 
 def moments(config: ConfigDict, params: Params, batch: Any, case: Case, key: Array, n: int) -> Moments:
     """One compiled scan over n keys; mean and variance are updated one by one (Welford), in float32 without cancellation."""
-    model = models.build_model(changed(config, samples=case.k, **case.changes))
+    model = models.build_model(changed(config, k=case.k, **case.objective))
 
     def estimate(params: Params, key: Array) -> dict[str, Array]:
         g = jax.grad(lambda params: model.loss(params, key, batch, 0)[0])(params)
@@ -190,9 +188,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             run = flags.workdir or train(common.load(flags.config, {}), Path(folder) / "discrete", flags.steps)
-            config = changed(workdir.read_config(run), estimator="reinforce_baseline", baseline="baseline")
-            config.parts.baseline = mlp(64)
-            config.fixed_from = str(run)
+            config = ConfigDict(workdir.read_config(run).to_dict())
+            config.parts.baseline, config.fixed_from = mlp(64), str(run)
+            config = changed(config, kind="reinforce", baseline="baseline", k=5)
             params = load_params(train(config, Path(folder) / "baseline", flags.steps), "last")
             rows += tabulate("discrete", config, params, discrete_cases(), flags.batch, flags.estimates)
             run = flags.gaussian or train(common.load(flags.gaussian_config, {}), Path(folder) / "gaussian", flags.steps)

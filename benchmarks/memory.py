@@ -19,17 +19,18 @@ from typing import Any, get_args
 import jax
 
 from benchmarks import common
-from configs.base import affine, base, flow, mlp, repeat
+from configs.base import affine, base, mlp, repeat
 from vaeflow import models
 from vaeflow.bijectors import Memory
 from vaeflow.build import call
 from vaeflow.training import optimizer
+from vaeflow.training.configure import complete
 from vaeflow.training.step import init_state, make_step
 
 LIMIT = 1 / 3
 MODES = get_args(Memory)
-CONV = dict(kind="convnet", channels=(64, 64), kernel=3, activation="relu", dtype="float32")
-NORM, LINEAR = dict(kind="actnorm"), dict(kind="lu_linear", start="rotation")
+CONV = dict(kind="convnet", channels=(64, 64))
+NORM, LINEAR = dict(kind="actnorm"), dict(kind="lu_linear")
 STACKS: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {  # event, batch, parts; `unit` is the repeated one
     "RealNVP": (
         (64,),
@@ -60,8 +61,9 @@ def program(name: str, depth: int, memory: str) -> tuple[int, Callable[[], float
     """(bytes of temporary memory of a training step, a function that takes a step and returns its seconds)."""
     event, batch, parts = STACKS[name]
     c: Any = base()
-    c.model = flow(event, layer="steps", flatten=False)
+    c.model = dict(kind="flow", event=event, layer="steps", flatten=False)
     c.parts = {"steps": repeat("unit", depth, memory), **parts}
+    c = complete(c)
     chosen = call(optimizer.OptimConfig, c.optim.to_dict(), "optim")
     model, tx = models.build_model(c), optimizer.make_optimizer(chosen, c.train.steps)
     data = {"x": jax.random.normal(jax.random.key(0), (batch, *event))}

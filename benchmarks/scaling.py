@@ -26,10 +26,11 @@ from ml_collections import ConfigDict
 from benchmarks import common
 from benchmarks.peers.process import measure
 from benchmarks.steps import made_of, trained
-from configs.base import base, flow, made, mlp, repeat, spline
+from configs.base import base, made, mlp, repeat, spline
 from vaeflow.evaluation import likelihood
 from vaeflow.evaluation.map_split import map_split
 from vaeflow.training import setup
+from vaeflow.training.configure import complete
 
 Point = dict[str, Any]  # series, x, what, value
 
@@ -37,16 +38,16 @@ Point = dict[str, Any]  # series, x, what, value
 def flow_config(d: int, layers: int, kind: str) -> ConfigDict:
     """A flow on vectors: spline couplings or MAF layers, nets 128x2."""
     c = base()
-    c.model = flow((d,))
+    c.model = dict(kind="flow", event=(d,), layer="flow")
     parts: dict[str, Any] = dict(flow=repeat("step", layers), step=dict(kind="chain", of=("layer", "flip")))
-    parts["flip"] = dict(kind="permutation", order="reverse")
+    parts["flip"] = dict(kind="permutation")
     if kind == "maf":
         parts |= dict(layer=dict(kind="affine_autoregressive", made="made", cap=3.0), made=made(128, 128))
     else:
         parts |= dict(layer=spline("net", "half", False), net=mlp(128, 128))
-    c.parts = ConfigDict(parts)
+    c.parts = parts
     c.data.update(kind="npz", batch=256)
-    return c
+    return complete(c)
 
 
 def dimensions(values: Sequence[int]) -> list[Point]:

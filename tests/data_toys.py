@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.base import base
+from tests.toys import sections
 from vaeflow import data
 from vaeflow.data.gas import convert
 
@@ -21,7 +21,7 @@ REAL_SETS = Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
 
 def section(**values: Any) -> Any:
     """config.data with these values and a batch that fits small data."""
-    found: Any = base().data
+    found: Any = sections().data
     found.update({"batch": 4, **values})
     return found
 

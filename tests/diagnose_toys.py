@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from configs.base import base
+from tests.toys import sections
 from vaeflow.data import Source, Split
 from vaeflow.evaluation.measures import Finding, Run
 from vaeflow.model import Model
@@ -15,7 +15,7 @@ from vaeflow.model import Model
 
 def run(model: Model, test: Split, train: Split | None = None, levels: int = 0, name: str = "test", **data: Any) -> Run:
     """A run with the examples `test` of the split `name`; `data`: values of config.data."""
-    config: Any = base()
+    config: Any = sections()
     config.model.kind = "toy"
     config.data.update(name="toy", **data)
     config.eval.update(chunk=8, batch=100)

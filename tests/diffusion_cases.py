@@ -6,7 +6,7 @@ A new entry of a registry is tested as it is; a line here is only needed if the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ import pytest
 
 from vaeflow.diffusion.path import PATHS, Predict, Prediction, ProbabilityPath, ot
 from vaeflow.diffusion.steps import STEPS, Sampler
+
+TYPICAL = ("ot", "vp")
 
 
 class PathCase(NamedTuple):
@@ -81,19 +83,21 @@ STEP_CASES = {
     "sde of w = sigma": StepCase("sde", options=lambda steps: {"diffusion": "sigma"}),
     "sde without noise": StepCase("sde", options=lambda steps: {"diffusion": "sigma", "scale": 0.0}, noisy=False),
     "dpm_2m": StepCase("dpm_2m", 2, noisy=False),
-    "predictor_corrector": StepCase("predictor_corrector", linear="the norms of the score and of the noise"),
-    "predictor_corrector of sigma": StepCase("predictor_corrector", options=lambda steps: {"size": "sigma", "snr": 0.1}),
+    "predictor_corrector": StepCase("predictor_corrector"),
+    "predictor_corrector of the score": StepCase(
+        "predictor_corrector",
+        options=lambda steps: {"size": "score"},
+        linear="the step size is a ratio of norms of the noise and the score",
+    ),
 }
-# By default every sampler on TYPICAL, and BOTH on every path; the rest in the long matrix.
-TYPICAL, BOTH = ("ot", "vp", "edm"), ("ancestral", "dpm_2m")
 STEP_CASES |= {name: StepCase(name) for name in STEPS if name not in {case.kind for case in STEP_CASES.values()}}
 
 
-def matrix(samplers: list[str]) -> list[Any]:
-    """pytest's parameters (path, sampler)."""
+def matrix(names: Iterable[str], both: Collection[str]) -> list[Any]:
+    """pytest's parameters (path, name): by default every name on TYPICAL paths and `both` on all; the rest in the long matrix."""
     return [
-        pair if pair[0] in TYPICAL or pair[1] in BOTH else pytest.param(*pair, marks=pytest.mark.full)
-        for pair in itertools.product(PATHS, samplers)
+        pair if pair[0] in TYPICAL or pair[1] in both else pytest.param(*pair, marks=pytest.mark.full)
+        for pair in itertools.product(PATHS, names)
     ]
 
 

@@ -66,7 +66,7 @@ VAE, FLOW = MODELS["vae"].examples[0], MODELS["flow"].examples[0]
 # Values of Frozen arguments in examples: untrained models.
 FROZEN = {
     "frozen_vae": ("vae", VAE),
-    "frozen_flow_prior": ("vae", VAE | dict(levels=0, likelihood="gaussian", prior="layer")),
+    "frozen_flow_prior": ("vae", VAE | dict(levels=0, likelihood="gaussian", likelihood_std=0.3, prior="layer")),
     "frozen_flow": ("flow", FLOW),
     "frozen_grey_flow": ("flow", FLOW | dict(event=(2, 2, 1), levels=17, layer="norm", base="logistic")),
 }

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import vaeflow
-from configs.base import base
 from tests.commands import FLOW, call, refusal
 from tests.model_cases import MLP, case
 from tests.runs import SMALL
+from tests.toys import sections
 from vaeflow import data
 from vaeflow.commands import compare
 from vaeflow.errors import UserError
@@ -96,7 +96,7 @@ def test_a_batch_without_labels_or_of_another_shape_is_one_line():
     ],
 )
 def test_data_without_these_labels_are_refused_before_anything_is_compiled(change, line):
-    config = base()
+    config = sections()
     config.data.kind = "digits"
     config.model = dict(kind="classifier", event=EVENT, levels=LEVELS, classes=10, features=4, net="net", smoothing=0.0)
     config.parts, config.sample = dict(net=MLP), dict(n=4)
@@ -144,7 +144,7 @@ def test_a_run_is_the_extractor_of_a_frechet_distance(folder):
     assert numbers["settings"]["classifier"] == str(run)
 
     model, params, _ = vaeflow.load(run)
-    x = data.load(base().data, 0).test.x[:7]
+    x = data.load(sections().data, 0).test.x[:7]
     np.testing.assert_allclose(own.features(x / 16), model.encode(params, jax.random.key(0), {"x": x}), rtol=1e-4, atol=1e-5)
     assert own.count == 12
 

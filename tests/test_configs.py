@@ -12,7 +12,7 @@ import pytest
 from configs import table_miniboone, table_tabular
 from tests.bijector_laws import quick_jit
 from vaeflow import data
-from vaeflow.config import plain, rows
+from vaeflow.config import data_name, plain, rows
 from vaeflow.data.source import Source, Split
 from vaeflow.training import setup
 from vaeflow.training.configure import load
@@ -45,10 +45,19 @@ def shrunk(name: str):
     return config
 
 
+# Shape of an example and grey values of data that are not at hand (TFDS, a user's own).
+IMAGE = ((28, 28, 1), 256)
+SHAPES = {
+    **{"tfds cifar10": ((32, 32, 3), 256), "tfds mnist": IMAGE, "tfds binarized_mnist": ((28, 28, 1), 2), "omniglot": IMAGE},
+    **{"image_folder": IMAGE, "csv": ((6,), 0), "npz": ((43,), 0)},
+    **{f"maf {name}": ((facts.columns,), 0) for name, facts in table_tabular.DATA.items()},
+}
+
+
 def fake(config) -> Source:
-    """Data of the config's shape, where the real ones are not at hand (TFDS, a user's own)."""
+    """Data of the shape of those that a config names."""
     rng = np.random.default_rng(0)
-    event, levels = tuple(config.model.event), 256 if config.data.binarize == "dynamic" else config.model.levels
+    event, levels = SHAPES[data_name(config.data).partition(" ")[0] if config.data.kind == "npz" else data_name(config.data)]
     x = rng.integers(0, max(levels, 1), (16, *event)).astype(np.uint8) if levels else rng.normal(size=(16, *event)).astype(np.float32)
     label = np.arange(16, dtype=np.int32) % 10
     split = Split(x, np.eye(10, dtype=np.float32)[label] if config.data.context == "label" else None, label)
@@ -78,10 +87,12 @@ SAME = re.compile(
 def structure(name: str) -> str:
     """What makes two rows the same program but for sizes: kinds and switches, not names and numbers."""
     config = plain(load(name))
-    numbers = {k: bool(config["model"].get(k)) for k in ("free_bits", "posterior_context", "pseudo_inputs", "tc", "mmd", "capacity")}
-    switches = {k: v for k, v in config["model"].items() if isinstance(v, str | bool)} | numbers  # a penalty is off at 0
-    sizes = ("hidden", "n", "channels", "kernels", "strides", "width", "blocks", "columns", "reflections")
-    kinds = {name: {k: v for k, v in part.items() if k not in sizes} for name, part in config["parts"].items()}
+    numbers = {k: bool(config["model"].get(k)) for k in ("posterior_context", "pseudo_inputs")}
+    switches = {k: v for k, v in config["model"].items() if isinstance(v, str | bool)} | numbers
+    sizes = ("hidden", "n", "channels", "kernels", "strides", "width", "blocks", "columns", "reflections", "k", "weight", "nats", "steps")
+    kinds = {
+        name: {k: v for k, v in part.items() if k not in (*sizes, "beta") or isinstance(v, str)} for name, part in config["parts"].items()
+    }
     return json.dumps([switches, kinds, config["data"]["kind"], config["data"]["binarize"], config["data"]["context"]], sort_keys=True)
 
 

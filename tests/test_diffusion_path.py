@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.diffusion_cases import Mixture, path_case, path_of, with_gamma
+from tests.diffusion_cases import Mixture, matrix, path_case, path_of, with_gamma
 from vaeflow.diffusion import kinds, path
 from vaeflow.diffusion.kinds import KINDS, WEIGHTINGS, read, target
 from vaeflow.diffusion.path import PATHS, Prediction, derivative, diffusion2, drift, logsnr, mix, score, velocity
@@ -127,8 +127,7 @@ def test_edms_row_is_its_preconditioning(name):
         np.testing.assert_allclose(kinds.noise_level(p, t), jnp.log(sigma) / 4, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@over_paths
+@pytest.mark.parametrize(("name", "kind"), matrix(KINDS, ["v"]))
 def test_weights_are_those_of_the_errors_they_name(name, kind):
     """weight |F - F_hat|^2 = the squared error that the weighting names, of two predictions for one x_t."""
     p, made, x_t = path_of(name), KINDS[kind](), jnp.array([0.4, -0.7])
@@ -152,8 +151,7 @@ def test_weights_are_those_of_the_errors_they_name(name, kind):
         np.testing.assert_allclose(jnp.sum(away["likelihood"] ** 2), elbo, rtol=1e-9)
 
 
-@pytest.mark.parametrize("coordinate", TIMES)
-@over_paths
+@pytest.mark.parametrize(("name", "coordinate"), matrix(TIMES, ["rho"]))
 def test_grids_and_training_times(name, coordinate):
     p, c, case = path_of(name), TIMES[coordinate](), path_case(name)
     low, high = max(case.low, 1e-3), min(case.high, 0.99)  # 0 and 1 have no logit

@@ -74,11 +74,11 @@ DETERMINISTIC = [name for name, case in STEP_CASES.items() if not case.noisy]
 over_samplers = pytest.mark.parametrize("case", STEP_CASES.values(), ids=STEP_CASES)
 
 
-@pytest.mark.parametrize(("name", "sampler"), matrix(LINEAR))
+@pytest.mark.parametrize(("name", "sampler"), matrix(LINEAR, ["ancestral", "heun"]))
 def test_moments_of_a_gaussian_converge_at_the_samplers_order(name, sampler, monkeypatch):
     case = STEP_CASES[sampler]
     coarse, fine = (error(case.sampler(n), name, n, monkeypatch) for n in (64, 128))
-    assert fine < 0.03 and np.log2(coarse / fine) > case.order - 0.1
+    assert np.log2(coarse / fine) > case.order - 0.1  # a wrong limit has slope 0
 
 
 def test_a_step_with_a_wrong_variance_has_wrong_moments(monkeypatch):
@@ -103,7 +103,7 @@ def test_an_ancestral_step_follows_its_own_recursion(monkeypatch):
     np.testing.assert_allclose(got[1], variance, rtol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "sampler"), matrix(DETERMINISTIC))
+@pytest.mark.parametrize(("name", "sampler"), matrix(DETERMINISTIC, ["dpm_2m"]))
 def test_deterministic_samplers_converge_to_the_ode(name, sampler):
     case, path, bounds = STEP_CASES[sampler], path_of(name), path_case(name)
     predict = Mixture().predict(path)
@@ -124,14 +124,11 @@ def test_a_batch_of_1_is_a_batch_of_64(case: StepCase):
     x = np.random.default_rng(0).normal(size=(64, 2))
     step = case.sampler(8).on(path, Mixture().predict(path))
 
-    def run(key, x):
-        return walk(step, key, x, the_grid("vp", 8))
-
-    many, nfe = jax.jit(jax.vmap(run))(keys, x)
-    one, _ = jax.jit(jax.vmap(run))(keys[5:6], x[5:6])
+    run = jax.jit(jax.vmap(lambda key, x: walk(step, key, x, the_grid("vp", 8))))
+    (many, nfe), (one, _) = run(keys, x), run(keys[5:6], x[5:6])
     np.testing.assert_allclose(many[5], one[0], rtol=1e-9)
     assert set(nfe.tolist()) == {8 * step.nfe + 1}
-    again, _ = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(2), 64), x)
+    again, _ = run(jax.random.split(jax.random.key(2), 64), x)
     assert bool(jnp.any(many != again)) == case.noisy
 
 
@@ -148,8 +145,11 @@ def test_the_network_is_evaluated_nfe_times(case: StepCase):
     assert len(calls) == step.nfe
 
 
-@over_samplers
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [*((name, STEP_CASES["heun"]) for name in PATHS), *(("vp", case) for case in STEP_CASES.values())],
+    ids=lambda value: value if isinstance(value, str) else f"{value.kind}{value.options(8)}",
+)
 def test_float32_stays_float32(name, case: StepCase):
     with jax.enable_x64(False):
         path = path_of(name)
@@ -195,7 +195,7 @@ def test_predictor_corrector_of_a_gaussian_by_draws():
     """The case that moments exclude, in 32 dimensions, where the norms concentrate: mean and variance within five standard errors, and
     within the first-order error of 64 steps."""
     path, data, n = path_of("vp"), Mixture((1.0,), ((MEAN,) * 32,), (STD,)), 64
-    step = STEPS["predictor_corrector"]().on(path, data.predict(path))
+    step = STEPS["predictor_corrector"](size="score").on(path, data.predict(path))
 
     def draw(key):
         start, key = jax.random.split(key)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
-from configs.base import base, mlp, vae
+from configs.base import base, mlp
 from tests.model_cases import FLOW, KEY, config, flat, group, make_batch, quick
 from vaeflow.bijectors import Layer
 from vaeflow.bijectors.core.scalar_map import bounded
@@ -47,8 +46,8 @@ def of_moons(prior: str = "", **changes: Any) -> Any:
     """The config of a linear VAE of the moons, `prior` the name of its layer."""
     c = base()
     c.data.update(kind="density", name="moons", size=256, batch=128)
-    c.model = vae((2,), 0, 2, encoder="net", decoder="net", likelihood="gaussian", prior=prior)
-    c.parts = ConfigDict(PARTS)
+    c.model = dict(kind="vae", latent=2, encoder="net", decoder="net", likelihood="gaussian", prior=prior)
+    c.parts = PARTS
     c.update(changes)
     return c
 

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs.base import base
+from tests.toys import sections
 from vaeflow.build import call
 from vaeflow.config import plain
 from vaeflow.errors import UserError
@@ -25,7 +25,7 @@ TURNS = ("critic:5", "generator:1")
 
 
 def section(**changes: Any) -> optimizer.OptimConfig:
-    return call(optimizer.OptimConfig, plain(base().optim) | changes, "optim")
+    return call(optimizer.OptimConfig, plain(sections().optim) | changes, "optim")
 
 
 def params() -> dict[str, Any]:

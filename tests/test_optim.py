@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs.base import base
+from tests.toys import sections
 from vaeflow.build import call
 from vaeflow.config import plain
 from vaeflow.errors import UserError
@@ -18,7 +18,7 @@ from vaeflow.training import optimizer
 
 
 def section(**changes) -> optimizer.OptimConfig:
-    return call(optimizer.OptimConfig, plain(base().optim) | changes, "optim")
+    return call(optimizer.OptimConfig, plain(sections().optim) | changes, "optim")
 
 
 @pytest.mark.parametrize(

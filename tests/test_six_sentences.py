@@ -47,6 +47,8 @@ PARTS = (
         '"sinh_arcsinh": BijectorEntry(sinh_arcsinh, (Example({}, FROM_ONE),), identity=True),',
     ),
     Part("nets/siren.py", "NETS", "from vaeflow.nets.siren import siren", '"siren": siren,'),
+    Part("objectives/combined.py", "OBJECTIVES", "from vaeflow.objectives.combined import combined", '"combined": combined,'),
+    Part("objectives/sigmoid.py", "SCHEDULES", "from vaeflow.objectives.sigmoid import sigmoid", '"sigmoid": sigmoid,'),
     *map(family, FAMILIES),
     Part("data/chain.py", "SOURCES", "from vaeflow.data import chain", '"chain": chain.load,'),
     Part(
@@ -138,13 +140,13 @@ def test_laws_find_the_bijector_and_the_families_by_themselves(used):
     laws = used[0]["laws"]
     assert set(laws.values()) <= {"passed", "skipped"}
     files = dict.fromkeys(("names_a_family", "imports_only_the_rooms", "says_how_it_is_run[toy_families"), 1)
-    for name, least in {"sinh_arcsinh": 6, **dict.fromkeys(FAMILIES, 6), **files}.items():
+    for name, least in {"sinh_arcsinh": 6, "combined": 3, **dict.fromkeys(FAMILIES, 6), **files}.items():
         assert sum(outcome == "passed" for test, outcome in laws.items() if name in test) >= least, name
 
 
 def test_every_command_works_on_every_row(used):
     rows = used[0]["rows"]
-    assert {"teacher", "energy", "wgan_gp", "student", "markov"} <= rows.keys()
+    assert {"teacher", "energy", "wgan_gp", "student", "markov", "vae"} <= rows.keys()
     for row, one in rows.items():
         printed = one["printed"]
         assert "val split" in printed["evaluate"] and "16 samples" in printed["sample"], row
@@ -159,6 +161,15 @@ def test_a_family_without_a_density_selects_by_its_samples(used):
     results = json.loads((folder / "energy" / "results.json").read_text())
     assert len(scores) == 3 and results["params"] == "best" and results["params_step"] == best
     assert found["rows"]["energy"]["density"] == "none"
+
+
+def test_an_objective_and_its_schedule_are_parts_of_a_family(used):
+    found, folder = used
+    parts = json.loads((folder / "vae" / "config.json").read_text())["parts"]
+    assert parts["objective"] == {"kind": "combined", "k": 3, "share": "share"} and parts["share"]["width"] == 10.0
+    shares = [row["share"] for row in read_metrics(folder / "vae") if row["split"] == "train"]
+    assert shares == sorted(shares) and shares[0] < 0.1 and shares[-1] > 0.9
+    assert found["rows"]["vae"]["density"] == "weight"
 
 
 def test_two_players_take_turns_and_cover_eight_modes(used):

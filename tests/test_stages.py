@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from configs.base import affine, base, flow, mlp
+from configs.base import affine, base, mlp
 from tests.commands import FLOW, call, train_only
 from tests.runs import state
 from vaeflow.errors import RunFailed
@@ -23,9 +22,8 @@ from vaeflow.training import setup, step
 def batch_norm_flow():
     c = base()
     c.data.update(kind="density", name="moons", size=64, batch=16)
-    c.model = flow((2,))
-    c.parts = ConfigDict(dict(flow=dict(kind="chain", of=("norm", "coupling")), norm=dict(kind="batch_norm", momentum=0.9, eps=1e-5)))
-    c.parts.coupling, c.parts.net = affine("net", "half", False), mlp(4)
+    c.model = dict(kind="flow", layer="flow")
+    c.parts = dict(flow=dict(kind="chain", of=("batch_norm", "coupling")), coupling=affine("net", "half", False), net=mlp(4))
     return c.lock()
 
 

@@ -102,7 +102,7 @@ def test_perplexity_counts_the_codes_in_use():
 def linear():
     """(model, parameters, x, e [B, n, d], codebook, W, b): linear encoder and decoder, a Gaussian likelihood."""
     draws = np.random.default_rng(0)
-    model = make(encoder="linear", decoder="linear", levels=0, likelihood="gaussian", commitment=0.7)
+    model = make(encoder="linear", decoder="linear", levels=0, likelihood="gaussian", likelihood_std=0.3, commitment=0.7)
     x = jnp.asarray(draws.normal(size=(16, 6)), jnp.float32)
     params = quick(model.init)(KEY, {"x": x})
     e = x @ params["encoder"]["head"]["kernel"] + params["encoder"]["head"]["bias"]

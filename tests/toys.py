@@ -10,8 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs.base import base
 from vaeflow.data import Source, Split
 from vaeflow.model import Latent, Model
+from vaeflow.training.configure import complete
+
+
+def sections() -> ConfigDict:
+    """A config with every section, each value at its default, and no model yet."""
+    return ConfigDict(complete(base()).to_dict())
 
 
 def split(n: int, event: tuple[int, ...] = (3,), context=None) -> Split:

@@ -22,10 +22,10 @@ from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.metrics import aligned_table
 
 BIJECTOR = "sinh_arcsinh"
-KINDS = ("energy_generator", "wgan_gp", "flow_student", "markov", "bridge")
+KINDS = ("energy_generator", "wgan_gp", "flow_student", "markov", "bridge", "combined")
 OF_FILES = ("names_a_family", "imports_only_the_rooms", "300_lines", "says_what_it_is", "one_name_for_one_thing", "says_how_it_is_run")
 CONFIG, TABLE = "configs/toy_families.py", "configs/table_chains.py"
-ROWS = ("teacher", "energy", "wgan_gp", "student", "markov", "bridge")
+ROWS = ("teacher", "energy", "wgan_gp", "student", "markov", "bridge", "vae")
 # The number of each run that the printed table shows.
 SHOWN = {
     "teacher": "nll",
@@ -34,6 +34,7 @@ SHOWN = {
     "student": "terms.squared_error",
     "markov": "kl_to_truth",
     "bridge": "sample_quality.energy",
+    "vae": "nll",
 }
 
 
@@ -50,7 +51,7 @@ class Outcomes:
 
 def laws() -> dict[str, str]:
     """{test: outcome} of the laws of bijectors and families on the new ones, which they find in the registries, and of all files."""
-    outcomes, files = Outcomes(), [f"tests/test_{name}.py" for name in ("bijector_laws", "models", "names", "style")]
+    outcomes, files = Outcomes(), [f"tests/test_{name}.py" for name in ("bijector_laws", "models", "objectives", "names", "style")]
     chosen = " or ".join((BIJECTOR, *KINDS, *OF_FILES))
     code = pytest.main(["-q", "-p", "no:cacheprovider", *files, "-k", chosen], plugins=[outcomes])
     assert code == 0, outcomes.of

@@ -11,16 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from benchmarks.peers import process, works
-from configs.base import base, flow, made, mlp, repeat, spline, vae
+from configs.base import base, made, mlp, repeat, spline
 from vaeflow import data
 from vaeflow.bijectors import Layer, inverse
 from vaeflow.build import build
 from vaeflow.distributions import standard_normal
 from vaeflow.rng import run_keys
 from vaeflow.training import loop, setup, step
+from vaeflow.training.configure import complete
 
 VERSIONS = {"jax": metadata.version("jax")}
 TOLERANCE = 1e-5  # of the Jacobi iteration
@@ -29,15 +29,11 @@ STEPS = 16  # of one dispatch
 
 def maf(layers: int, units: int, inversion: str) -> Layer:
     """MAF layers with a reversal of the dimensions between them, as one scan."""
-    made = dict(
-        kind="made", hidden=(units, units), activation="relu", order="natural", inversion=inversion, tolerance=TOLERANCE, dtype="float32"
-    )
     parts: dict[str, Any] = dict(
-        flow=dict(kind="repeat", of="step", n=layers, memory="store"),
-        step=dict(kind="chain", of=["maf", "flip"]),
+        flow=dict(kind="repeat", of="step", n=layers),
+        step=dict(kind="chain", of=["maf", "permutation"]),
         maf=dict(kind="affine_autoregressive", made="made", cap=3.0),
-        flip=dict(kind="permutation", order="reverse"),
-        made=made,
+        made=dict(kind="made", hidden=(units, units), inversion=inversion, tolerance=TOLERANCE),
     )
     return build(parts, "flow", Layer)
 
@@ -94,25 +90,25 @@ def sampling(words: list[str]) -> Iterator[process.Answer]:
 def configured(name: str) -> Any:
     """The config of one of works.WORKS."""
     w, c = works.WORKS[name], base()
-    parts: dict[str, Any] = dict(step=dict(kind="chain", of=("layer", "flip")), flip=dict(kind="permutation", order="reverse"))
+    parts: dict[str, Any] = dict(step=dict(kind="chain", of=("layer", "flip")), flip=dict(kind="permutation"))
     if name != "spline":
         parts["layer"] = dict(kind="affine_autoregressive", made="made", cap=3.0)
     if name == "vae":
-        c.model = vae((w["d"],), 2, latent=w["latent"], prior="prior")
+        c.model = dict(kind="vae", latent=w["latent"])
         net = mlp(w["units"], w["units"])
         parts |= dict(encoder=net, decoder=net, prior=repeat("step", w["prior_layers"]), made=made(w["prior_units"], w["prior_units"]))
     else:
-        c.model = flow((w["d"],))
+        c.model = dict(kind="flow", layer="flow")
         parts["flow"] = repeat("step", w["layers"])
         if name == "spline":
             parts |= dict(layer=spline("net", "half", False, w["bins"], w["bound"]), net=mlp(w["units"], w["units"]))
         else:
             parts["made"] = made(w["units"], w["units"])
-    c.parts = ConfigDict(parts)
+    c.parts = parts
     c.data.update(kind="npz", batch=w["batch"])
     c.optim.update(learning_rate=1e-3, ema=0.0)
     c.devices.mapping = "jit"
-    return c
+    return complete(c)
 
 
 def speed(words: list[str]) -> Iterator[process.Answer]:

@@ -215,12 +215,13 @@ def dpm_2m() -> Sampler:
     return Sampler(on)
 
 
-def langevin(path: ProbabilityPath, predict: Predict, key: Array, x: Array, t: Array, snr: float, size: str = "score") -> Array:
+def langevin(path: ProbabilityPath, predict: Predict, key: Array, x: Array, t: Array, snr: float, size: str = "sigma") -> Array:
     """x + step score + sqrt(2 step) z at the time t: leaves p_t unchanged up to terms of the step's order.
 
-    size "score": step = 2 (snr |z| / |score|)^2 per example. Song et al. 2021 (arXiv 2011.13456, algorithms 4-5) average both norms
-        over the batch and, on vp, multiply by 1 - beta_i. In few dimensions |score| is often near 0 and the step unbounded.
-    size "sigma": step = 2 (snr sigma)^2, which does not depend on x (Song and Ermon 2019, arXiv 1907.05600).
+    size "sigma": step = 2 (snr sigma)^2 (Song and Ermon 2019, arXiv 1907.05600). It does not depend on x.
+    size "score": step = 2 (snr |z| / |score|)^2 per example. Song et al. 2021 (arXiv 2011.13456, algorithms 4-5) average both norms over
+        the batch and, on vp, multiply by 1 - beta_i. Equal to "sigma" where |score| = |z| / sigma, as in many dimensions; wrong in
+        few, where |score| is near 0 for some x and the step unbounded.
     """
     value = score(path, t, predict(x, t))
     z = jax.random.normal(key, x.shape, x.dtype)
@@ -236,7 +237,7 @@ def predictor_corrector(
     predictor: Annotated[Sampler | None, Bare("reverse_diffusion")] = None,
     corrections: Count = 1,
     snr: Positive = 0.16,
-    size: Literal["score", "sigma"] = "score",
+    size: Literal["sigma", "score"] = "sigma",
 ) -> Sampler:
     """A step of the predictor from t to s, then `corrections` steps of Langevin dynamics at s, see `langevin` for snr and size.
 

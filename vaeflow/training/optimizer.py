@@ -64,7 +64,7 @@ def groups_of(tx: optax.GradientTransformation, trained: Params) -> tuple[Group,
 
 
 def schedule(c: OptimConfig, steps: int, where: str = "optim", group: str = "") -> Callable[[Any], Array]:
-    """Learning rate as a function of the step, or for a group of the number of its updates.
+    """Learning rate as a function of the step, or for a group of the number of its updates: optax's schedules joined.
 
     Args:
         c: the options.
@@ -78,23 +78,17 @@ def schedule(c: OptimConfig, steps: int, where: str = "optim", group: str = "") 
     if c.warmup >= steps and c.warmup > 0:
         total = f"the {steps} updates of {group!r}" if group else f"train.steps={steps}"
         raise UserError(f"{where}.warmup={c.warmup} is invalid; it must be below {total}")
-    span = max(steps - c.warmup, 1)
-    ends = stage_ends(c.decay_every, span)
-
-    def rate(step: Any) -> Array:
-        t = jnp.asarray(step, jnp.float32)
-        s = jnp.maximum(t - c.warmup, 0.0)
-        decay = {
-            "constant": lambda: jnp.ones(()),
-            "cosine": lambda: c.final_fraction + (1 - c.final_fraction) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(s / span, 1.0))),
-            "step": lambda: c.decay_rate ** jnp.floor(s / c.decay_every),
-            "exponential": lambda: c.decay_rate ** (s / c.decay_every),
-            "stages": lambda: c.decay_rate ** jnp.sum(s >= ends),
-        }[c.schedule]()
-        warm = jnp.minimum(1.0, (t + 1) / c.warmup) if c.warmup else 1.0
-        return c.learning_rate * warm * decay
-
-    return rate
+    span, every = max(steps - c.warmup, 1), c.decay_every
+    decay: Callable[[Any], Any] = {
+        "constant": lambda: optax.constant_schedule(1.0),
+        "cosine": lambda: optax.cosine_decay_schedule(1.0, span, c.final_fraction),
+        "step": lambda: optax.exponential_decay(1.0, every, c.decay_rate, staircase=True),
+        "exponential": lambda: optax.exponential_decay(1.0, every, c.decay_rate),
+        "stages": lambda: optax.piecewise_constant_schedule(1.0, {int(end): c.decay_rate for end in stage_ends(every, span)}),
+    }[c.schedule]()
+    if c.warmup:
+        decay = optax.join_schedules([optax.linear_schedule(1 / c.warmup, 1.0, c.warmup - 1), decay], [c.warmup])
+    return lambda step: c.learning_rate * decay(jnp.asarray(step, jnp.float32))
 
 
 def stage_ends(first: int, steps: int) -> np.ndarray:

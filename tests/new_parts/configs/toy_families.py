@@ -18,6 +18,7 @@ ROWS = {
     "student": "a one-pass student of the teacher (needs --config.model.teacher)",
     "markov": "a second-order Markov model of sequences of 5 symbols",
     "bridge": "flow matching from 8 Gaussians to moons",
+    "vae": "a VAE by the ELBO and the IWAE bound together, the ELBO's share by a schedule",
 }
 SMALL = dict(steps=120, log_every=20, eval_every=40, checkpoint_every=80)
 
@@ -32,17 +33,17 @@ def get_config(row: str = "teacher") -> ConfigDict:
     c.eval.settings = ConfigDict(dict(sample_quality=dict(names=("energy", "neighbours"))))
     c.parts.net = mlp(32, 32)
     if row == "teacher":
-        c.model, c.sample.temperature = ConfigDict(dict(kind="flow", layer="flow")), 1.0
+        c.model = dict(kind="flow", layer="flow")
         c.parts.flow = dict(kind="chain", of=("tails", "norm", "steps"))
         c.parts.update(tails=dict(kind="sinh_arcsinh"), norm=dict(kind="actnorm"), steps=repeat("step", 2))
         c.parts.step = dict(kind="chain", of=("first", "second"))
         c.parts.update(first=affine("net", "half", False), second=affine("net", "half", True))
     elif row == "energy":
-        c.model = dict(kind="energy_generator", event=(2,), latent=2, generator="net")
+        c.model = dict(kind="energy_generator", latent=2, generator="net")
         c.eval.select = "sample_quality.energy"
     elif row == "wgan_gp":
         c.data.update(name="8gaussians", batch=128)
-        c.model = dict(kind="wgan_gp", event=(2,), latent=2, critic="wide", generator="wide", weight=1.0, drift=1e-3)
+        c.model = dict(kind="wgan_gp", latent=2, critic="wide", generator="wide", weight=1.0, drift=1e-3)
         c.parts.wide = mlp(64, 64)
         c.optim.update(learning_rate=2e-3, b1=0.5, b2=0.9, turns=("critic:5", "generator:1"), ema=0.99)
         c.train.update(steps=6 * 700, log_every=600, eval_every=4200, checkpoint_every=3600)
@@ -52,11 +53,13 @@ def get_config(row: str = "teacher") -> ConfigDict:
         c.parts.siren = dict(kind="siren", hidden=(32, 32), frequency=1.0)
     elif row == "markov":
         c.data.update(kind="chain", name="", levels=5, val_fraction=0.1, test_fraction=0.1)
-        c.model = dict(kind="markov", event=(12,), levels=5, order=2, net="net")
-        c.sample.temperature = 1.0
+        c.model = dict(kind="markov", order=2, net="net")
     elif row == "bridge":
         c.data.update(kind="pair", name="", pairing="shuffle")
         c.data.x, c.data.x0 = ConfigDict(dict(kind="density", name="moons")), ConfigDict(dict(kind="density", name="8gaussians"))
-        c.model = dict(kind="bridge", event=(2,), velocity="net")
+        c.model = dict(kind="bridge", velocity="net")
         c.sample.steps = 10
+    elif row == "vae":
+        c.model = dict(kind="vae", latent=2, encoder="net", decoder="net", likelihood="gaussian_learned")
+        c.parts.update(objective=dict(kind="combined", k=3), share=dict(kind="sigmoid", steps=120))
     return c

@@ -9,17 +9,17 @@ Parameters: `velocity`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from vaeflow.build import Count
+from vaeflow.build import SAMPLING, Count
 from vaeflow.model import NO_PARAMS, Model
 from vaeflow.nets import Net
 
 
-def bridge(*, event: tuple[Count, ...], velocity: Net, steps: Count) -> Model:
+def bridge(*, event: tuple[Count, ...], velocity: Net, steps: Annotated[Count, SAMPLING] = 10) -> Model:
     """See the module's docstring. event: the shape of one example, real numbers; steps: of sampling."""
     network = velocity.module(tuple(event), len(event), False)
 

@@ -15,13 +15,20 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from vaeflow.build import Count, Positive, Range
+from vaeflow.build import SAMPLING, Count, Positive, Range
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Model
 from vaeflow.nets import Net
 
 
-def markov(*, event: tuple[Count, ...], levels: Annotated[int, Range(2)], order: Count, net: Net, temperature: Positive) -> Model:
+def markov(
+    *,
+    event: tuple[Count, ...],
+    levels: Annotated[int, Range(2)],
+    order: Count,
+    net: Net,
+    temperature: Annotated[Positive, SAMPLING] = 1.0,
+) -> Model:
     """See the module's docstring.
 
     event        (T,), the length of a sequence
