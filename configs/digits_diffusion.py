@@ -27,8 +27,8 @@ def get_config(row: str = "") -> ConfigDict:
     image_diffusion(c, row or "flow_matching", 17, dict(kind="unet", channels=16, blocks=1))
     c.optim.update(clip=1.0, schedule="cosine")
     c.train.update(steps=2500)
-    c.eval.k = 2
-    c.sample.trace = "estimate"
+    c.eval.k = 1
+    c.sample.update(trace="estimate", solver="rk4", solver_steps=20)
     return c
 
 
