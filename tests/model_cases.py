@@ -31,6 +31,10 @@ PARTS = dict(
     made=dict(kind="made", hidden=(8,), activation="tanh"),
     norm=dict(kind="chain", of=("statistics", "layer")),
     statistics=dict(kind="batch_norm", momentum=0.9),
+    unet=dict(kind="unet", channels=4, multipliers=(1, 2), blocks=1),
+    # of diffusions
+    cosine_gamma=dict(kind="cosine", gamma=0.5),
+    sde_sigma=dict(kind="sde", diffusion="sigma"),
     # schedules and objectives
     rise=dict(kind="linear", steps=10),
     double=dict(kind="linear", steps=10, end=2.0),

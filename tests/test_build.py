@@ -118,7 +118,10 @@ def test_a_wrong_value_is_one_line(changes, expected):
         ({"step": {"kind": "repeat", "of": "step", "n": 2, "memory": "store"}}, "parts.step contains itself: step -> step"),
         ({"affine": {"kind": "inverse", "of": "step"}}, "parts.step contains itself: step -> affine -> step"),
         ({"step": {"kind": "repeat", "of": "affine", "n": 0, "memory": "store"}}, "parts.step.n=0 is invalid; it must be >= 1"),
-        ({"affine": {**PARTS["affine"], "net": "flip"}}, "parts.flip.kind='permutation' is a layer, where a net is needed; known: concat_squash, conv, "),
+        (
+            {"affine": {**PARTS["affine"], "net": "flip"}},
+            "parts.flip.kind='permutation' is a layer, where a net is needed; known: concat_squash, ",
+        ),
         ({"net": {**MLP, "activation": "rely"}}, "parts.net.activation='rely' is unknown (did you mean 'relu'?); known: elu, "),
         ({"net": {**MLP, "hidden": [8, -1]}}, "parts.net.hidden[1]=-1 is invalid"),
         ({"net": {**MLP, "size": 3}}, "parts.net: the key='size' is unknown; known: activation, dtype, hidden"),

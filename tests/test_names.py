@@ -18,11 +18,17 @@ from tests.test_style import ROOT, name_of, tree_of
 from vaeflow.bijectors import BIJECTORS
 from vaeflow.build import maker, signature
 from vaeflow.data import DataConfig
+from vaeflow.diffusion.coupling import COUPLINGS
+from vaeflow.diffusion.kinds import KINDS, WEIGHTINGS
+from vaeflow.diffusion.path import PATHS
+from vaeflow.diffusion.steps import STEPS
+from vaeflow.diffusion.times import TIMES
 from vaeflow.evaluation.measures import MEASURES
 from vaeflow.model import Frozen, Latent, Model
 from vaeflow.models import MODELS
 from vaeflow.models.parts.bases import BASES
 from vaeflow.nets import NETS
+from vaeflow.objectives import OBJECTIVES, SCHEDULES
 from vaeflow.training.optimizer import OptimConfig
 
 EXEMPT = (ROOT / "vaeflow/models", ROOT / "vaeflow/runs/upgrade.py")
@@ -35,12 +41,11 @@ FILES = sorted(
 # Words of the project that are keys of families too: what they are in the files read here.
 WORDS = {
     "classifier": "an extractor of the measure sample_quality",
+    "coupling": "the title of the registry of couplings, and a part of the bijectors' examples",
     "latents": "a finding of the measure probes and a figure",
     "layer": "the title of the registry of bijectors",
     "objective": "the title of the registry of objectives",
     "sampler": "the title of the registry of samplers",
-    "std": "an array of encodings",
-    "temperature": "the sampling option of the figure temperatures",
     "variables": "the name of an axis",
 }
 METHODS = {"get", "items", "keys", "to_dict", "update", "_replace"}
@@ -58,7 +63,7 @@ def words_of(*schemas: Any) -> set[str]:
 def own_keys() -> set[str]:
     """Keys that only families have: no words of other makers, of measures' settings, of the sections data and optim, of Model."""
     others = words_of(DataConfig, OptimConfig, Model, Latent, Frozen, *(type(measure.defaults) for measure in MEASURES.values()))
-    for registry in (BIJECTORS, NETS, BASES):
+    for registry in (BIJECTORS, NETS, BASES, OBJECTIVES, SCHEDULES, PATHS, KINDS, WEIGHTINGS, TIMES, COUPLINGS, STEPS):
         others |= registry.keys() | words_of(*map(maker, registry.values()))
     return {key for entry in MODELS.values() for key in signature(maker(entry))} - others
 

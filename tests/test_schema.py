@@ -182,3 +182,12 @@ def test_overridden_leaves_the_file_as_it_is():
     file = read_file(VAE)
     made, lines = overridden(file, [("model.latent", "3")])
     assert made.model.latent == 3 and file.model.latent == 8 and lines == []
+
+
+def test_a_kind_of_several_part_types_is_a_part_of_each(tmp_path):
+    base = ("configs/densities.py:moons_flow_matching", [("model.predict", "edm"), ("model.weight", "edm"), ("model.path", "edm")])
+    config = load(*base)
+    assert [config.model[name] for name in ("path", "predict", "weight")] == ["path", "predict", "weight"]
+    assert config.parts.path.sigma_max == 80.0 and config.parts.predict.sigma_data == 0.5
+    assert plain(complete(config)) == plain(config)
+    setup.make_experiment(config)

@@ -113,6 +113,16 @@ def registry(want: type | str) -> Mapping[str, Any]:
     return next((kinds for kind, (title, kinds) in _PART_KINDS.items() if want in (kind, title)), {})
 
 
+def ambiguous(kind: Any, want: type | None) -> bool:
+    """True if a name is a kind of the part type `want` and of another one, too."""
+    return (
+        isinstance(kind, str)
+        and want is not None
+        and kind in registry(want)
+        and sum(kind in kinds for _, kinds in _PART_KINDS.values()) > 1
+    )
+
+
 # Types whose values a function of (value, config key) reads, each with the words for them: filled by `read_by`.
 _READERS: dict[type, tuple[str, Callable[[Any, str], Any]]] = {}
 

@@ -95,6 +95,8 @@ def _completed(
             out[name] = own[name]
         elif (value := default_of(name, argument, parts, opened)) is not REQUIRED and name not in leave_out:
             out[name] = value
+        if build.ambiguous(value := out.get(name), part_of(argument.hint)) and value not in parts and name not in parts:
+            parts[name], out[name] = {"kind": value}, name  # `edm` is a path, a prediction and a weight: three parts
         for part, want in parts_in(argument.hint, out.get(name)):
             _complete_part(part, registry(want), parts, opened)
     return out | {name: value for name, value in own.items() if name not in out}

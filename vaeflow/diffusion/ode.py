@@ -159,6 +159,7 @@ def log_density(
     steps: int | None = None,
     tol: float | None = None,
     key: Array | None = None,
+    exact: int = EXACT_TRACE,
 ) -> tuple[Array, Array]:
     """log p_t0(x) = log p_t1(x(t1)) + int_t0^t1 div field(t, x(t)) dt: the density at t0, which is not that of the data if t0 > 0.
 
@@ -167,12 +168,13 @@ def log_density(
         x: [*event] at t0.
         base: log p_t1, [*event] -> [] nats.
         key: of the Rademacher probe e of Hutchinson's estimate e . J e, one for the whole solve. The trace is exact if key is None or the
-            event has at most 64 dimensions.
+            event has at most `exact` dimensions.
+        exact: the largest dimension whose trace is exact although there is a key.
 
     Returns: (nats [], NFE []). With a probe, nats is unbiased for fixed steps: never average exp of it.
     References: Chen et al. 2018 (arXiv 1806.07366); Grathwohl et al. 2019 (1810.01367).
     """
-    probe = None if key is None or x.size <= EXACT_TRACE else jax.random.rademacher(key, x.shape, x.dtype)
+    probe = None if key is None or x.size <= exact else jax.random.rademacher(key, x.shape, x.dtype)
     start = (x, jnp.zeros((), x.dtype))
 
     def both(t, y):

@@ -31,9 +31,10 @@ class Step(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """on: (path, predict) -> Step."""
+    """on: (path, predict) -> Step. noisy: whether it adds noise, which requires the score: a Gaussian source, or a path with gamma."""
 
     on: Callable[[ProbabilityPath, Predict], Step]
+    noisy: bool = False
 
 
 def walk(step: Step, key: Array, x: Array, grid: Array, *, denoise: bool = True) -> tuple[Array, Array]:
@@ -108,7 +109,7 @@ def heun(*, churn: NonNegative = 0.0, lowest: NonNegative = 0.0, highest: Positi
             _without_gamma(path, "heun with churn")
         return _plain(path, predict, move, 2)
 
-    return Sampler(on)
+    return Sampler(on, churn > 0)
 
 
 def ancestral(*, eta: NonNegative = 1.0) -> Sampler:
@@ -132,7 +133,7 @@ def ancestral(*, eta: NonNegative = 1.0) -> Sampler:
 
         return _plain(path, predict, move)
 
-    return Sampler(on)
+    return Sampler(on, eta > 0)
 
 
 def _ancestral(path: ProbabilityPath, t: Array, s: Array, eta: float) -> tuple[Array, Array]:
@@ -168,7 +169,7 @@ def sde(*, diffusion: Literal["forward", "sigma"] = "forward", scale: NonNegativ
             _without_gamma(path, "sde with diffusion=forward")
         return _plain(path, predict, move)
 
-    return Sampler(on)
+    return Sampler(on, scale > 0)
 
 
 def reverse_diffusion() -> Sampler:
@@ -185,7 +186,7 @@ def reverse_diffusion() -> Sampler:
 
         return _plain(path, predict, move)
 
-    return Sampler(on)
+    return Sampler(on, True)
 
 
 def dpm_2m() -> Sampler:
@@ -255,7 +256,7 @@ def predictor_corrector(
 
         return inner._replace(move=move, nfe=inner.nfe + corrections)
 
-    return Sampler(on)
+    return Sampler(on, True)
 
 
 STEPS: dict[str, Callable[..., Sampler]] = {

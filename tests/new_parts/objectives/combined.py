@@ -33,4 +33,8 @@ def combined(*, k: Several = 5, share: Annotated[Schedule | Fraction, TRACED] = 
         total = -jnp.mean(s * elbo(log_x - rate) + (1 - s) * iwae(log_x - rate))
         return total, {"loss": total, "recon": -jnp.mean(log_x), "kl": jnp.mean(rate), "share": s}
 
-    return Objective(loss, k, bound=iwae, kind="combined")
+    def bound(log_w):
+        last = weight.at(1 << 30)
+        return last * elbo(log_w) + (1 - last) * iwae(log_w)
+
+    return Objective(loss, k, bound=bound, kind="combined")

@@ -1,0 +1,50 @@
+"""Flow matching, score SDEs and EDM on the 8x8 digits (1,797 images, 17 grey values, splits 1297/200/300): a small U-Net; bits/dim.
+
+    python -m experiments.train --config=configs/digits_diffusion.py --workdir=runs/digits_diffusion
+    python -m experiments.sample --workdir=runs/digits_diffusion --config.sample.sampler=ddim --config.sample.steps=10
+
+x + u, u ~ U(0,1), is scaled to [-1, 1]. The NLL is a bound: the probability-flow ODE's at t_min, of dequantised data, with one Hutchinson
+probe a draw, by 20 steps of rk4 (60 steps changed 12 images by 0.001 bits/dim).
+Expected (default row, seed 0, 300 test images, one draw each): 87.44 ± 0.65 nats, 1.971 bits/dim; 2,500 steps in 508 s and 94 s for the
+likelihood on 2 CPU cores shared with other programs. The other rows were not trained to their end.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base
+
+MODELS = {
+    "flow_matching": "flow matching on the linear path",
+    "score_vp": "score SDE, variance preserving",
+    "score_subvp": "score SDE, sub-variance preserving",
+    "edm": "EDM: its preconditioning, weights, times and grid",
+}
+ROWS = {"": MODELS["flow_matching"]} | MODELS
+
+
+def get_config(row: str = "") -> ConfigDict:
+    c = base()
+    c.data.kind = "digits"
+    c.data.batch = 64
+    image_diffusion(c, row or "flow_matching", 17, dict(kind="unet", channels=16, blocks=1))
+    c.optim.update(clip=1.0, schedule="cosine")
+    c.train.update(steps=2500)
+    c.eval.k = 1
+    c.sample.update(trace="estimate", solver="rk4", solver_steps=20)
+    return c
+
+
+def image_diffusion(c: ConfigDict, name: str, levels: int, net: dict) -> None:
+    """The model `name` of MODELS for images of `levels` grey values, in place."""
+    c.model = dict(kind="diffusion")
+    c.parts = ConfigDict(dict(net=net, layer=dict(kind="scale", shift=levels / 2, factor=levels / 2)))
+    if name == "edm":
+        c.model.update(times="log_normal", precondition=True, t_min=0.002 / 80)
+        for part in ("path", "predict", "weight"):
+            c.parts[part] = dict(kind="edm")
+        c.parts.embedding = dict(kind="fourier", scale=1.0)
+        c.sample.update(grid="rho", steps=17)  # and Tweedie's formula: the 18 levels of noise and 35 evaluations of the paper
+        return
+    c.model.embedding = "sinusoidal"
+    if name.startswith("score_"):
+        c.model.update(path=name.removeprefix("score_"), predict="noise", t_min=1e-5)

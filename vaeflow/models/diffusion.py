@@ -1,0 +1,290 @@
+"""Continuous-time models: flow matching, score SDEs, EDM, stochastic interpolants and rectified flow, as configs of one family.
+
+    x_t = alpha(t) x + sigma(t) e [+ gamma(t) z],    t = 0 data, t = 1 source                           (vaeflow/diffusion/path.py)
+    loss = E w(t) |F(x_t, t, c) - target|^2 / D,     F a network, target = u x + v e                    (kinds.py)
+    log p(x|c) = log N(x_1; 0, r(1)^2 I) + int div velocity dt,   r(t)^2 = sigma^2 + alpha^2 s_d^2      (ode.py)
+
+    flow matching      path ot or vp, predict velocity; coupling exact or sinkhorn: minibatch optimal transport
+    score SDE          path ve, vp or subvp, predict noise; weight likelihood for training by likelihood
+    EDM                path edm, predict edm, weight edm, times log_normal, precondition, grid rho
+    interpolant        path ot or cosine, with gamma; from noise, or `paired`: from the x0 of the data
+    rectified flow     path ot, predict velocity, from noise or `paired`
+
+With gamma the network has a second output, E[z | x_t], trained by its own squared error.
+
+References: Song et al. 2021 (arXiv 2011.13456); Karras et al. 2022 (2206.00364); Lipman et al. 2023 (2210.02747); Liu et al. 2023
+(2209.03003); Tong et al. 2024 (2302.00482); Albergo et al. 2023 (2303.08797).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from vaeflow.bijectors import Layer
+from vaeflow.bijectors.core.layer import at_rank
+from vaeflow.build import SAMPLING, Bare, Count, Decay, Fraction, Natural, NonNegative, Positive
+from vaeflow.diffusion import BatchCoupling, PredictionKind, ProbabilityPath, Sampler, TimeCoordinate, Weighting
+from vaeflow.diffusion.coupling import independent
+from vaeflow.diffusion.guidance import guided
+from vaeflow.diffusion.kinds import input_scale, noise_level, own, read, target, velocity_kind
+from vaeflow.diffusion.ode import EXACT_TRACE, SolverName, field, log_density, solve
+from vaeflow.diffusion.path import mix, ot
+from vaeflow.diffusion.steps import heun, walk
+from vaeflow.diffusion.times import grid as grid_of
+from vaeflow.diffusion.times import stratified, uniform
+from vaeflow.errors import UserError
+from vaeflow.model import NO_PARAMS, Array, Model, overlay
+from vaeflow.models.parts.density import fits
+from vaeflow.models.parts.dequantize import make_dequantizer
+from vaeflow.nets import Embedding, Net
+from vaeflow.nets.embedding import fourier
+
+
+def diffusion(
+    *,
+    event: tuple[Count, ...],
+    levels: Natural = 0,
+    net: Net,
+    path: Annotated[ProbabilityPath | None, Bare("ot")] = None,
+    predict: Annotated[PredictionKind | None, Bare("velocity")] = None,
+    weight: Annotated[Weighting | None, Bare("own")] = None,
+    times: Annotated[TimeCoordinate | None, Bare("uniform")] = None,
+    coupling: Annotated[BatchCoupling | None, Bare("independent")] = None,
+    embedding: Annotated[Embedding | None, Bare("fourier")] = None,
+    layer: Layer | None = None,
+    flatten: bool = False,
+    dequantize: Literal["auto", "none", "uniform"] = "auto",
+    precondition: bool = False,
+    sigma_data: Positive = 0.5,
+    t_min: Positive = 1e-3,
+    label_drop: Decay = 0.0,
+    paired: bool = False,
+    sampler: Annotated[Sampler | None, Bare("heun"), SAMPLING] = None,
+    steps: Annotated[Count, SAMPLING] = 50,
+    grid: Annotated[TimeCoordinate | None, Bare("uniform"), SAMPLING] = None,
+    t_max: Annotated[Fraction, SAMPLING] = 1.0,
+    guidance: Annotated[NonNegative, SAMPLING] = 1.0,
+    temperature: Annotated[NonNegative, SAMPLING] = 1.0,
+    solver: Annotated[SolverName, SAMPLING] = "dopri5",
+    solver_steps: Annotated[Natural, SAMPLING] = 0,
+    tol: Annotated[Positive, SAMPLING] = 1e-5,
+    trace: Annotated[Literal["auto", "exact", "estimate"], SAMPLING] = "auto",
+) -> Model:
+    """See the module's docstring. Parameters: net, time (the embedding's), fixed/layer.
+
+    Args:
+        event, levels: the shape of one example; number of its grey values, 0 for continuous data.
+        net: F: x_t [B, *event] with the context (features of t, whether c was dropped, c) -> [B, *event]; [B, 2, *event] with gamma.
+        path, predict, weight, times, coupling: see the files of vaeflow/diffusion. The coupling permutes the source only among examples
+            of equal context. `times` are those of training, in [t_min, 1 - t_min]; one in each of B strata.
+        embedding: features of t, or of log(sigma) / 4 where `precondition`.
+        layer: f at the data end, data = f(x). Its initial values, which may be those of the first batch (actnorm), are not trained.
+        flatten: whether layer and net see vectors [B, D] instead of [B, *event].
+        dequantize: auto (uniform for grey values, none for continuous data), none or uniform.
+        precondition: the network reads x_t / r(t) and log(sigma) / 4, with s_d = sigma_data (Karras et al. 2022), instead of x_t and t.
+        sigma_data: s_d, the standard deviation of f^-1(data), also in the source's r(1).
+        t_min: where sampling ends (by Tweedie's formula) and the density is taken: it is that of x_t at t_min.
+        label_drop: probability with which training drops the context: it is zero and an entry before it 1. For guidance.
+        paired: the source is the x0 of the data, not noise; without gamma there is no score then, and no sampler that adds noise.
+        sampler, steps, grid: a sampler of vaeflow/diffusion/steps.py, and its times from t_max to t_min.
+        t_max: where sampling starts and the density's solve ends; below 1 for what divides by alpha, and with gamma.
+        guidance: classifier-free: unconditional + guidance (conditional - unconditional); 1: none. A guided field has no density.
+        temperature: factor of the source's noise.
+        solver, solver_steps, tol: of the density and `encode`: fixed steps, or dopri5 with a tolerance where solver_steps is 0.
+        trace: of the velocity's Jacobian. exact: D products; estimate: one Rademacher probe a draw; auto: exact for D <= 64.
+
+    Returns: `sample` gives {x, x0: the draw of the source, nfe: evaluations of the network}. log_prob is exact for continuous data, a
+        log-weight for grey values; with a probe an estimate or a bound. `terms` has the denoising loss, by which `best` is selected.
+
+    Example:
+        model = diffusion(event=(2,), net=mlp(hidden=(128, 128, 128), activation="silu"), layer=actnorm())
+    """
+    path, kind, weight, times = path or ot(), predict or velocity_kind(), weight or own(), times or uniform()
+    coupling, embedding = coupling or independent(), embedding or fourier()
+    sampler, grid = sampler or heun(), grid or uniform()
+    event = tuple(event)
+    shape = (math.prod(event),) if flatten else event
+    rank, latent = len(shape), path.gamma is not None
+    grey = make_dequantizer(dequantize, levels, event, shape)
+    network = net.module((2, *shape) if latent else shape, rank, False)
+    exact = trace == "exact" or (trace == "auto" and math.prod(shape) <= EXACT_TRACE)
+    solving: dict[str, Any] = dict(solver=solver, steps=solver_steps or None, tol=None if solver_steps else tol)
+    if guidance != 1 and not label_drop:
+        raise UserError(f"sample.guidance={guidance:g} needs a model that was trained without its context too: model.label_drop > 0")
+    if not t_min < t_max:
+        raise UserError(f"model.t_min={t_min:g} must be below sample.t_max={t_max:g}")
+    if latent and t_max == 1:
+        raise UserError("sample.t_max=1 is invalid with a path with gamma, whose rate is infinite there; it must be below 1, as 0.999")
+    if paired and not latent and sampler.noisy:
+        raise UserError(
+            "sample.sampler adds noise, which needs a path with gamma where model.paired=True; known: euler, heun, ddim, dpm_2m"
+        )
+    if layer is not None and layer.update is not None:
+        raise UserError("model.layer is a layer that keeps statistics (batch_norm), and the layer of a diffusion is not trained")
+
+    def bijector(params):
+        assert layer is not None
+        return at_rank(layer.bijector(params.get("fixed", NO_PARAMS).get("layer", NO_PARAMS)), rank)
+
+    def pull(params, y):
+        """f^-1(y) and log |det| [B] of y [B, *shape]."""
+        x, log_det = (y, jnp.zeros(len(y), y.dtype)) if layer is None else bijector(params).inverse_and_log_det(y)
+        return jnp.asarray(x), jnp.asarray(log_det)
+
+    def push(params, x):
+        return grey.round(x if layer is None else jnp.asarray(bijector(params).forward(x)))
+
+    def spread(t):
+        """r(t)."""
+        return 1 / input_scale(path, jnp.asarray(t, jnp.result_type(float)), sigma_data)
+
+    def features(params, t, c, dropped):
+        """The network's context [..., C] of t [...], c [..., K] or None, dropped [...]."""
+        known = [embedding.features(params["time"], noise_level(path, t) if precondition else t)]
+        if c is not None:
+            known += [dropped[..., None]] if label_drop else []
+            known += [c * (1 - dropped[..., None])]
+        return jnp.concatenate(known, -1)
+
+    def outputs(params, x, t, c, dropped, key=None) -> tuple[Array, Array | None]:
+        """(F, the predicted z or None) [..., *shape] of x = x_t [..., *shape], t [...]."""
+        scaled = x * jnp.expand_dims(input_scale(path, t, sigma_data), tuple(range(-rank, 0))) if precondition else x
+        rngs = None if key is None else {"dropout": key}
+        out = jnp.asarray(network.apply({"params": params["net"]}, scaled, features(params, t, c, dropped), rngs=rngs))
+        if not latent:
+            return out, None
+        both = jnp.moveaxis(out, -rank - 1, 0)
+        return both[0], both[1]
+
+    def predictor(params, c):
+        """(x [*shape], t []) -> Prediction, given c [K] or None."""
+
+        def conditional(x, t, dropped=0.0):
+            return read(kind, path, t, x, *outputs(params, x, t, c, jnp.full_like(t, dropped)))
+
+        return conditional if guidance == 1 else guided(conditional, lambda x, t: conditional(x, t, 1.0), guidance)
+
+    def velocity(params, c):
+        """The probability-flow ODE's (t, x) -> dx/dt; the state may have another type than the network's output."""
+        own = field(path, predictor(params, c))
+        return lambda t, x: own(t, x).astype(x.dtype)
+
+    def init(key, batch, given=NO_PARAMS):
+        fits(event, batch)
+        key_u, key_layer, key_time, key_net = jax.random.split(key, 4)
+        y, _ = grey.draw({}, key_u, batch["x"])
+        c = batch.get("context")
+        if label_drop and c is None:
+            raise UserError(f"model.label_drop={label_drop:g} needs a context; set data.context")
+        own = layer.init(key_layer, y) if layer is not None else NO_PARAMS
+        params = overlay({"time": embedding.init(key_time)} | ({"fixed": {"layer": own}} if own else {}), given)
+        t = jnp.full(len(y), 0.5)
+        context = features(params, t, c, jnp.zeros(len(y)))
+        params["net"] = network.init(key_net, pull(params, y)[0], context)["params"]
+        return overlay(params, given)
+
+    def errors(params, key, batch, train):
+        """The weighted squared error per entry [B] of one t and one source draw an example."""
+        k_u, k_t, k_e, k_z, k_pair, k_drop, k_net = jax.random.split(key, 7)
+        x = pull(params, grey.draw({}, k_u, batch["x"])[0])[0]
+        c, n = batch.get("context"), len(x)
+        t = stratified(k_t, times, path, n, t_min).astype(x.dtype)
+        e = pull(params, grey.draw({}, k_e, batch["x0"])[0])[0] if paired else jax.random.normal(k_e, x.shape, x.dtype)
+        # Examples of equal context are one class, called by the first of them.
+        same = None if c is None else jnp.argmax(jnp.all(c[:, None] == c, -1), 1)
+        e = e[coupling.pair(k_pair, x, e, same)]
+        z = jax.random.normal(k_z, x.shape, x.dtype) if latent else None
+        x_t = jax.vmap(mix, (None, 0, 0, 0, 0))(path, t, x, e, z)
+        want = jax.vmap(target, (None, None, 0, 0, 0, 0))(kind, path, t, x, e, z)
+        dropped = jax.random.bernoulli(k_drop, label_drop, (n,)).astype(x.dtype) if train and label_drop else jnp.zeros(n, x.dtype)
+        out, z_out = outputs(params, x_t, t, c, dropped, k_net if train else None)
+
+        def mean_square(a):
+            return jnp.mean(jnp.square(a).reshape(n, -1), -1)
+
+        error = jax.vmap(lambda t: weight.weigh(kind, path, t))(t) * mean_square(out - want)
+        return error if z is None or z_out is None else error + mean_square(z_out - z)
+
+    def loss(params, key, batch, step):
+        del step
+        total = jnp.mean(errors(params, key, batch, train=True))
+        return total, {"loss": total}
+
+    def terms(params, key, batch):
+        return {"loss": errors(params, key, batch, train=False)}
+
+    def density(params, key, y, c):
+        """log p(y|c) [B] of y [B, *shape]; key None: the trace is exact."""
+        x, log_det = pull(params, y)
+        r = spread(t_max)
+
+        def one(x, c, key):
+            def source(e):
+                return jnp.sum(jax.scipy.stats.norm.logpdf(e, 0, r.astype(e.dtype)))
+
+            return log_density(velocity(params, c), x, t_min, t_max, source, key=key, exact=0, **solving)[0]
+
+        return jax.vmap(one)(x, c, None if key is None else jax.random.split(key, len(x))) + log_det
+
+    def log_prob(params, key, batch):
+        key_u, key_probe = jax.random.split(key)
+        y, log_q = grey.draw({}, key_u, batch["x"])
+        return density(params, None if exact else key_probe, y, batch.get("context")) - log_q
+
+    def continuous(params, y, context=None):
+        return density(params, None, y.reshape(len(y), *shape), context)
+
+    def encode(params, key, batch):
+        x, _ = pull(params, grey.draw({}, key, batch["x"])[0])
+
+        def one(x, c):
+            return solve(velocity(params, c), x, t_min, t_max, **solving)[0]
+
+        return jax.vmap(one)(x, batch.get("context"))
+
+    def sample(params, key, n, context=None, x0=None):
+        key_e, key_walk = jax.random.split(key)
+        if paired:
+            e, _ = pull(params, grey.draw({}, key_e, x0)[0])
+        else:
+            e = temperature * spread(t_max) * jax.random.normal(key_e, (n, *shape))
+        visited = grid_of(grid, path, steps, t_min, t_max)
+
+        def one(key, e, c):
+            return walk(sampler.on(path, predictor(params, c)), key, e, visited)
+
+        x, nfe = jax.vmap(one)(jax.random.split(key_walk, n), e, context)
+        return {"x": push(params, x), "x0": x0 if paired else e.reshape(n, *event), "nfe": nfe * (1 if guidance == 1 else 2)}
+
+    known = not paired and guidance == 1
+    return Model(
+        init=init,
+        loss=loss,
+        sample=sample,
+        log_prob=log_prob if known else None,
+        density="none" if not known else ("weight" if exact else "bound") if levels else "exact" if exact else "estimate",
+        encode=encode,
+        terms=terms,
+        note="" if known or paired else f"the field of guidance={guidance:g} has no density",
+        continuous=continuous if known and exact else None,
+        event=event,
+        levels=levels,
+        paired=paired,
+    )
+
+
+_EXAMPLE = dict(event=(4,), net="net", steps=4, solver="rk4", solver_steps=4)
+_IMAGE = _EXAMPLE | dict(event=(4, 4, 1), levels=17, net="unet", embedding="sinusoidal")
+EXAMPLES = (
+    _EXAMPLE,
+    _EXAMPLE | dict(path="vp", predict="noise", layer="layer", coupling="sinkhorn", label_drop=0.2, sampler="ancestral", t_min=0.01),
+    _EXAMPLE | dict(path="cosine_gamma", paired=True, sampler="sde_sigma", t_max=0.99),
+    _EXAMPLE | dict(path="vp", label_drop=0.2, guidance=2.0, sampler="ddim", coupling="exact"),
+    _IMAGE,
+    _IMAGE
+    | dict(path="edm", predict="edm", weight="edm", times="log_normal", precondition=True, grid="rho", sampler="dpm_2m", trace="estimate"),
+)
