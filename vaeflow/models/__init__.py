@@ -7,7 +7,7 @@ and add its line. The maker's annotations are the schema of config.model (withou
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from vaeflow.build import SAMPLING, check, maker, marked, part_kind, read_by, signature
@@ -15,6 +15,7 @@ from vaeflow.config import OF_FROZEN, is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Frozen, Model, exactly
 from vaeflow.models import classifier, contrastive, diffusion, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
+from vaeflow.schema import FROM_DATA
 
 
 class ModelEntry(NamedTuple):
@@ -120,9 +121,9 @@ def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
 
 
 def check_model(config: Any) -> None:
-    """UserError: a value that `build_model` rejects before it builds the model. The event need not be known yet."""
+    """UserError: a value that `build_model` rejects before it builds the model. Values that are taken from the data may be missing."""
     sections = {name: _plain(config[name]) for name in BUILDING}
-    _checked(with_data(sections, {"event": (1,), "levels": 0}))
+    _checked(sections, without=[key for key in FROM_DATA if key not in sections["model"]])
 
 
 def with_data(config: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,8 +133,8 @@ def with_data(config: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
     return {**config, "model": model | {key: value for key, value in found.items() if key in known and key not in model}}
 
 
-def _checked(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The checked arguments of a model's maker from the sections of BUILDING."""
+def _checked(sections: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
+    """The checked arguments of a model's maker from the sections of BUILDING. without: arguments that are not asked for."""
     model, sampling = dict(sections["model"]), dict(sections["sample"])
     kind = model.pop("kind", None)
     sampling.pop("n", None)
@@ -149,7 +150,9 @@ def _checked(sections: Mapping[str, Any]) -> dict[str, Any]:
     for key in sampling:
         if key not in sampled:
             raise unknown("sample: the key", key, ["n", *sampled])
-    values = check(_only(make, [key for key in signature(make) if key not in sampled]), model, "model", sections["parts"])
+    values = check(
+        _only(make, [key for key in signature(make) if key not in sampled and key not in without]), model, "model", sections["parts"]
+    )
     return values | check(_only(make, sampled), sampling, "sample", sections["parts"])
 
 
