@@ -79,7 +79,7 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 def config(name: str, values: dict[str, Any]) -> Any:
     values = {key: group(*FROZEN[v]) if isinstance(v, str) and v in FROZEN else v for key, v in values.items()}
-    sampled = [key for key, hint in signature(MODELS[name].make).items() if marked(hint, SAMPLING)]
+    sampled = [key for key, hint in (signature(MODELS[name].make) if name in MODELS else {}).items() if marked(hint, SAMPLING)]
     sample = dict(n=DRAWS) | {key: values.pop(key) for key in sampled if key in values}
     return ConfigDict(dict(model=dict(kind=name, **values), parts=PARTS, sample=sample)).lock()
 

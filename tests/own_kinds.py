@@ -37,7 +37,7 @@ class Unused(nn.Module):
     width: int
 
 
-def wide(*, hidden: tuple[Count, ...], activation: str, dtype: str):
+def wide(*, hidden: tuple[Count, ...], activation: str = "relu", dtype: str = "float32"):
     """A network."""
     return mlp(hidden=hidden, activation=activation, dtype=dtype)
 

@@ -207,8 +207,9 @@ def test_validation_and_test_images_are_never_augmented(whole, tmp_path):
 FINGERPRINTS = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh
-from vaeflow import config, data
-from vaeflow.training import loop, setup
+from vaeflow import data
+from vaeflow.override import override
+from vaeflow.training import configure, loop, setup
 from vaeflow.training.devices import AXIS, Devices
 
 c = configure.load("configs/digits_vae.py")

@@ -216,7 +216,8 @@ def test_a_table_trains_a_kind_of_the_user(tmp_path):
     table = write(
         tmp_path / "table_own.py",
         f"""
-from vaeflow import config
+from vaeflow.override import override
+from vaeflow.training import configure
 ROWS = {{"flow": "mine"}}
 TABLE = dict(title="t", source="s", number="nll", unit="nats", better="lower", seeds=1, together=False)
 BUDGETS = {{"paper": "p", "cpu": "c"}}

@@ -130,8 +130,8 @@ def test_other_values_have_cells_and_files_of_their_own(folder):
     assert json.loads(saved)["overrides"] == ["optim.learning_rate=0.01"] and str(folder) not in saved
     own = (folder / "results" / "table_digits+optim.learning_rate=0.01.md").read_text()
     assert "optim.learning_rate=0.01: not the paper's protocol" in own
-    plan = spec.plan(words(folder)[0].removeprefix("--config="), [("eval.k", "8"), ("model.beta", "0.5")])
-    assert spec.directory_of(plan, folder, "small", 0) == folder / "table_digits_cpu+model.beta=0.5" / "small_seed0"
+    plan = spec.plan(words(folder)[0].removeprefix("--config="), [("eval.k", "8"), ("parts.elbo.beta", "0.5")])
+    assert spec.directory_of(plan, folder, "small", 0) == folder / "table_digits_cpu+parts.elbo.beta=0.5" / "small_seed0"
 
 
 def test_names_of_many_values_are_cut_and_stay_different(tmp_path):

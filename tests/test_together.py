@@ -55,7 +55,7 @@ def alone(tmp_path_factory) -> Path:
 
 def test_cells_are_the_runs_by_themselves(alone, tmp_path):
     """Numbers of the step (rate, beta), a seed, and another structure (draws) in one group."""
-    changed = {"rate": {"optim__learning_rate": 0.01, "seed": 3}, "beta": {"model__beta": 0.3}, "draws": {"model__samples": 2}}
+    changed = {"rate": {"optim__learning_rate": 0.01, "seed": 3}, "beta": {"parts__elbo__beta": 0.3}, "draws": {"parts__elbo__k": 2}}
     configs = {"alone": config()} | {name: config(**changes) for name, changes in changed.items()}
     ended = many_seeds.fit_together([cell(tmp_path / "group" / name, c) for name, c in configs.items()], evaluate.validator)
     assert [end.reason for end in ended] == ["finished all 40 steps"] * 4 and not any(end.failed for end in ended)

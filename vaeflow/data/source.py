@@ -46,7 +46,7 @@ class DataConfig(NamedTuple):
     pairing         of data with x0. rows: row i of x0 belongs to row i of x | shuffle: in training, every epoch pairs them anew at random
     """
 
-    kind: str = "digits"
+    kind: str
     name: str = ""
     dir: str = ""
     path: str = ""

@@ -123,7 +123,8 @@ def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
 def check_model(config: Any) -> None:
     """UserError: a value that `build_model` rejects before it builds the model. Values that are taken from the data may be missing."""
     sections = {name: _plain(config[name]) for name in BUILDING}
-    _checked(sections, without=[key for key in FROM_DATA if key not in sections["model"]])
+    rows = [name for section, name in frozen_arguments(sections) if is_frozen(own := sections[section][name]) and not own.get("sha256")]
+    _checked(sections, without=[*rows, *(key for key in FROM_DATA if key not in sections["model"])])
 
 
 def with_data(config: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,14 +146,14 @@ def _checked(sections: Mapping[str, Any], without: Sequence[str] = ()) -> dict[s
     for section, name in frozen_arguments(sections):  # before a stored model of an older version fails at another key
         if (value := sections[section][name]) != "":
             check_group(f"{section}.{name}", _plain(value) if is_frozen(value) else value)
+    model = {key: value for key, value in model.items() if key not in without}
     make = maker(MODELS[kind])
     sampled = [key for key, hint in signature(make).items() if marked(hint, SAMPLING)]
     for key in sampling:
         if key not in sampled:
             raise unknown("sample: the key", key, ["n", *sampled])
-    values = check(
-        _only(make, [key for key in signature(make) if key not in sampled and key not in without]), model, "model", sections["parts"]
-    )
+    asked = [key for key in signature(make) if key not in sampled and key not in without]
+    values = check(_only(make, asked), model, "model", sections["parts"])
     return values | check(_only(make, sampled), sampling, "sample", sections["parts"])
 
 
