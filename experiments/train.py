@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from experiments.flags import given, parse_config, parser, path
 from experiments.listing import print_rows
 from experiments.main import run, set_up
 from vaeflow.errors import UserError
 from vaeflow.runs import progress
+from vaeflow.runs.workdir import import_hint
 
 EXAMPLES = """\
   python -m experiments.train --config=configs/digits_vae.py --workdir=runs/digits_vae
@@ -37,7 +40,8 @@ def main(argv: list[str]) -> None:
         from vaeflow.commands import train
         from vaeflow.training.configure import load
 
-    config, file = load(flags.config, overrides), load(flags.config)
+    with import_hint(flags.workdir or Path()):
+        config, file = load(flags.config, overrides), load(flags.config)
     workdir = flags.workdir or train.default_workdir(flags.config, config, file)
     processes = (flags.coordinator, flags.processes, flags.process)
     joined = flags.distributed or processes != ("", 0, -1)

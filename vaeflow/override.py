@@ -16,8 +16,11 @@ from ml_collections import ConfigDict
 
 from vaeflow.build import describe, numeric, part_of, registry
 from vaeflow.config import OF_FROZEN, OPEN, OVER, Overrides, is_frozen, keys, keys_named
-from vaeflow.errors import UserError, unknown
+from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.schema import REQUIRED, Argument, argument_at, argument_of, complete, named_parts, of_kind, of_section
+
+# Keys of kinds: of the model and of parts.
+_KIND = re.compile(r"(model|parts\.[^.]+)\.kind")
 
 
 def overridden(config: ConfigDict, overrides: Overrides) -> tuple[ConfigDict, list[str]]:
@@ -32,7 +35,9 @@ def overridden(config: ConfigDict, overrides: Overrides) -> tuple[ConfigDict, li
     """
     raw, lines, rest = config.to_dict(), [], []
     for key, text in overrides:
-        if re.fullmatch(r"(model|parts\.[^.]+)\.kind", key):
+        if _KIND.fullmatch(key):
+            if key == "model.kind" and registry("model") and text not in registry("model"):
+                raise unknown_kind(key, text, registry("model"))
             lines += _change_kind(raw, key.removesuffix(".kind"), text)
             continue
         argument = None if _number(text) else argument_at(complete(ConfigDict(raw)), key)
@@ -92,6 +97,13 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config", kno
         known: the arguments of the group, if it is not a whole config.
     """
     if where == "config":
+        if _KIND.fullmatch(key):
+            raw = config.to_dict()
+            _change_kind(raw, key.removesuffix(".kind"), text)
+            full = complete(ConfigDict(raw))
+            with config.unlocked(), config.ignore_type():
+                config.model, config.parts, config.sample = full.model, full.parts, full.sample
+            return None
         if any(key.startswith(f"{group}.") for group in OPEN):
             return _add(config, key, _literal(text))
         group, _, name = key.rpartition(".")
