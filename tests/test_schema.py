@@ -191,3 +191,13 @@ def test_a_kind_of_several_part_types_is_a_part_of_each(tmp_path):
     assert config.parts.path.sigma_max == 80.0 and config.parts.predict.sigma_data == 0.5
     assert plain(complete(config)) == plain(config)
     setup.make_experiment(config)
+
+
+def test_the_name_of_a_part_is_no_value_of_a_run(tmp_path):
+    one = setup.make_experiment(load("configs/digits_objectives.py:iwae_5")).config
+    workdir.prepare(tmp_path / "run", one)
+    other = load("configs/digits_objectives.py", [("model.objective", "iwae")])
+    assert (one.model.objective, other.model.objective) == ("objective", "iwae")
+    workdir.must_agree(tmp_path / "run", other)
+    with pytest.raises(UserError, match=r"parts.iwae.k was 5, is now 7"):
+        workdir.must_agree(tmp_path / "run", load("configs/digits_objectives.py", [("model.objective", "iwae"), ("parts.iwae.k", "7")]))

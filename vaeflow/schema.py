@@ -13,6 +13,7 @@ event and the levels of a model are not defaults: training/setup.py takes them f
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -186,3 +187,23 @@ def argument_of(config: ConfigDict, group: str, name: str) -> Argument | None:
         known = next((of_kind(registry(want), config.parts[part].get("kind")) for other, want in named_parts(config) if other == part), {})
         return known.get(name)
     return of_section(config, group).get(name) if group in ("model", "sample") else None
+
+
+def aligned(old: Any, new: Any) -> dict[str, Any]:
+    """The values of a config `old` with its parts called as the same parts are in `new`: the name of a part is not a value of a run."""
+    old, new = copy.deepcopy(plain(old)), plain(new)
+    parts, names = old.get("parts", {}), {}
+    groups = [(of_section(old, section), old.get(section, {}), new.get(section, {})) for section in ("model", "sample")]
+    for known, mine, other in groups:  # which grows
+        for key, argument in known.items():
+            for (a, want), (b, _) in zip(parts_in(argument.hint, mine.get(key)), parts_in(argument.hint, other.get(key)), strict=False):
+                if a in parts and a not in names:
+                    names[a] = b
+                    groups.append((of_kind(registry(want), parts[a].get("kind")), parts[a], new.get("parts", {}).get(b, {})))
+    if len({*names.values(), *(name for name in parts if name not in names)}) < len(parts):
+        return old  # two parts would get one name
+    for known, mine, _ in groups:
+        for key, argument in known.items():
+            if parts_in(argument.hint, value := mine.get(key)):
+                mine[key] = [names.get(name, name) for name in value] if isinstance(value, list) else names.get(value, value)
+    return {**old, "parts": {names.get(name, name): part for name, part in parts.items()}}

@@ -31,7 +31,7 @@ from vaeflow.errors import UnknownKind, UserError
 from vaeflow.runs import checksums, config_values, guard, upgrade
 from vaeflow.runs.files import no_follow, with_values, write_json
 from vaeflow.runs.provenance import processor, source_state
-from vaeflow.schema import FROM_DATA, complete
+from vaeflow.schema import FROM_DATA, aligned, complete
 
 PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
@@ -253,7 +253,8 @@ def differences(directory: str | Path, config: ConfigDict) -> list[str]:
         return []
     stored = bool(_newest(Path(directory))[0])  # before the first checkpoint, frozen models are not stored with the run
     from_data = [f"model.{name}" for name in FROM_DATA if name not in config.model]  # they are stored once the data are loaded
-    return config_values.differences(complete(ConfigDict(_upgraded(path))), complete(config), by_hash=stored, without=from_data)
+    new = complete(config)
+    return config_values.differences(aligned(complete(ConfigDict(_upgraded(path))), new), new, by_hash=stored, without=from_data)
 
 
 def must_agree(directory: str | Path, config: ConfigDict) -> None:

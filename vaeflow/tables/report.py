@@ -12,10 +12,10 @@ from vaeflow.evaluation.reliability import EXPLAINED, evidence, only_bound
 from vaeflow.runs import workdir
 from vaeflow.runs.files import with_values, write_atomic
 from vaeflow.runs.metrics import aligned_table
-from vaeflow.schema import complete
 from vaeflow.tables.pairs import explained, pair_text, paired
 from vaeflow.tables.runner import done, facts, failure, results_of
 from vaeflow.tables.spec import Cell, Plan, evaluated_from, told, trained_row
+from vaeflow.training.configure import complete
 
 
 def write(p: Plan, todo: Sequence[Cell], output: Path, keep: bool = False) -> tuple[str, list[Path]]:

@@ -23,8 +23,8 @@ from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import with_values, write_atomic
 from vaeflow.runs.metrics import read_metrics
 from vaeflow.runs.overrides import changed, file_name, made_as_asked, read_overridden
-from vaeflow.schema import complete
 from vaeflow.tables.spec import Cell, Plan, evaluated_from, value_at
+from vaeflow.training.configure import complete
 
 _COST = "cost.json"
 # What fails one cell and not the table: missing data, a number that is not finite, too little memory, a workdir of another run.

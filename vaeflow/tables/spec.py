@@ -36,7 +36,7 @@ from vaeflow.runs.config_values import is_free
 from vaeflow.runs.files import with_values
 from vaeflow.runs.overrides import SECTIONS, check_key
 from vaeflow.runs.workdir import read_config
-from vaeflow.schema import complete
+from vaeflow.training.configure import complete
 
 
 class Table(NamedTuple):
