@@ -45,7 +45,7 @@ def started(layer: Layer, shape: tuple[int, ...], context: bool = False, scale: 
 @pytest.mark.parametrize(
     "solver, net, shape",
     [("euler", SQUASH, (3,)), ("rk4", SQUASH, (3,)), ("rk4", convnet(channels=(4,), activation="tanh"), (2, 2, 1))],
-    ids=str,
+    ids=["euler on vectors", "rk4 on vectors", "rk4 on images"],
 )
 def test_errors_fall_at_the_order_of_the_solver(float64, solver, net, shape):
     """Of the round trip, and of log_det against slogdet of the Jacobian of the solved map, by autodiff."""
