@@ -50,6 +50,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; known: {', '.join(self.flags())}")
 
 
+ANY = Path(__file__).parents[1] / "configs" / "digits_vae.py"  # whose keys are proposed where no config is named
 OVERRIDES = """
 Of the run's config, values under config.eval and config.sample may be overridden, and data.dir, data.path, data.cache_dir; what was trained
 stays as it was. Numbers made with other values are stored in files whose names carry them."""
@@ -107,9 +108,9 @@ def _overridable(argv: list[str], of_run: bool) -> list[str]:
     from vaeflow.training.configure import load  # jax
 
     try:
-        config = load(named[-1] if named else "configs/digits_vae.py")
+        config = load(named[-1] if named else str(ANY))
     except UserError:  # an unknown flag is reported first
-        config = load("configs/digits_vae.py")
+        config = load(str(ANY))
     return [key for key in keys(config) if not of_run or within(key)]
 
 

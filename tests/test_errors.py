@@ -40,7 +40,7 @@ VAE = [
     (["model.objective=linear"], ["model.objective='linear'", "dreg, elbo, elbo_path, gumbel_softmax"]),
     (["model.objective=free_bits"], ["model.objective='free_bits' requires nats", "config.parts.objective.kind=free_bits with nats"]),
     (["parts.elbo.beta=linear"], ["parts.elbo.beta='linear' requires steps", "config.parts.beta.kind=linear with steps"]),
-    (["parts.elbo.beta=rise"], ["parts.elbo.beta='rise' is unknown", "known: none"]),
+    (["parts.elbo.beta=rise"], ["parts.elbo.beta='rise' is unknown", "constant, cyclical, geometric, linear", "or a number"]),
     (["parts.elbo.beta=-1"], ["parts.elbo.beta=-1.0", ">= 0"]),
     (["parts.beta.kind=linear"], ["parts.beta", "missing parts.beta.steps (int >= 1)"]),
     (["optim.learning_rate=nan"], ["optim.learning_rate=nan", "finite"]),

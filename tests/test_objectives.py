@@ -15,7 +15,8 @@ from vaeflow.build import maker, numeric, required, signature
 from vaeflow.errors import UserError
 from vaeflow.models import build_model
 from vaeflow.nets import NETS, Net
-from vaeflow.objectives import OBJECTIVES, OF_DISCRETE, SCHEDULES, Objective, Schedule, elbo
+from vaeflow.objectives import OBJECTIVES, SCHEDULES, Objective, Schedule, elbo, kinds_for
+from vaeflow.schema import complete
 
 NETWORKS = dict(encoder="net", decoder="net")
 FAMILIES = {
@@ -94,7 +95,7 @@ def test_a_bound_lies_between_the_elbo_and_the_best_draw_and_is_the_loss(kind):
     assert bound is not None
     log_w = 3 * jax.random.normal(KEY, (5, 16)) - 100
     assert (elbo(log_w) <= bound(log_w) + 1e-4).all() and (bound(log_w) <= log_w.max(0) + 1e-4).all()
-    family = "discrete_vae" if kind in OF_DISCRETE else "vae"
+    family = "discrete_vae" if kind in kinds_for(discrete=True) else "vae"
     made, k = model(kind, family), objective(kind).k
 
     @quick
@@ -124,8 +125,7 @@ def test_weights_may_be_traced():
     params = model("elbo", "vae").init(KEY, {"x": x})
 
     def loss(beta):
-        c = config("vae", FAMILIES["vae"]).unlock()
-        return build_model(c, {"objective": OBJECTIVES["elbo"](beta=beta)}).loss(params, KEY, {"x": x}, 0)[1]
+        return build_model(complete(config("vae", FAMILIES["vae"])), {"parts.elbo.beta": beta}).loss(params, KEY, {"x": x}, 0)[1]
 
     found = quick(jax.vmap(loss))(jnp.array([0.5, 2.0]))
     np.testing.assert_allclose(found["loss"], found["recon"] + jnp.array([0.5, 2.0]) * found["kl"], rtol=1e-5)

@@ -184,13 +184,15 @@ def test_overridden_leaves_the_file_as_it_is():
     assert made.model.latent == 3 and file.model.latent == 8 and lines == []
 
 
-def test_a_kind_of_several_part_types_is_a_part_of_each(tmp_path):
+def test_a_kind_of_several_part_types_is_a_part_of_each():
     base = ("configs/densities.py:moons_flow_matching", [("model.predict", "edm"), ("model.weight", "edm"), ("model.path", "edm")])
     config = load(*base)
     assert [config.model[name] for name in ("path", "predict", "weight")] == ["path", "predict", "weight"]
     assert config.parts.path.sigma_max == 80.0 and config.parts.predict.sigma_data == 0.5
     assert plain(complete(config)) == plain(config)
     setup.make_experiment(config)
+    config = load("configs/densities.py:moons_score_vp", [("model.predict", "edm"), ("model.path", "edm")])
+    assert config.parts[config.model.path].sigma_max == 80.0 and config.parts[config.model.predict].sigma_data == 0.5
 
 
 def test_the_name_of_a_part_is_no_value_of_a_run(tmp_path):
@@ -201,3 +203,37 @@ def test_the_name_of_a_part_is_no_value_of_a_run(tmp_path):
     workdir.must_agree(tmp_path / "run", other)
     with pytest.raises(UserError, match=r"parts.iwae.k was 5, is now 7"):
         workdir.must_agree(tmp_path / "run", load("configs/digits_objectives.py", [("model.objective", "iwae"), ("parts.iwae.k", "7")]))
+
+
+def test_lists_of_parts_name_new_parts_and_bare_kinds():
+    new = [("model.encoders", "low,encoder_2"), ("parts.low.kind", "mlp"), ("parts.low.hidden", "9")]
+    config = load("configs/digits_hierarchy.py", new)
+    assert list(config.model.encoders) == ["low", "encoder_2"] and config.parts.low.hidden == (9,) and config.parts.low.activation == "relu"
+    flow = load("configs/digits_flow.py", [("parts.flow.of", "grey,logit,batch_norm")])
+    assert flow.parts.batch_norm.momentum == 0.99
+
+
+def test_a_part_that_is_not_used_any_more_takes_no_override():
+    with pytest.raises(UserError, match=r"config.parts: the key='objective' is unknown; known: decoder, encoder, iwae"):
+        load("configs/digits_objectives.py:beta_tc", [("model.objective", "iwae"), ("parts.objective.weight", "9")])
+
+
+def test_another_family_drops_the_sampling_options_of_the_first(capsys):
+    new = [("model.kind", "vae"), ("model.latent", "2"), ("parts.encoder.kind", "mlp"), ("parts.encoder.hidden", "4")]
+    config = load("configs/digits_diffusion.py", [*new, ("parts.decoder.kind", "mlp"), ("parts.decoder.hidden", "4")])
+    assert set(config.sample) == {"n", "temperature"}
+    assert "config.sample.solver is dropped: the kind 'vae' does not have it" in capsys.readouterr().err
+
+
+def test_an_empty_text_is_the_kind_that_none_stands_for():
+    config = load(VAE, [("model.objective", "")])
+    assert config.model.objective == "elbo" and plain(config) == plain(load(VAE))
+
+
+def test_a_folder_is_named_after_what_was_given():
+    from vaeflow.commands.train import default_workdir
+
+    file = load(VAE)
+    name = str(default_workdir(VAE, load(VAE, [("model.objective", "iwae")]), file))
+    assert name == "runs/digits_vae+model.objective=iwae"
+    assert str(default_workdir(VAE, load(VAE, [("model.objective", "iwae"), ("parts.iwae.k", "7")]), file)).endswith("iwae+parts.iwae.k=7")

@@ -14,7 +14,7 @@ A maker is a function with keyword-only arguments (or a NamedTuple class); its a
     Schedule | NonNegative           a part or a number
     Annotated[..., SAMPLING]         an option of drawing samples, which stands in config.sample
     Annotated[float, TRACED]         a number that may be a tracer: cells of a table that differ in it train in one program
-    Annotated[Layer | None, Bare("normal")]    None is the kind `normal` without arguments
+    Annotated[Layer | None, Bare("normal")]    None is the kind `normal`, all arguments at their defaults
 
 `call` requires every argument that has no default, and accepts no others, so a mistyped key, a missing one and an invalid value are each
 one line that names the key, the value and the known choices. Nothing is compiled before that.
@@ -32,7 +32,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from ml_collections import ConfigDict
 
-from vaeflow.errors import UserError, unknown, unknown_kind
+from vaeflow.errors import UnknownKind, UserError, unknown, unknown_kind
 
 
 class Range(NamedTuple):
@@ -58,7 +58,7 @@ class Range(NamedTuple):
 
 
 class Bare(NamedTuple):
-    """The kind that None stands for, where a part is not named; its maker must accept no arguments."""
+    """The kind that None stands for, where a part is not named; its maker must require no arguments."""
 
     kind: str
 
@@ -98,6 +98,11 @@ def part_of(hint: Any) -> Any:
         inner = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
         return next(filter(None, map(part_of, inner)), None)
     return None
+
+
+def takes_parts(hint: Any) -> bool:
+    """True if the value of an argument is the name of a part, or a list of such."""
+    return part_of(hint) is not None or (get_origin(hint) is tuple and part_of(get_args(hint)[0]) is not None)
 
 
 def parts_in(hint: Any, value: Any) -> list[tuple[str, Any]]:
@@ -265,7 +270,12 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
         choices = [a for a in args if a is not type(None)]
         numbers = [a for a in choices if numeric(a)]
         fits = numbers if isinstance(value, int | float) and not isinstance(value, bool) else [a for a in choices if a not in numbers]
-        return _value((fits or choices)[0], value, key, parts, _open)
+        try:
+            return _value((fits or choices)[0], value, key, parts, _open)
+        except UnknownKind as error:
+            if not numbers:
+                raise
+            raise UnknownKind(f"{error}; or a number") from None
     if hint is Any:
         return value
     if hint in _READERS:
@@ -280,7 +290,7 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
                 needs = ", ".join(required(maker(kinds[value])))
                 raise UserError(f"{key}={value!r} requires {needs}, and so a part: config.parts.{own}.kind={value} with {needs}")
             fitting = [name for name, part in parts.items() if isinstance(part, Mapping | ConfigDict) and part.get("kind") in kinds]
-            raise unknown_kind(key, value, [*fitting, *bare])
+            raise unknown_kind(key, value, dict.fromkeys([*fitting, *kinds]))
         return build(parts if value in parts else {value: {"kind": value}}, value, hint, _open)
     if origin is Mapping or _is_section(hint):
         if not isinstance(value, (Mapping, ConfigDict)):

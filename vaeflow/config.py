@@ -37,13 +37,13 @@ GROUPS = ("model", "parts", "data", "optim", "train", "eval", "sample", "devices
 
 
 def check_sections(config: Any, where: str = "config") -> None:
-    """UserError: the config has another section than those of configs/base.py, or lacks one."""
+    """UserError: the config has another section than those of vaeflow/training/configure.py, or lacks one."""
     for key in config:
         if key not in VALUES + GROUPS:
             raise unknown(f"{where}: the key", key, VALUES + GROUPS)
     for key in VALUES + GROUPS:
         if key not in config:
-            raise UserError(f"{where}: {key} is missing; see configs/base.py")
+            raise UserError(f"{where}: {key} is missing; see vaeflow/training/configure.py")
         if (key in GROUPS) != isinstance(config[key], Mapping | ConfigDict):
             raise UserError(f"{where}: {key}={config[key]!r} must be {'a group of values' if key in GROUPS else 'one value'}")
 

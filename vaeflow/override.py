@@ -9,12 +9,12 @@ import ast
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from ml_collections import ConfigDict
 
-from vaeflow.build import describe, numeric, part_of, registry
+from vaeflow.build import describe, numeric, registry, takes_parts
 from vaeflow.config import OF_FROZEN, OPEN, OVER, Overrides, is_frozen, keys, keys_named
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.schema import REQUIRED, Argument, argument_at, argument_of, complete, named_parts, of_kind, of_section
@@ -33,7 +33,7 @@ def overridden(config: ConfigDict, overrides: Overrides) -> tuple[ConfigDict, li
     Raises:
         UserError: a key is unknown, or a text has the wrong type.
     """
-    raw, lines, rest = config.to_dict(), [], []
+    raw, lines, rest = {"model": {}, "parts": {}, **config.to_dict()}, [], []
     for key, text in overrides:
         if _KIND.fullmatch(key):
             if key == "model.kind" and registry("model") and text not in registry("model"):
@@ -41,15 +41,15 @@ def overridden(config: ConfigDict, overrides: Overrides) -> tuple[ConfigDict, li
             lines += _change_kind(raw, key.removesuffix(".kind"), text)
             continue
         argument = None if _number(text) else argument_at(complete(ConfigDict(raw)), key)
-        if argument is not None and part_of(argument.hint) is not None:
+        if argument is not None and takes_parts(argument.hint):
             section, *part, name = key.split(".")
             own = raw.setdefault(section, {})
             own = own.setdefault(part[0], {"kind": part[0]}) if part else own  # a part that is named by its kind alone
-            own[name] = text
+            own[name] = read(text, argument.hint, f"config.{key}", own.get(name))
         else:
             rest.append((key, text))
     made = complete(ConfigDict(raw))
-    _check_used(config, made)
+    _check_used(config, made, [key for key, _ in overrides])
     for key, text in rest:
         override(made, key, text)
     return made, lines
@@ -67,15 +67,22 @@ def _change_kind(raw: dict[str, Any], group: str, kind: str) -> list[str]:
     for name in dropped:
         del own[name]
     own["kind"] = kind
-    return [f"config.{group}.{name} is dropped: the kind {kind!r} does not have it" for name in dropped]
+    lost = [f"{group}.{name}" for name in dropped]
+    if group == "model" and kind in kinds:
+        known = of_section(raw, "sample")
+        for name in [name for name in raw.get("sample", {}) if name not in known]:
+            del raw["sample"][name]
+            lost.append(f"sample.{name}")
+    return [f"config.{name} is dropped: the kind {kind!r} does not have it" for name in lost]
 
 
-def _check_used(file: ConfigDict, made: ConfigDict) -> None:
-    """UserError: a part that the overrides add, and that nothing names."""
+def _check_used(file: ConfigDict, made: ConfigDict, keys: Sequence[str]) -> None:
+    """UserError: the overrides add a part that nothing names, or change one."""
     known, used = file.get("parts", {}), {name for name, _ in named_parts(made)}
-    for name in made.parts:
-        if name not in known and name not in used and registry("model"):
-            raise unknown("config.parts: the key", name, [*known, *sorted(used - set(known))])
+    changed = [key.split(".")[1] for key in keys if key.count(".") > 1 and key.startswith("parts.")]
+    for name in made.parts if registry("model") else ():
+        if name not in used and (name not in known or name in changed):
+            raise unknown("config.parts: the key", name, sorted(used))
 
 
 def _number(text: str) -> bool:
@@ -129,7 +136,7 @@ def override(config: ConfigDict, key: str, text: str, where: str = "config", kno
         for name in ("sha256", "config"):
             if name in parent:
                 delattr(parent, name)
-    if where == "config" and argument is not None and part_of(argument.hint) is not None:
+    if where == "config" and argument is not None and takes_parts(argument.hint):
         full = complete(config)
         with config.unlocked():
             config.parts = full.parts

@@ -92,12 +92,13 @@ def _completed(
     """The values of some arguments with their defaults, in the order of the signature. `parts` is completed in place."""
     out: dict[str, Any] = {}
     for name, argument in known.items():
-        if name in own:
+        if name in own and not (own[name] == "" and _bare(argument)):
             out[name] = own[name]
         elif (value := default_of(name, argument, parts, opened)) is not REQUIRED and name not in leave_out:
             out[name] = value
-        if build.ambiguous(value := out.get(name), part_of(argument.hint)) and value not in parts and name not in parts:
-            parts[name], out[name] = {"kind": value}, name  # `edm` is a path, a prediction and a weight: three parts
+        if build.ambiguous(value := out.get(name), part_of(argument.hint)) and value not in parts:
+            out[name] = name if name not in parts else f"{name}_{value}"  # a part cannot be of two types
+            parts.setdefault(out[name], {"kind": value})
         for part, want in parts_in(argument.hint, out.get(name)):
             _complete_part(part, registry(want), parts, opened)
     return out | {name: value for name, value in own.items() if name not in out}
@@ -108,10 +109,15 @@ def default_of(name: str, argument: Argument, parts: Mapping[str, Any], opened: 
     if part_of(argument.hint) is not None and name in parts and name not in opened:
         return name
     if argument.default is None:
-        marks = get_args(argument.hint)[1:] if get_origin(argument.hint) is Annotated else ()
-        return next((mark.kind for mark in marks if isinstance(mark, Bare)), "")
+        return _bare(argument)
     value = argument.default
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _bare(argument: Argument) -> str:
+    """The kind that stands for None in an argument's annotation, or ""."""
+    marks = get_args(argument.hint)[1:] if get_origin(argument.hint) is Annotated else ()
+    return next((mark.kind for mark in marks if isinstance(mark, Bare)), "")
 
 
 def _complete_part(name: str, kinds: Mapping[str, Any], parts: dict[str, Any], opened: tuple[str, ...]) -> None:
@@ -136,8 +142,9 @@ def described(config: Any) -> Iterator[tuple[str, Argument, Any]]:
     done: set[str] = set()
     open_parts = []
     for name in ("model", "sample"):
-        for key, argument in of_section(config, name).items():
-            open_parts += parts_in(argument.hint, config.get(name, {}).get(key))
+        own = config.get(name)
+        for key, argument in of_section(config, name).items() if isinstance(own, Mapping) else ():
+            open_parts += parts_in(argument.hint, own.get(key))
     while open_parts:
         part, want = open_parts.pop(0)
         own = config.get("parts", {}).get(part)
@@ -193,11 +200,13 @@ def aligned(old: Any, new: Any) -> dict[str, Any]:
     """The values of a config `old` with its parts called as the same parts are in `new`: the name of a part is not a value of a run."""
     old, new = copy.deepcopy(plain(old)), plain(new)
     parts, names = old.get("parts", {}), {}
+    if not all(isinstance(config.get(section, {}), Mapping) for config in (old, new) for section in ("model", "sample", "parts")):
+        return old  # which config.check_sections reports
     groups = [(of_section(old, section), old.get(section, {}), new.get(section, {})) for section in ("model", "sample")]
     for known, mine, other in groups:  # which grows
         for key, argument in known.items():
             for (a, want), (b, _) in zip(parts_in(argument.hint, mine.get(key)), parts_in(argument.hint, other.get(key)), strict=False):
-                if a in parts and a not in names:
+                if isinstance(parts.get(a), Mapping) and a not in names:
                     names[a] = b
                     groups.append((of_kind(registry(want), parts[a].get("kind")), parts[a], new.get("parts", {}).get(b, {})))
     if len({*names.values(), *(name for name in parts if name not in names)}) < len(parts):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vaeflow.config import Overrides, data_name, data_places, plain
+from vaeflow.config import Overrides, check_sections, data_name, data_places, plain
 from vaeflow.errors import UserError
 from vaeflow.runs import config_values, progress, workdir
 from vaeflow.runs.files import with_values
@@ -24,6 +24,7 @@ def launch(
     The config's values are checked before they are compared with those of a run in the directory.
     """
     _check_processes(*processes or ("", 0, -1))
+    check_sections(config)
     if processes is None or (not dry_run and _is_over(directory, config)):
         return _run(config, directory, dry_run, name)
     from vaeflow.training import agreement, devices

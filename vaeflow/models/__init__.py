@@ -106,7 +106,7 @@ def frozen_arguments(config: Any) -> list[tuple[str, str]]:
 def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
     """The model of a whole config (a ConfigDict or a dict): sections `model` (its `kind` is the family), `parts` and `sample`, checked.
 
-    traced: {"parts.objective.beta": value} for arguments that are marked TRACED; the values may be tracers (training/many_seeds.py).
+    traced: {"parts.objective.beta": value} for arguments that are marked TRACED; the values may be tracers (training/stacked.py).
     The result's `init` has the leaves of `given` exactly, whatever the family does with them."""
     sections = {name: _plain(config[name]) for name in BUILDING}
     for key, value in (traced or {}).items():

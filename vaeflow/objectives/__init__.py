@@ -8,24 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vaeflow.build import part_kind
+from vaeflow.build import maker, part_kind
 from vaeflow.objectives import discrete, elbos, multi_sample, penalties, schedules
 from vaeflow.objectives.bounds import elbo, iwae, renyi
-from vaeflow.objectives.objective import Draws, Objective
+from vaeflow.objectives.objective import FOR_DISCRETE, Draws, Objective
 from vaeflow.objectives.regularisers import capacity, critic_loss, decomposition, fooling_loss, free_bits, mmd
 from vaeflow.objectives.relaxations import binary_concrete, gumbel_softmax, straight_through
 from vaeflow.objectives.schedules import Schedule, scheduled
 from vaeflow.objectives.score_function import baseline_loss, leave_one_out, reinforce, silent, sleep_q, vimco, wake_p, wake_q
 from vaeflow.objectives.turns import steps_of, turn_of
 
-OF_DISCRETE: dict[str, Callable[..., Objective]] = {
-    "reinforce": discrete.reinforce,
-    "leave_one_out": discrete.leave_one_out,
-    "vimco": discrete.vimco,
-    "wake_sleep": discrete.wake_sleep,
-    "gumbel_softmax": discrete.gumbel_softmax,
-    "straight_through": discrete.straight_through,
-}
 OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "elbo": elbos.elbo,
     "free_bits": elbos.free_bits,
@@ -39,7 +31,12 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "tc": penalties.total_correlation,
     "mmd": penalties.mmd,
     "adversarial": penalties.adversarial,
-    **OF_DISCRETE,
+    "reinforce": discrete.reinforce,
+    "leave_one_out": discrete.leave_one_out,
+    "vimco": discrete.vimco,
+    "wake_sleep": discrete.wake_sleep,
+    "gumbel_softmax": discrete.gumbel_softmax,
+    "straight_through": discrete.straight_through,
 }
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": schedules.constant,
@@ -48,12 +45,17 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "geometric": schedules.geometric,
 }
 
+
+def kinds_for(discrete: bool) -> list[str]:
+    """The objectives for discrete latents, or those for reparameterised ones."""
+    return sorted(kind for kind, entry in OBJECTIVES.items() if getattr(maker(entry), FOR_DISCRETE, False) == discrete)
+
+
 part_kind(Objective, "objective", OBJECTIVES)
 part_kind(Schedule, "schedule", SCHEDULES)
 
 __all__ = [
     "OBJECTIVES",
-    "OF_DISCRETE",
     "SCHEDULES",
     "Draws",
     "Objective",
@@ -68,6 +70,7 @@ __all__ = [
     "free_bits",
     "gumbel_softmax",
     "iwae",
+    "kinds_for",
     "leave_one_out",
     "mmd",
     "reinforce",

@@ -20,18 +20,20 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from vaeflow.build import TRACED, Count, NonNegative, Positive, Range
 from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets import Net
 from vaeflow.objectives import bounds, score_function
-from vaeflow.objectives.objective import Draws, Objective
+from vaeflow.objectives.objective import Draws, Objective, for_discrete
 from vaeflow.objectives.schedules import Schedule, scheduled
 
 Several = Annotated[int, Range(2)]  # it compares draws
 
 
+@for_discrete
 def reinforce(*, k: Count = 1, beta: Annotated[Schedule | NonNegative, TRACED] = 1.0, baseline: Net | None = None) -> Objective:
     """baseline: the network of b(x), which is added to a trained constant that starts at the first batch's mean log w."""
     if baseline is None:
@@ -59,11 +61,13 @@ def reinforce(*, k: Count = 1, beta: Annotated[Schedule | NonNegative, TRACED] =
     return Objective(loss, k, init=init, discrete=True, kind="reinforce")
 
 
+@for_discrete
 def leave_one_out(*, k: Several = 5, beta: Annotated[Schedule | NonNegative, TRACED] = 1.0) -> Objective:
     """The ELBO, each draw's baseline being the mean of the others."""
     return _score("leave_one_out", k, beta, score_function.leave_one_out)
 
 
+@for_discrete
 def vimco(*, k: Several = 5) -> Objective:
     """The k-sample bound log 1/k sum_i w_i."""
 
@@ -75,6 +79,7 @@ def vimco(*, k: Several = 5) -> Objective:
     return Objective(loss, k, bound=bounds.iwae, discrete=True, kind="vimco")
 
 
+@for_discrete
 def wake_sleep(*, k: Count = 5, wake_q: bool = True, sleep_q: bool = False) -> Objective:
     """wake_q, sleep_q: the phases of q, the sum of both where both are on."""
     if not wake_q and not sleep_q:
@@ -96,6 +101,7 @@ def wake_sleep(*, k: Count = 5, wake_q: bool = True, sleep_q: bool = False) -> O
     return Objective(loss, k, bound=bounds.iwae, discrete=True, kind="wake_sleep")
 
 
+@for_discrete
 def gumbel_softmax(
     *,
     k: Count = 1,
@@ -106,6 +112,7 @@ def gumbel_softmax(
     return _relaxed("gumbel_softmax", k, beta, temperature, lambda q, soft: soft)
 
 
+@for_discrete
 def straight_through(
     *,
     k: Count = 1,
@@ -132,6 +139,10 @@ def _score(kind: str, k: int, beta: Schedule | float, surrogate: Callable[[Array
 def _relaxed(kind: str, k: int, beta: Schedule | float, temperature: Schedule | float, end: Callable[[Any, Array], Array]) -> Objective:
     """-log p(x|z) + beta KL at z = end(q, relaxed draws)."""
     weight_of, temperature_of = scheduled(beta), scheduled(temperature)
+    if isinstance(temperature, Schedule):
+        first = temperature_of.at(0)
+        if isinstance(first, jax.Array) and not isinstance(first, Tracer) and first <= 0:
+            raise UserError(f"temperature={float(first):g} at step 0 is invalid; a schedule of temperatures must be > 0 there")
 
     def loss(own, key, draws, step):
         del own, key

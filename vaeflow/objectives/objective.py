@@ -20,9 +20,18 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from vaeflow.model import Array, Params
+
+FOR_DISCRETE = "for_discrete"
+_Maker = TypeVar("_Maker", bound=Callable[..., Any])
+
+
+def for_discrete(make: _Maker) -> _Maker:
+    """Marks the maker of an objective for discrete latents, whose result has `discrete=True`: errors propose it for such latents alone."""
+    setattr(make, FOR_DISCRETE, True)
+    return make
 
 
 class Draws(NamedTuple):

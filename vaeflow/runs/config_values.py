@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaeflow.config import DATA_PLACES, OF_FROZEN, is_frozen, plain
 from vaeflow.runs.files import text_of
+from vaeflow.schema import defaults
 
 # What does not decide what is learned: where the data lie and how fast they come, the devices, all that comes after training.
 _FREE = (
@@ -26,8 +27,16 @@ def changed(old: Any, new: Any) -> list[str]:
     """KEY=VALUE of every value of the config `new` that differs from `old` and changes what is learned, sorted: what names a new run."""
     before, after = flat(plain(old)), flat(plain(new))
     select = after.get("eval.select", "loss")
+    known = defaults(new)
     keys = [key for key in sorted(after) if not is_free(key, select) and not _same(before.get(key), after[key])]
+    keys = [key for key in keys if key in before or not _implied(key, after[key], known)]
     return [f"{key}={text_of(brief(after[key]))}" for key in keys]
+
+
+def _implied(key: str, value: Any, known: Mapping[str, Any]) -> bool:
+    """True if a value follows from others: it is a default, or the kind of a part that is written out under its kind's name."""
+    name, _, last = key.removeprefix("parts.").rpartition(".")
+    return (key in known and known[key] == value) or (key.startswith("parts.") and last == "kind" and name == value)
 
 
 def differences(old: Any, new: Any, by_hash: bool = True, without: Sequence[str] = ()) -> list[str]:
@@ -43,9 +52,9 @@ def differences(old: Any, new: Any, by_hash: bool = True, without: Sequence[str]
         if key in without or is_free(key, new.get("eval.select", "loss")):
             continue
         if key not in old:
-            words.append(f"{key} is missing there: add it to its config.json (here it is {json.dumps(new[key])})")
+            words.append(f"{key} is {json.dumps(new[key])} here, and that run has no such key")
         elif key not in new:
-            words.append(f"{key} was {json.dumps(old[key])} and is not known any more")
+            words.append(f"{key} was {json.dumps(old[key])}, and is no key of this config")
         elif not _same(old[key], new[key], by_hash):
             words.append(f"{key} was {json.dumps(brief(old[key]))}, is now {json.dumps(brief(new[key]))}")
     return words

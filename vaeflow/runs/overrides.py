@@ -81,7 +81,7 @@ def made_as_asked(results: Mapping[str, Any], asked: ConfigDict, run: ConfigDict
 
     run: the config in the results' workdir, whose sampling options hold for results that do not record theirs.
     """
-    made = {"eval": asked["eval"], "sample": results.get("sample", run["sample"])}
+    made = {"eval": asked["eval"], "sample": {**plain(run["sample"]), **results.get("sample", {})}}
     if "eval" in results:
         made["eval"] = workdir.with_defaults("eval", results["eval"])
     elif results.get("density") == "bound" or results.get("k", asked["eval"].k) != asked["eval"].k:  # written before eval was stored

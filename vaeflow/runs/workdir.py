@@ -6,7 +6,7 @@
     data.json         what the data were: examples, shape, grey values, classes
     metrics.jsonl, tensorboard/, checkpoints/, results.json, figures/
 
-Neither jax nor Orbax is imported before it is needed: a finished run answers at once.
+Neither jax nor Orbax is imported here before it is needed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vaeflow.errors import UnknownKind, UserError
 from vaeflow.runs import checksums, config_values, guard, upgrade
 from vaeflow.runs.files import no_follow, with_values, write_json
 from vaeflow.runs.provenance import processor, source_state
-from vaeflow.schema import FROM_DATA, aligned, complete
+from vaeflow.schema import FROM_DATA, REQUIRED, aligned, complete, of_section
 
 PACKAGES = (
     *("vaeflow", "jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "orbax-checkpoint"),
@@ -160,7 +160,8 @@ def _imports(directory: Path) -> list[str]:
 
 def with_defaults(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """A stored section of a config, with the keys that were added after it was stored."""
-    return upgrade.ADDED[section] | dict(values)
+    known = {name: plain(argument.default) for name, argument in of_section({}, section).items() if argument.default is not REQUIRED}
+    return known | upgrade.ADDED[section] | dict(values)
 
 
 def which_params(directory: Path, config: Any) -> str:

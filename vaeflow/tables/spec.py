@@ -22,6 +22,7 @@ EVALUATE row share the workdirs of the row that they evaluate.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -197,22 +198,25 @@ def cells(p: Plan, runs: Path, seeds: int) -> list[Cell]:
     """All cells, seed by seed: of the table's seeds, of as many as asked for, and of those that other processes trained in `runs`."""
     rows = dict.fromkeys(trained_row(p, row) for row in p.published)
     found = [path.name.rpartition("_seed")[2] for row in rows for path in directory_of(p, runs, row, 0).parent.glob(f"{row}_seed*")]
-    out = []
+    out, dropped = [], dict[str, None]()
     for seed in range(max(seeds, p.table.seeds, *(1 + int(n) for n in found if n.isdecimal()))):
         for row in p.published:
             trained = trained_row(p, row)
             own = {"seed": str(seed)}
             if trained in p.after:
                 own[p.after[trained][1]] = _began_at(p, runs, trained, seed)
-            config, _ = overridden(p.configs(trained, p.budget), [*p.overrides, *own.items()])
+            config, lines = overridden(p.configs(trained, p.budget), [*p.overrides, *own.items()])
+            dropped.update(dict.fromkeys(lines))
             of, values = p.evaluate.get(row, ("", ()))
             out.append(Cell(row, seed, config, directory_of(p, runs, trained, seed), of, values))
+    for line in dropped:
+        print(line, file=sys.stderr)
     return out
 
 
 def directory_of(p: Plan, runs: Path, row: str, seed: int) -> Path:
     """The workdir of a row that is trained. Overrides of what comes after training share one."""
-    select = dict(p.overrides).get("eval.select") or p.configs(row, p.budget).eval.get("select", "loss")
+    select = dict(p.overrides).get("eval.select") or p.configs(row, p.budget).get("eval", {}).get("select", "loss")
     free = [key for key, _ in p.overrides if key.partition(".")[0] in SECTIONS and is_free(key, select)]
     trained = [text for text in told(p) if text.partition("=")[0] not in free]
     return runs / with_values(f"{p.shared.get(row, p.name)}_{p.budget}", trained) / f"{row}_seed{seed}"

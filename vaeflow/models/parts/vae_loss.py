@@ -9,7 +9,7 @@ import jax
 
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Batch, Latent, Params
-from vaeflow.objectives import OBJECTIVES, OF_DISCRETE, Objective
+from vaeflow.objectives import Objective, kinds_for
 
 LogProb = Callable[[Params, Array, Batch], Array]
 
@@ -44,7 +44,7 @@ def check_objective(objective: Objective, family: str, *, discrete: bool = False
     discrete: whether they are; gaussian: whether q is a diagonal Gaussian and the prior N(0, I).
     """
     if objective.discrete != discrete:
-        fit = sorted(set(OF_DISCRETE) if discrete else set(OBJECTIVES) - set(OF_DISCRETE))
+        fit = kinds_for(discrete)
         needs, has = ("discrete", "Gaussian") if objective.discrete else ("reparameterised", "discrete")
         raise UserError(
             f"model.objective: {objective.kind!r} is for {needs} latents, and those of {family} are {has}; for them: {', '.join(fit)}"
