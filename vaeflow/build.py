@@ -63,13 +63,7 @@ class Bare(NamedTuple):
     kind: str
 
 
-class Mark(enum.Enum):
-    """What else an annotation says of an argument; see the module's docstring."""
-
-    SAMPLING = "sampling"
-    TRACED = "traced"
-
-
+Mark = enum.Enum("Mark", ["SAMPLING", "TRACED"])  # what else an annotation says of an argument; see the module's docstring
 SAMPLING, TRACED = Mark.SAMPLING, Mark.TRACED
 
 Count = Annotated[int, Range(1)]
@@ -118,14 +112,9 @@ def registry(want: type | str) -> Mapping[str, Any]:
     return next((kinds for kind, (title, kinds) in _PART_KINDS.items() if want in (kind, title)), {})
 
 
-def ambiguous(kind: Any, want: type | None) -> bool:
-    """True if a name is a kind of the part type `want` and of another one, too."""
-    return (
-        isinstance(kind, str)
-        and want is not None
-        and kind in registry(want)
-        and sum(kind in kinds for _, kinds in _PART_KINDS.values()) > 1
-    )
+def part_types(kind: str) -> list[type]:
+    """The part types that have a kind of this name."""
+    return [want for want, (_, kinds) in _PART_KINDS.items() if kind in kinds]
 
 
 # Types whose values a function of (value, config key) reads, each with the words for them: filled by `read_by`.

@@ -96,7 +96,8 @@ def _completed(
             out[name] = own[name]
         elif (value := default_of(name, argument, parts, opened)) is not REQUIRED and name not in leave_out:
             out[name] = value
-        if build.ambiguous(value := out.get(name), part_of(argument.hint)) and value not in parts:
+        value, want = out.get(name), part_of(argument.hint)
+        if isinstance(value, str) and value not in parts and value in registry(want) and len(build.part_types(value)) > 1:
             out[name] = name if name not in parts else f"{name}_{value}"  # a part cannot be of two types
             parts.setdefault(out[name], {"kind": value})
         for part, want in parts_in(argument.hint, out.get(name)):
