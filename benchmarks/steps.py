@@ -28,11 +28,13 @@ class Took(NamedTuple):
 
 
 def made_of(c: ConfigDict, examples: int = 4096) -> setup.Experiment:
-    """The experiment; on noise where its data may not be at hand."""
+    """The experiment; on noise where its data may not be at hand: of the model's event and levels, or else of MNIST's."""
     c.train.max_dispatch = STEPS  # a chunk has no more room than is timed: else its copy to the device is
     if c.data.kind in ("digits", "density"):
         return setup.make_experiment(c)
-    rng, shape, levels = np.random.default_rng(0), (max(examples, c.data.batch), *c.model.event), c.model.levels
+    rng, named = np.random.default_rng(0), "event" in c.model
+    shape = (max(examples, c.data.batch), *(c.model.event if named else (28, 28, 1)))
+    levels = c.model.get("levels", 0) if named else 256
     levels = 256 if c.data.binarize == "dynamic" else levels
     x: Any = rng.integers(0, levels, shape, dtype=np.uint8) if levels else rng.normal(size=shape).astype(np.float32)
     split = data.Split(x)

@@ -36,6 +36,10 @@ def main(argv: list[str]) -> None:
         return print_rows(flags.list)
     if not flags.config:
         raise UserError("--config is missing; --list shows every config, --help three commands")
+    said = ["train", flags.config, *given(flags, overrides)]
+    silent = flags.process > 0 or flags.distributed  # there each process finds its number when it joins
+    if flags.workdir and not silent:
+        print(" ".join([*said, f"--workdir={flags.workdir}"]), flush=True)  # before jax, which takes seconds to import
     with progress.phase("importing jax"):
         from vaeflow.commands import train
         from vaeflow.training.configure import load
@@ -43,10 +47,10 @@ def main(argv: list[str]) -> None:
     with import_hint(flags.workdir or Path()):
         config, file = load(flags.config, overrides), load(flags.config)
     workdir = flags.workdir or train.default_workdir(flags.config, config, file)
+    if not flags.workdir and not silent:
+        print(" ".join([*said, f"--workdir={workdir}"]), flush=True)
     processes = (flags.coordinator, flags.processes, flags.process)
     joined = flags.distributed or processes != ("", 0, -1)
-    if flags.process <= 0 and not flags.distributed:  # there each process finds its number when it joins
-        print(" ".join(["train", flags.config, *given(flags, overrides), f"--workdir={workdir}"]), flush=True)
     train.launch(config, workdir, flags.dry_run, processes if joined else None, flags.config)
 
 

@@ -17,7 +17,7 @@ def run(model: Model, test: Split, train: Split | None = None, levels: int = 0, 
     """A run with the examples `test` of the split `name`; `data`: values of config.data."""
     config: Any = sections()
     config.model.kind = "toy"
-    config.data.update(name="toy", **data)
+    config.data.update(**{"kind": "digits", "name": "toy", **data})
     config.eval.update(chunk=8, batch=100)
     labels = None if test.label is None else tuple(str(i) for i in range(int(np.max(test.label)) + 1))
     source = Source(test if train is None else train, None, test, levels, labels)

@@ -144,7 +144,7 @@ def test_a_run_is_the_extractor_of_a_frechet_distance(folder):
     assert numbers["settings"]["classifier"] == str(run)
 
     model, params, _ = vaeflow.load(run)
-    x = data.load(sections().data, 0).test.x[:7]
+    x = data.load({"kind": "digits"}, 0).test.x[:7]
     np.testing.assert_allclose(own.features(x / 16), model.encode(params, jax.random.key(0), {"x": x}), rtol=1e-4, atol=1e-5)
     assert own.count == 12
 

@@ -147,7 +147,7 @@ def test_the_encoder_runs_once_for_many_draws():
 def test_bfloat16_networks_leave_float32_numbers(name, base):
     half = dict(kind="mlp", hidden=(16,), activation="tanh", dtype="bfloat16")
     model, same = make(name, base, parts=dict(net=half)), make(name, base)
-    batch = {"x": jax.random.bernoulli(KEY, 0.5, (16, *base["event"])).astype(jnp.uint8 if base["levels"] else jnp.float32)}
+    batch = {"x": jax.random.bernoulli(KEY, 0.5, (16, *base["event"])).astype(jnp.uint8 if base.get("levels") else jnp.float32)}
     params = quick(model.init)(KEY, batch)
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     (loss, _), grads = quick(jax.value_and_grad(model.loss, has_aux=True))(params, KEY, batch, 0)

@@ -24,7 +24,7 @@ _KIND = re.compile(r"(model|parts\.[^.]+)\.kind")
 
 
 def overridden(config: ConfigDict, overrides: Overrides) -> tuple[ConfigDict, list[str]]:
-    """(the complete config with other values, a line for every key that was dropped with its kind).
+    """(the complete config with other values, a line for every key that was dropped with its kind or has no effect).
 
     Args:
         config: the values of a file, not completed.
@@ -49,7 +49,7 @@ def overridden(config: ConfigDict, overrides: Overrides) -> tuple[ConfigDict, li
         else:
             rest.append((key, text))
     made = complete(ConfigDict(raw))
-    _check_used(config, made, [key for key, _ in overrides])
+    lines += _check_used(config, made, [key for key, _ in overrides])
     for key, text in rest:
         override(made, key, text)
     return made, lines
@@ -76,13 +76,15 @@ def _change_kind(raw: dict[str, Any], group: str, kind: str) -> list[str]:
     return [f"config.{name} is dropped: the kind {kind!r} does not have it" for name in lost]
 
 
-def _check_used(file: ConfigDict, made: ConfigDict, keys: Sequence[str]) -> None:
-    """UserError: the overrides add a part that nothing names, or change one."""
+def _check_used(file: ConfigDict, made: ConfigDict, keys: Sequence[str]) -> list[str]:
+    """A line for every part of the file that the overrides change and nothing names. UserError: they add a part that nothing names."""
     known, used = file.get("parts", {}), {name for name, _ in named_parts(made)}
     changed = [key.split(".")[1] for key in keys if key.count(".") > 1 and key.startswith("parts.")]
-    for name in made.parts if registry("model") else ():
-        if name not in used and (name not in known or name in changed):
-            raise unknown("config.parts: the key", name, sorted(used))
+    unused = [name for name in made.parts if name not in used] if registry("model") else []
+    for name in unused:
+        if name not in known:
+            raise unknown("config.parts: the key", name, sorted({*known, *used}))
+    return [f"config.parts.{name} is not used here: what is changed in it has no effect" for name in unused if name in changed]
 
 
 def _number(text: str) -> bool:

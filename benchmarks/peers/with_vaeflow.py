@@ -94,11 +94,11 @@ def configured(name: str) -> Any:
     if name != "spline":
         parts["layer"] = dict(kind="affine_autoregressive", made="made", cap=3.0)
     if name == "vae":
-        c.model = dict(kind="vae", latent=w["latent"])
+        c.model = dict(kind="vae", event=(w["d"],), levels=2, latent=w["latent"])
         net = mlp(w["units"], w["units"])
         parts |= dict(encoder=net, decoder=net, prior=repeat("step", w["prior_layers"]), made=made(w["prior_units"], w["prior_units"]))
     else:
-        c.model = dict(kind="flow", layer="flow")
+        c.model = dict(kind="flow", event=(w["d"],), layer="flow")
         parts["flow"] = repeat("step", w["layers"])
         if name == "spline":
             parts |= dict(layer=spline("net", "half", False, w["bins"], w["bound"]), net=mlp(w["units"], w["units"]))
