@@ -37,8 +37,8 @@ def test_the_inner_phase_is_shown_and_mute_ends_all(capsys):
     with progress.reporting(every=0.05), progress.phase("outer"):
         with progress.phase("inner"):
             time.sleep(0.3)
-        progress.mute()
-        first = capsys.readouterr().out
+            progress.mute()  # before the outer phase is the one that is shown
+            first = capsys.readouterr().out
         time.sleep(0.2)
     assert "inner" in first and "outer" not in first and capsys.readouterr().out == ""
 
