@@ -151,7 +151,12 @@ def test_every_value_of_a_run_is_stored_and_a_new_default_leaves_it_readable(tmp
 def test_the_dry_run_marks_what_is_no_default():
     lines = dry_run.report(setup.make_experiment(load(VAE, [("parts.elbo.beta", "2")]))).splitlines()
     assert "* --config.model.latent=8" in lines and "* --config.parts.elbo.beta=2.0" in lines and "* --config.train.steps=3000" in lines
-    assert "  --config.model.std=softplus" in lines and "  --config.optim.b1=0.9" in lines and "  --config.model.encoder=encoder" in lines
+    assert (
+        "  --config.parts.elbo.kind=elbo" in lines
+        and "  --config.model.std=softplus" in lines
+        and "  --config.optim.b1=0.9" in lines
+        and "  --config.model.encoder=encoder" in lines
+    )
 
 
 def test_traced_numbers_are_found_wherever_they_stand():

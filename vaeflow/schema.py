@@ -159,9 +159,11 @@ def described(config: Any) -> Iterator[tuple[str, Argument, Any]]:
 
 
 def defaults(config: ConfigDict) -> dict[str, Any]:
-    """{key: default} of the values of a complete config whose arguments have one, as JSON has it."""
+    """{key: default} of the values of a complete config whose arguments have one, as JSON has it; of a part that `complete` writes out
+    under the name of its kind, the kind too."""
     known = {key: default_of(key.rpartition(".")[2], argument, config.parts) for key, argument, _ in described(config)}
-    return {key: plain(value) for key, value in known.items() if value is not REQUIRED}
+    kinds = {f"parts.{name}.kind": name for name in config.parts if name == config.parts[name].get("kind")}
+    return {key: plain(value) for key, value in known.items() if value is not REQUIRED} | kinds
 
 
 def value_at(config: Any, key: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vaeflow.config import DATA_PLACES, OF_FROZEN, is_frozen, plain
@@ -29,14 +29,8 @@ def changed(old: Any, new: Any) -> list[str]:
     select = after.get("eval.select", "loss")
     known = defaults(new)
     keys = [key for key in sorted(after) if not is_free(key, select) and not _same(before.get(key), after[key])]
-    keys = [key for key in keys if key in before or not _implied(key, after[key], known)]
+    keys = [key for key in keys if key in before or key not in known or known[key] != after[key]]  # defaults follow from the others
     return [f"{key}={text_of(brief(after[key]))}" for key in keys]
-
-
-def _implied(key: str, value: Any, known: Mapping[str, Any]) -> bool:
-    """True if a value follows from others: it is a default, or the kind of a part that is written out under its kind's name."""
-    name, _, last = key.removeprefix("parts.").rpartition(".")
-    return (key in known and known[key] == value) or (key.startswith("parts.") and last == "kind" and name == value)
 
 
 def differences(old: Any, new: Any, by_hash: bool = True, without: Sequence[str] = ()) -> list[str]:
