@@ -13,7 +13,8 @@ from vaeflow.bijectors import BIJECTORS
 from vaeflow.bijectors.elementwise import scale
 from vaeflow.diffusion import BatchCoupling
 from vaeflow.diffusion.kinds import KINDS, target
-from vaeflow.diffusion.path import PATHS, Prediction, velocity
+from vaeflow.diffusion.ode import log_density
+from vaeflow.diffusion.path import PATHS, Prediction, mix, velocity
 from vaeflow.diffusion.steps import STEPS
 from vaeflow.errors import UserError
 from vaeflow.models import MODELS, build_model
@@ -130,6 +131,41 @@ def test_samples_of_the_exact_velocity_invert_encode(sampler):
     back = jax.jit(model.encode)(params, KEY, {"x": 1 + (drawn["x"] - 1) / tweedie})
     np.testing.assert_allclose(back, drawn["x0"], rtol=5e-3, atol=5e-3)
     assert 1.9 < np.std(drawn["x0"]) < 2.1 and (np.asarray(drawn["nfe"]) == (801 if sampler == "heun" else 401)).all()
+
+
+def test_dynamics_are_the_exact_ode_in_the_models_coordinates():
+    """What students, measures and figures read, against the Gaussian's closed form; y = 1 + 2 x, x ~ N(0, 0.8^2 I)."""
+    model, truth = gaussian("ot", sampler=STEPS["heun"](), steps=300)
+    d, params = model.dynamics, model.init(KEY, {"x": jnp.zeros((2, 3))})
+    assert d is not None and d.predictor is not None and (d.shape, d.t_min, d.t_max) == ((3,), 0.01, 1.0)
+    np.testing.assert_allclose([d.spread(1.0), d.spread(0.5)], [1, (0.25 * 0.64 + 0.25) ** 0.5], rtol=1e-6)
+    y = 1 + 2 * jax.random.normal(KEY, (6, 3))
+    x, log_det = d.pull(params, y)
+    np.testing.assert_allclose(x, (y - 1) / 2, atol=1e-6)
+    np.testing.assert_allclose(log_det, -3 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(d.push(params, x), y, atol=1e-6)
+    t = jnp.float32(0.3)
+    rate = (0.3 - 0.7 * 0.64) / (0.49 * 0.64 + 0.09)
+    np.testing.assert_allclose(d.velocity(params, None)(t, x[0]), rate * x[0], rtol=1e-5)
+    p = d.predictor(params, None)(x[0], t)
+    np.testing.assert_allclose(mix(d.path, t, p.data, p.noise), x[0], rtol=1e-5)
+    density = (
+        log_density(d.velocity(params, None), x[0], d.t_min, d.t_max, lambda e: standard(e, d.spread(d.t_max)), steps=64)[0] + log_det[0]
+    )
+    np.testing.assert_allclose(density, truth(y[:1])[0], rtol=1e-4)
+
+
+def test_dynamics_of_grey_values_are_of_dequantised_data():
+    model = diffusion(event=(2, 2, 1), levels=17, net=mlp(hidden=()), layer=scale(factor=8.5, shift=8.5), flatten=True)
+    params = model.init(KEY, {"x": jnp.zeros((3, 2, 2, 1), jnp.uint8)})
+    y = 17 * jax.random.uniform(KEY, (5, 2, 2, 1))
+    x, _ = model.dynamics.pull(params, y)  # type: ignore[union-attr]
+    assert x.shape == (5, 4) and float(jnp.abs(x).max()) <= 1
+    np.testing.assert_array_equal(model.dynamics.push(params, x), jnp.floor(y))  # type: ignore[union-attr]
+
+
+def standard(e, std):
+    return jnp.sum(jax.scipy.stats.norm.logpdf(e, 0, std))
 
 
 def test_the_noise_moves_within_equal_contexts():

@@ -16,7 +16,7 @@ Parameters are nested dictionaries. Three kinds of leaves, told apart by a key o
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -120,6 +120,29 @@ class Latent(NamedTuple):
     before: PriorFn | None = None
 
 
+class Dynamics(NamedTuple):
+    """The probability-flow ODE of a continuous-time model, in the model's own coordinates x [*shape], from the source at t_max to the data
+    at t_min > 0: what a student reads of its teacher, and measures and figures of a model. Params are the model's own (`Frozen.of`).
+
+    pull       (params, y [B, *event]) -> (x [B, *shape], log |det dx/dy| [B]) of real-valued y: dequantised, where data are grey values
+    push       (params, x [B, *shape]) -> [B, *event] as `Model.sample` gives it
+    velocity   (params, c [C] or None) -> (t [], x [*shape]) -> dx/dt [*shape], for one example; with the model's guidance
+    path       the ProbabilityPath (vaeflow/diffusion/path.py): x_t = alpha(t) x + sigma(t) e
+    spread     t [] -> []: the standard deviation of x_t. The source is N(0, spread(t_max)^2 I) or, of a `paired` model, data
+    predictor  (params, c) -> (x [*shape], t []) -> Prediction (the same file), or None: the model predicts velocities only
+    """
+
+    pull: Callable[[Params, Array], tuple[Array, Array]]
+    push: Callable[[Params, Array], Array]
+    velocity: Callable[[Params, Array | None], Callable[[Array, Array], Array]]
+    path: Any
+    spread: Callable[[Array | float], Array]
+    t_min: float
+    t_max: float
+    shape: tuple[int, ...]
+    predictor: Callable[[Params, Array | None], Callable[[Array, Array], Any]] | None = None
+
+
 class Model(NamedTuple):
     """One model family, built from its config by a maker in MODELS.
 
@@ -148,6 +171,7 @@ class Model(NamedTuple):
     paired    whether `sample` also takes x0 [n, *event] and maps it to x: the data must have pairs (the leaf x0 of a batch)
     classes   number of classes of `label`, which the model reads and every example must have; 0: it reads no labels
     masked    whether the model reads `mask`; data with a mask are refused otherwise, as their filled entries would be learned
+    dynamics  the probability-flow ODE of a continuous-time model, or None
     one_device  why the model trains on one device only; "": it trains on any number
     """
 
@@ -167,6 +191,7 @@ class Model(NamedTuple):
     paired: bool = False
     classes: int = 0
     masked: bool = False
+    dynamics: Dynamics | None = None
     one_device: str = ""
 
 

@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors import Layer
-from vaeflow.bijectors.core.layer import at_rank
 from vaeflow.build import SAMPLING, Bare, Count, Decay, Fraction, Natural, NonNegative, Positive
 from vaeflow.diffusion import BatchCoupling, PredictionKind, ProbabilityPath, Sampler, TimeCoordinate, Weighting
 from vaeflow.diffusion.coupling import independent
@@ -37,9 +36,9 @@ from vaeflow.diffusion.steps import heun, walk
 from vaeflow.diffusion.times import grid as grid_of
 from vaeflow.diffusion.times import stratified, uniform
 from vaeflow.errors import UserError
-from vaeflow.model import NO_PARAMS, Array, Model, overlay
+from vaeflow.model import NO_PARAMS, Array, Dynamics, Model, overlay
+from vaeflow.models.parts.continuous_time import coordinates, drop, features, needs_context, spread_of
 from vaeflow.models.parts.density import fits
-from vaeflow.models.parts.dequantize import make_dequantizer
 from vaeflow.nets import Embedding, Net
 from vaeflow.nets.embedding import fourier
 
@@ -107,9 +106,9 @@ def diffusion(
     coupling, embedding = coupling or independent(), embedding or fourier()
     sampler, grid = sampler or heun(), grid or uniform()
     event = tuple(event)
-    shape = (math.prod(event),) if flatten else event
+    space, spread = coordinates(event, levels, layer, flatten, dequantize), spread_of(path, sigma_data)
+    shape, pull = space.shape, space.pull
     rank, latent = len(shape), path.gamma is not None
-    grey = make_dequantizer(dequantize, levels, event, shape)
     network = net.module((2, *shape) if latent else shape, rank, False)
     exact = trace == "exact" or (trace == "auto" and math.prod(shape) <= EXACT_TRACE)
     solving: dict[str, Any] = dict(solver=solver, steps=solver_steps or None, tol=None if solver_steps else tol)
@@ -123,38 +122,16 @@ def diffusion(
         raise UserError(
             "sample.sampler adds noise, which needs a path with gamma where model.paired=True; known: euler, heun, ddim, dpm_2m"
         )
-    if layer is not None and layer.update is not None:
-        raise UserError("model.layer is a layer that keeps statistics (batch_norm), and the layer of a diffusion is not trained")
 
-    def bijector(params):
-        assert layer is not None
-        return at_rank(layer.bijector(params.get("fixed", NO_PARAMS).get("layer", NO_PARAMS)), rank)
-
-    def pull(params, y):
-        """f^-1(y) and log |det| [B] of y [B, *shape]."""
-        x, log_det = (y, jnp.zeros(len(y), y.dtype)) if layer is None else bijector(params).inverse_and_log_det(y)
-        return jnp.asarray(x), jnp.asarray(log_det)
-
-    def push(params, x):
-        return grey.round(x if layer is None else jnp.asarray(bijector(params).forward(x)))
-
-    def spread(t):
-        """r(t)."""
-        return 1 / input_scale(path, jnp.asarray(t, jnp.result_type(float)), sigma_data)
-
-    def features(params, t, c, dropped):
+    def context_of(params, t, c, dropped):
         """The network's context [..., C] of t [...], c [..., K] or None, dropped [...]."""
-        known = [embedding.features(params["time"], noise_level(path, t) if precondition else t)]
-        if c is not None:
-            known += [dropped[..., None]] if label_drop else []
-            known += [c * (1 - dropped[..., None])]
-        return jnp.concatenate(known, -1)
+        return features(embedding, params["time"], (noise_level(path, t) if precondition else t,), c, dropped, label_drop > 0)
 
     def outputs(params, x, t, c, dropped, key=None) -> tuple[Array, Array | None]:
         """(F, the predicted z or None) [..., *shape] of x = x_t [..., *shape], t [...]."""
         scaled = x * jnp.expand_dims(input_scale(path, t, sigma_data), tuple(range(-rank, 0))) if precondition else x
         rngs = None if key is None else {"dropout": key}
-        out = jnp.asarray(network.apply({"params": params["net"]}, scaled, features(params, t, c, dropped), rngs=rngs))
+        out = jnp.asarray(network.apply({"params": params["net"]}, scaled, context_of(params, t, c, dropped), rngs=rngs))
         if not latent:
             return out, None
         both = jnp.moveaxis(out, -rank - 1, 0)
@@ -176,31 +153,28 @@ def diffusion(
     def init(key, batch, given=NO_PARAMS):
         fits(event, batch)
         key_u, key_layer, key_time, key_net = jax.random.split(key, 4)
-        y, _ = grey.draw({}, key_u, batch["x"])
+        y, _ = space.dequantize(key_u, batch["x"])
         c = batch.get("context")
-        if label_drop and c is None:
-            raise UserError(f"model.label_drop={label_drop:g} needs a context; set data.context")
-        own = layer.init(key_layer, y) if layer is not None else NO_PARAMS
-        params = overlay({"time": embedding.init(key_time)} | ({"fixed": {"layer": own}} if own else {}), given)
-        t = jnp.full(len(y), 0.5)
-        context = features(params, t, c, jnp.zeros(len(y)))
+        needs_context(label_drop, c)
+        params = overlay({"time": embedding.init(key_time)} | space.init(key_layer, y), given)
+        context = context_of(params, jnp.full(len(y), 0.5), c, jnp.zeros(len(y)))
         params["net"] = network.init(key_net, pull(params, y)[0], context)["params"]
         return overlay(params, given)
 
     def errors(params, key, batch, train):
         """The weighted squared error per entry [B] of one t and one source draw an example."""
         k_u, k_t, k_e, k_z, k_pair, k_drop, k_net = jax.random.split(key, 7)
-        x = pull(params, grey.draw({}, k_u, batch["x"])[0])[0]
+        x = pull(params, space.dequantize(k_u, batch["x"])[0])[0]
         c, n = batch.get("context"), len(x)
         t = stratified(k_t, times, path, n, t_min).astype(x.dtype)
-        e = pull(params, grey.draw({}, k_e, batch["x0"])[0])[0] if paired else jax.random.normal(k_e, x.shape, x.dtype)
+        e = pull(params, space.dequantize(k_e, batch["x0"])[0])[0] if paired else jax.random.normal(k_e, x.shape, x.dtype)
         # Examples of equal context are one class, called by the first of them.
         same = None if c is None else jnp.argmax(jnp.all(c[:, None] == c, -1), 1)
         e = e[coupling.pair(k_pair, x, e, same)]
         z = jax.random.normal(k_z, x.shape, x.dtype) if latent else None
         x_t = jax.vmap(mix, (None, 0, 0, 0, 0))(path, t, x, e, z)
         want = jax.vmap(target, (None, None, 0, 0, 0, 0))(kind, path, t, x, e, z)
-        dropped = jax.random.bernoulli(k_drop, label_drop, (n,)).astype(x.dtype) if train and label_drop else jnp.zeros(n, x.dtype)
+        dropped = drop(k_drop, label_drop if train else 0, x)
         out, z_out = outputs(params, x_t, t, c, dropped, k_net if train else None)
 
         def mean_square(a):
@@ -232,14 +206,14 @@ def diffusion(
 
     def log_prob(params, key, batch):
         key_u, key_probe = jax.random.split(key)
-        y, log_q = grey.draw({}, key_u, batch["x"])
+        y, log_q = space.dequantize(key_u, batch["x"])
         return density(params, None if exact else key_probe, y, batch.get("context")) - log_q
 
     def continuous(params, y, context=None):
-        return density(params, None, y.reshape(len(y), *shape), context)
+        return density(params, None, y, context)
 
     def encode(params, key, batch):
-        x, _ = pull(params, grey.draw({}, key, batch["x"])[0])
+        x, _ = pull(params, space.dequantize(key, batch["x"])[0])
 
         def one(x, c):
             return solve(velocity(params, c), x, t_min, t_max, **solving)[0]
@@ -249,7 +223,7 @@ def diffusion(
     def sample(params, key, n, context=None, x0=None):
         key_e, key_walk = jax.random.split(key)
         if paired:
-            e, _ = pull(params, grey.draw({}, key_e, x0)[0])
+            e, _ = pull(params, space.dequantize(key_e, x0)[0])
         else:
             e = temperature * spread(t_max) * jax.random.normal(key_e, (n, *shape))
         visited = grid_of(grid, path, steps, t_min, t_max)
@@ -258,7 +232,7 @@ def diffusion(
             return walk(sampler.on(path, predictor(params, c)), key, e, visited)
 
         x, nfe = jax.vmap(one)(jax.random.split(key_walk, n), e, context)
-        return {"x": push(params, x), "x0": x0 if paired else e.reshape(n, *event), "nfe": nfe * (1 if guidance == 1 else 2)}
+        return {"x": space.push(params, x), "x0": x0 if paired else e.reshape(n, *event), "nfe": nfe * (1 if guidance == 1 else 2)}
 
     known = not paired and guidance == 1
     return Model(
@@ -274,6 +248,7 @@ def diffusion(
         event=event,
         levels=levels,
         paired=paired,
+        dynamics=Dynamics(pull, space.push, velocity, path, spread, t_min, t_max, shape, predictor),
     )
 
 

@@ -1,0 +1,114 @@
+"""What the continuous-time families share: the coordinates x of their ODE, the source, and the context that their networks read.
+
+data as loaded -- dequantize --> y [B, *event] -- f^-1 --> x [B, *shape], where the ODE runs;   y = f(x), f a Layer that is not trained
+source  e ~ N(0, r(1)^2 I),   r(t)^2 = sigma(t)^2 + alpha(t)^2 s_d^2
+context of the network  (features of each of its times, whether c was dropped, c)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vaeflow.bijectors.core.layer import Layer, at_rank
+from vaeflow.diffusion.kinds import input_scale
+from vaeflow.diffusion.path import ProbabilityPath
+from vaeflow.errors import UserError
+from vaeflow.model import NO_PARAMS, Array, Params
+from vaeflow.models.parts.dequantize import make_dequantizer
+from vaeflow.nets import Embedding
+
+
+class Coordinates(NamedTuple):
+    """Between data and x, in which the ODE runs. params: the whole tree of the model.
+
+    shape       of one x
+    dequantize  (key, data [B, *event] as loaded) -> (y [B, *shape] real-valued, log q(y|data) [B])
+    init        (key, y) -> {"fixed": {"layer": ...}}, or {} where there is nothing to store
+    pull        (params, y [B, *event] or [B, *shape]) -> (x [B, *shape], log |det dx/dy| [B])
+    push        (params, x [B, *shape]) -> data [B, *event]: of grey values the floor of y
+    """
+
+    shape: tuple[int, ...]
+    dequantize: Callable[[Array, Any], tuple[Array, Array]]
+    init: Callable[[Array, Array], Params]
+    pull: Callable[[Params, Array], tuple[Array, Array]]
+    push: Callable[[Params, Array], Array]
+
+
+def coordinates(
+    event: tuple[int, ...], levels: int, layer: Layer | None, flatten: bool, dequantize: Literal["auto", "none", "uniform"]
+) -> Coordinates:
+    """The coordinates of a family's arguments; `layer` is f.
+
+    Args:
+        event, levels: the shape of one example; number of its grey values, 0 for continuous data.
+        layer: None: the identity.
+        flatten: whether x is a vector [D] instead of [*event].
+        dequantize: see models/parts/dequantize.py.
+
+    Raises:
+        UserError: the layer keeps statistics, or `dequantize` does not fit `levels`.
+    """
+    shape = (math.prod(event),) if flatten else event
+    grey = make_dequantizer(dequantize, levels, event, shape)
+    if layer is not None and layer.update is not None:
+        raise UserError(
+            "model.layer is a layer that keeps statistics (batch_norm), and the layer of a continuous-time model is not trained"
+        )
+
+    def bijector(params):
+        assert layer is not None
+        return at_rank(layer.bijector(params.get("fixed", NO_PARAMS).get("layer", NO_PARAMS)), len(shape))
+
+    def init(key, y):
+        own = layer.init(key, y) if layer is not None else NO_PARAMS
+        return {"fixed": {"layer": own}} if own else {}
+
+    def pull(params, y):
+        y = y.reshape(len(y), *shape)
+        x, log_det = (y, jnp.zeros(len(y), y.dtype)) if layer is None else bijector(params).inverse_and_log_det(y)
+        return jnp.asarray(x), jnp.asarray(log_det)
+
+    def push(params, x):
+        return grey.round(x if layer is None else jnp.asarray(bijector(params).forward(x)))
+
+    return Coordinates(shape, lambda key, x: grey.draw({}, key, x), init, pull, push)
+
+
+def spread_of(path: ProbabilityPath, sigma_data: float) -> Callable[[Array | float], Array]:
+    """t [] -> r(t) []: the standard deviation of x_t where that of x is sigma_data and the source is standard normal."""
+    return lambda t: 1 / input_scale(path, jnp.asarray(t, jnp.result_type(float)), sigma_data)
+
+
+def features(embedding: Embedding, params: Params, times: Sequence[Array], c: Array | None, dropped: Array | None, flag: bool) -> Array:
+    """The network's context [..., C].
+
+    Args:
+        params: the embedding's.
+        times: [...] each; every one has features of its own, by the same frequencies.
+        c: the data's context [..., K], or None.
+        dropped: 1 where c is hidden [...], or None: nowhere.
+        flag: whether an entry says that c is hidden (of a model that is trained without its context too).
+    """
+    known = [embedding.features(params, t) for t in times]
+    if c is not None:
+        dropped = jnp.zeros(c.shape[:-1], c.dtype) if dropped is None else dropped
+        known += [dropped[..., None]] if flag else []
+        known += [c * (1 - dropped[..., None])]
+    return jnp.concatenate(known, -1)
+
+
+def drop(key: Array, rate: float, like: Array) -> Array:
+    """1 with the probability `rate`, else 0 [B], of the type of `like` [B, ...]."""
+    return jax.random.bernoulli(key, rate, like.shape[:1]).astype(like.dtype) if rate else jnp.zeros(len(like), like.dtype)
+
+
+def needs_context(label_drop: float, c: Array | None) -> None:
+    """UserError: a model that is to drop its context has none."""
+    if label_drop and c is None:
+        raise UserError(f"model.label_drop={label_drop:g} needs a context; set data.context")
