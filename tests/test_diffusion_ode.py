@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.diffusion_cases import Mixture, path_case, path_of, with_gamma
-from vaeflow.diffusion.ode import SOLVERS, derivatives, field, log_density, solve, straightness, transport_cost
+from vaeflow.diffusion.ode import SOLVERS, derivatives, field, log_density, solve, trajectory, transport_cost
 from vaeflow.diffusion.path import PATHS
 from vaeflow.errors import UserError
 from vaeflow.nets.convolve import convolve
@@ -151,12 +151,17 @@ def test_gradients_equal_finite_differences(solver):
     np.testing.assert_allclose([reverse, forward], difference, rtol=1e-7)
 
 
-def test_straightness():
+def test_straightness_and_energy():
     line, x = (lambda t, x: jnp.array([2.0, -1.0])), jnp.zeros(2)
-    assert straightness(line, x, 0.0, 1.0, steps=4) < 1e-20
+    assert abs(trajectory(line, x, 0.0, 1.0, steps=4).straightness) < 1e-14
     circle = lambda t, x: jnp.pi * jnp.array([-x[1], x[0]])  # noqa: E731  half a turn: |v|^2 = pi^2, |x_1 - x_0|^2 = 4
     for ends in ((0.0, 1.0), (1.0, 0.0)):
-        np.testing.assert_allclose(straightness(circle, jnp.array([1.0, 0.0]), *ends, steps=32), jnp.pi**2 - 4, rtol=1e-6)
+        found = trajectory(circle, jnp.array([1.0, 0.0]), *ends, solver="rk4", steps=32)
+        np.testing.assert_allclose([found.straightness, found.energy], [jnp.pi**2 - 4, jnp.pi**2], rtol=1e-5)
+        np.testing.assert_allclose(found.end, [-1, 0], atol=1e-5)
+        assert found.nfe == 128
+    quarter = trajectory(circle, jnp.array([1.0, 0.0]), 0.5, 0.0, solver="rk4", steps=32)  # |x_1 - x_0|^2 = 2 in half the time
+    np.testing.assert_allclose(quarter.straightness, jnp.pi**2 / 2 - 4, rtol=1e-5)
     np.testing.assert_allclose(transport_cost(jnp.array([1.0, 0.0]), jnp.array([-1.0, 0.0])), 4.0)
 
 

@@ -12,24 +12,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vaeflow.build import NonNegative, Positive
+from vaeflow.build import Count, NonNegative, Positive
 from vaeflow.errors import UserError
-from vaeflow.model import Array
+from vaeflow.model import Array, Params
 
 Coefficient = Callable[[Array], Array]
 
 
 class ProbabilityPath(NamedTuple):
-    """alpha, sigma, gamma: t [] -> []; gamma is None for a path without the third term."""
+    """alpha, sigma, gamma: t [] -> []; gamma is None for a path without the third term.
+
+    A path that is learned has parameters: `init` (key -> params) and `of` (params -> the path with their coefficients). Its own alpha and
+    sigma are those of the initial parameters. Both are None for a fixed path; `at` serves both.
+    """
 
     alpha: Coefficient
     sigma: Coefficient
     gamma: Coefficient | None = None
+    init: Callable[[Array], Params] | None = None
+    of: Callable[[Params], ProbabilityPath] | None = None
+
+
+def at(path: ProbabilityPath, params: Params) -> ProbabilityPath:
+    """The path at its parameters: the path itself if it is fixed."""
+    return path if path.of is None else path.of(params)
 
 
 class Prediction(NamedTuple):
@@ -177,6 +188,42 @@ def edm(*, sigma_max: Positive = 80.0) -> ProbabilityPath:
     return ProbabilityPath(jnp.ones_like, lambda t: sigma_max * t)
 
 
+def fourier(*, terms: Count = 8, start: Literal["cosine", "ot"] = "cosine") -> ProbabilityPath:
+    """A learned path: alpha = alpha_0 + 1/M sum_m a_m sin(pi m t), sigma = sigma_0 + 1/M sum_m b_m sin(pi m t), m = 1 .. M.
+
+    The ends alpha(0) = sigma(1) = 1, alpha(1) = sigma(0) = 0 hold at all parameters. Training is the game max over (a, b) of min over v of
+    G(v) = E[|v|^2 - 2 dx_t/dt . v], whose inner minimum is -E int |v|^2 dt: the path of least kinetic energy (Benamou and Brenier 2000)
+    among these of its coupling, and no lower than that of optimal transport. Params: alpha [M], sigma [M], initially 0.
+
+    Args:
+        terms: M.
+        start: the path of the initial parameters, (alpha_0, sigma_0).
+
+    Reference: Albergo and Vanden-Eijnden 2023 (arXiv 2209.15571), where the game and its relation to optimal transport are.
+    """
+    base = cosine() if start == "cosine" else ot()
+
+    def of(params: Params) -> ProbabilityPath:
+        def series(own: Coefficient, weights: Array) -> Coefficient:
+            m = jnp.arange(1, terms + 1)
+            sign = jnp.where(m % 2 == 1, 1, -1)
+
+            def coefficient(t):
+                near, far = jnp.sin(jnp.pi * m * t[..., None]), sign * jnp.sin(jnp.pi * m * (1 - t[..., None]))
+                waves = jnp.where(t[..., None] < 0.5, near, far)  # the same sine twice: exactly 0 at t = 1 too
+                return own(t) + jnp.mean(weights * waves, -1).astype(t.dtype)
+
+            return coefficient
+
+        return ProbabilityPath(series(base.alpha, params["alpha"]), series(base.sigma, params["sigma"]))
+
+    def init(key: Array) -> Params:
+        del key
+        return {"alpha": jnp.zeros(terms), "sigma": jnp.zeros(terms)}
+
+    return base._replace(init=init, of=of)
+
+
 PATHS: dict[str, Callable[..., ProbabilityPath]] = {
     "ot": ot,
     "cosine": cosine,
@@ -185,4 +232,5 @@ PATHS: dict[str, Callable[..., ProbabilityPath]] = {
     "subvp": subvp,
     "ve": ve,
     "edm": edm,
+    "fourier": fourier,
 }

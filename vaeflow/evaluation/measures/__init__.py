@@ -27,6 +27,7 @@ from vaeflow.evaluation.measures import (
     sample_quality,
     stored_features,
     terms,
+    transport,
 )
 from vaeflow.evaluation.measures.measure import Finding, Measure, Run, needs_latent, once
 
@@ -74,6 +75,12 @@ MEASURES: dict[str, Measure] = {
         sample_quality.for_selection,
         sample_quality.provides,
         noisy=True,
+    ),
+    "transport": Measure(
+        transport.prepare,
+        transport.needs,
+        "trajectories from the source to data: straightness, transport cost, kinetic energy",
+        transport.TransportSettings(),
     ),
     "stored_features": Measure(
         once(stored_features.check),
