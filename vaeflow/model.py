@@ -30,7 +30,6 @@ Batch = Mapping[str, Array]
 Params = dict[str, Any]
 NO_PARAMS: Params = {}  # the default of an init's `given`
 
-
 # Callables of a model. pyright checks what a maker returns against them. Arguments before `/` are positional: their names are free.
 
 
@@ -166,12 +165,12 @@ class Model(NamedTuple):
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
     continuous  (params, y [B, *event], context) -> log p(y|c) [B] of real-valued y, or None: the density that log_prob applies to data
               with noise; of data that are real-valued it is log_prob
-    event     the shape of one example, which the data must have; None: any
-    levels    number of grey values that the data must have (0: continuous); None: any
+    event, levels   the shape of one example and the number of grey values (0: continuous) that the data must have; None: any
     paired    whether `sample` also takes x0 [n, *event] and maps it to x: the data must have pairs (the leaf x0 of a batch)
     classes   number of classes of `label`, which the model reads and every example must have; 0: it reads no labels
-    masked    whether the model reads `mask`; data with a mask are refused otherwise, as their filled entries would be learned
+    masked    whether the model reads `mask`; data with a mask are refused otherwise
     dynamics  the probability-flow ODE of a continuous-time model, or None
+    init_examples  how many examples of the training split `init` is best given; 0: a batch of data.batch
     one_device  why the model trains on one device only; "": it trains on any number
     """
 
@@ -192,6 +191,7 @@ class Model(NamedTuple):
     classes: int = 0
     masked: bool = False
     dynamics: Dynamics | None = None
+    init_examples: int = 0
     one_device: str = ""
 
 

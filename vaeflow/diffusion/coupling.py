@@ -18,9 +18,11 @@ from vaeflow.model import Array
 
 
 class BatchCoupling(NamedTuple):
-    """pair: (key, x [B, *event], noise [B, *event], label [B] or None) -> order [B]: noise[order[i]] belongs to x[i]."""
+    """pair: (key, x [B, *event], noise [B, *event], label [B] or None) -> order [B]: noise[order[i]] belongs to x[i]. moves: whether that
+    is ever another one than i."""
 
     pair: Callable[[Array, Array, Array, Array | None], Array]
+    moves: bool = True
 
 
 def costs(x: Array, noise: Array, label: Array | None = None) -> Array:
@@ -35,7 +37,7 @@ def costs(x: Array, noise: Array, label: Array | None = None) -> Array:
 
 def independent() -> BatchCoupling:
     """No permutation: the independent coupling."""
-    return BatchCoupling(lambda key, x, noise, label=None: jnp.arange(len(x)))
+    return BatchCoupling(lambda key, x, noise, label=None: jnp.arange(len(x)), moves=False)
 
 
 def exact() -> BatchCoupling:

@@ -54,6 +54,11 @@ class Prediction(NamedTuple):
 Predict = Callable[[Array, Array], Prediction]  # (x [*event], t []) -> Prediction
 
 
+def reversed_gradient(params: Params) -> Params:
+    """The same values, whose gradient has the other sign: what minimises a loss maximises it in these."""
+    return jax.tree.map(lambda a: 2 * jax.lax.stop_gradient(a) - a, params)
+
+
 def derivative(coefficient: Coefficient, t: Array) -> Array:
     """d coefficient / dt at t []."""
     return jax.jvp(coefficient, (t,), (jnp.ones_like(t),))[1]

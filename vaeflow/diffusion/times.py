@@ -63,10 +63,12 @@ def density(coordinate: TimeCoordinate, path: ProbabilityPath, t: Array, low: fl
 
 
 def grid(coordinate: TimeCoordinate, path: ProbabilityPath, steps: int, low: float = 1e-3, high: float = 1.0) -> Array:
-    """steps + 1 times from high down to low [steps + 1], the order in which samplers visit them.
+    """steps + 1 times from high down to low [steps + 1], the order in which samplers visit them; [high] for 0 steps.
 
     Example: grid(rho(), edm(sigma_max=80.0), 18, low=0.002 / 80) are the sigmas of Karras et al. 2022, divided by 80.
     """
+    if steps == 0:
+        return jnp.array([high])
     inner = _at(coordinate, path, jnp.arange(steps - 1, 0, -1) / steps, low, high)
     return jnp.concatenate([jnp.array([high], inner.dtype), inner, jnp.array([low], inner.dtype)])
 

@@ -8,7 +8,8 @@
     score SDE          path ve, vp or subvp, predict noise; weight likelihood for training by likelihood
     EDM                path edm, predict edm, weight edm, times log_normal, precondition, grid rho
     interpolant        path ot or cosine, with gamma; from noise, or `paired`: from the x0 of the data
-    rectified flow     path ot, predict velocity, from noise or `paired`
+    rectified flow     path ot, predict velocity, from noise or `paired`; its next round, reflow: the same with a `teacher`
+    learned interpolant   path fourier with the quadratic objective: the path maximises what the velocity minimises
 
 With gamma the network has a second output, E[z | x_t], trained by its own squared error.
 
@@ -19,6 +20,7 @@ References: Song et al. 2021 (arXiv 2011.13456); Karras et al. 2022 (2206.00364)
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import jax
@@ -31,14 +33,15 @@ from vaeflow.diffusion.coupling import independent
 from vaeflow.diffusion.guidance import guided
 from vaeflow.diffusion.kinds import input_scale, noise_level, own, read, target, velocity_kind
 from vaeflow.diffusion.ode import EXACT_TRACE, SolverName, field, log_density, solve
-from vaeflow.diffusion.path import mix, ot
+from vaeflow.diffusion.path import at, mix, ot, reversed_gradient
 from vaeflow.diffusion.steps import heun, walk
 from vaeflow.diffusion.times import grid as grid_of
 from vaeflow.diffusion.times import stratified, uniform
 from vaeflow.errors import UserError
-from vaeflow.model import NO_PARAMS, Array, Dynamics, Model, overlay
+from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Model, overlay
 from vaeflow.models.parts.continuous_time import coordinates, drop, features, needs_context, spread_of
 from vaeflow.models.parts.density import fits
+from vaeflow.models.parts.reflow import reflow
 from vaeflow.nets import Embedding, Net
 from vaeflow.nets.embedding import fourier
 
@@ -60,10 +63,14 @@ def diffusion(
     precondition: bool = False,
     sigma_data: Positive = 0.5,
     t_min: Positive = 1e-3,
+    objective: Literal["regression", "quadratic"] = "regression",
+    teacher: Frozen | None = None,
+    pairs: Natural = 100_000,
+    pair_steps: Count = 25,
     label_drop: Decay = 0.0,
     paired: bool = False,
     sampler: Annotated[Sampler | None, Bare("heun"), SAMPLING] = None,
-    steps: Annotated[Count, SAMPLING] = 50,
+    steps: Annotated[Natural, SAMPLING] = 50,
     grid: Annotated[TimeCoordinate | None, Bare("uniform"), SAMPLING] = None,
     t_max: Annotated[Fraction, SAMPLING] = 1.0,
     guidance: Annotated[NonNegative, SAMPLING] = 1.0,
@@ -73,7 +80,7 @@ def diffusion(
     tol: Annotated[Positive, SAMPLING] = 1e-5,
     trace: Annotated[Literal["auto", "exact", "estimate"], SAMPLING] = "auto",
 ) -> Model:
-    """See the module's docstring. Parameters: net, time (the embedding's), fixed/layer.
+    """See the module's docstring. Parameters: net, time (the embedding's), path (if learned), fixed/layer, fixed/teacher, fixed/pairs.
 
     Args:
         event, levels: the shape of one example; number of its grey values, 0 for continuous data.
@@ -87,9 +94,14 @@ def diffusion(
         precondition: the network reads x_t / r(t) and log(sigma) / 4, with s_d = sigma_data (Karras et al. 2022), instead of x_t and t.
         sigma_data: s_d, the standard deviation of f^-1(data), also in the source's r(1).
         t_min: where sampling ends (by Tweedie's formula) and the density is taken: it is that of x_t at t_min.
+        objective: regression: |F - target|^2. quadratic: |F|^2 - 2 F . target, which differs by a term without F, so that the gradients of
+            the network are equal. Its minimum over velocities is -E|v|^2; a learned path requires it and takes the reversed gradient.
+        teacher: the run of an earlier round, with `pairs` and `pair_steps` the size of the pool and the steps of its ODE; see
+            models/parts/reflow.py. The layer and the source are the teacher's; the batch's x is not learned.
         label_drop: probability with which training drops the context: it is zero and an entry before it 1. For guidance.
         paired: the source is the x0 of the data, not noise; without gamma there is no score then, and no sampler that adds noise.
-        sampler, steps, grid: a sampler of vaeflow/diffusion/steps.py, and its times from t_max to t_min.
+        sampler, steps, grid: a sampler of vaeflow/diffusion/steps.py, and its times from t_max to t_min. Then the data are predicted there;
+            steps = 0: at t_max, by one evaluation, which is one step of Euler's method on the path ot.
         t_max: where sampling starts and the density's solve ends; below 1 for what divides by alpha, and with gamma.
         guidance: classifier-free: unconditional + guidance (conditional - unconditional); 1: none. A guided field has no density.
         temperature: factor of the source's noise.
@@ -106,7 +118,9 @@ def diffusion(
     coupling, embedding = coupling or independent(), embedding or fourier()
     sampler, grid = sampler or heun(), grid or uniform()
     event = tuple(event)
-    space, spread = coordinates(event, levels, layer, flatten, dequantize), spread_of(path, sigma_data)
+    spread, learned = spread_of(path, sigma_data), path.init is not None
+    made = None if teacher is None else reflow(teacher, event, levels, dequantize, paired, pairs, pair_steps)
+    space = made.space if made else coordinates(event, levels, layer, flatten, dequantize)
     shape, pull = space.shape, space.pull
     rank, latent = len(shape), path.gamma is not None
     network = net.module((2, *shape) if latent else shape, rank, False)
@@ -122,6 +136,14 @@ def diffusion(
         raise UserError(
             "sample.sampler adds noise, which needs a path with gamma where model.paired=True; known: euler, heun, ddim, dpm_2m"
         )
+    if made and (layer is not None or flatten or coupling.moves):
+        raise UserError("model.layer, model.flatten and model.coupling are the teacher's with model.teacher: leave them out")
+    if learned and (objective != "quadratic" or not kind.rate or precondition or t_max != 1):
+        needs = "model.objective='quadratic', model.predict='velocity', model.precondition=False and sample.t_max=1"
+        raise UserError(f"model.path is a learned path, which needs {needs}")
+
+    def path_of(params) -> ProbabilityPath:
+        return at(path, params.get("path", NO_PARAMS))
 
     def context_of(params, t, c, dropped):
         """The network's context [..., C] of t [...], c [..., K] or None, dropped [...]."""
@@ -139,15 +161,16 @@ def diffusion(
 
     def predictor(params, c):
         """(x [*shape], t []) -> Prediction, given c [K] or None."""
+        own = path_of(params)
 
         def conditional(x, t, dropped=0.0):
-            return read(kind, path, t, x, *outputs(params, x, t, c, jnp.full_like(t, dropped)))
+            return read(kind, own, t, x, *outputs(params, x, t, c, jnp.full_like(t, dropped)))
 
         return conditional if guidance == 1 else guided(conditional, lambda x, t: conditional(x, t, 1.0), guidance)
 
     def velocity(params, c):
         """The probability-flow ODE's (t, x) -> dx/dt; the state may have another type than the network's output."""
-        own = field(path, predictor(params, c))
+        own = field(path_of(params), predictor(params, c))
         return lambda t, x: own(t, x).astype(x.dtype)
 
     def init(key, batch, given=NO_PARAMS):
@@ -156,32 +179,39 @@ def diffusion(
         y, _ = space.dequantize(key_u, batch["x"])
         c = batch.get("context")
         needs_context(label_drop, c)
-        params = overlay({"time": embedding.init(key_time)} | space.init(key_layer, y), given)
+        params = {"time": embedding.init(key_time)} | space.init(key_layer, y)
+        params |= {"path": path.init(key_layer)} if path.init is not None else {}
+        params |= made.init(key_layer, batch, given) if made else {}
+        params = overlay(params, given)
         context = context_of(params, jnp.full(len(y), 0.5), c, jnp.zeros(len(y)))
         params["net"] = network.init(key_net, pull(params, y)[0], context)["params"]
         return overlay(params, given)
 
     def errors(params, key, batch, train):
-        """The weighted squared error per entry [B] of one t and one source draw an example."""
+        """The weighted error per entry [B] of one t and one source draw an example."""
         k_u, k_t, k_e, k_z, k_pair, k_drop, k_net = jax.random.split(key, 7)
-        x = pull(params, space.dequantize(k_u, batch["x"])[0])[0]
-        c, n = batch.get("context"), len(x)
-        t = stratified(k_t, times, path, n, t_min).astype(x.dtype)
-        e = pull(params, space.dequantize(k_e, batch["x0"])[0])[0] if paired else jax.random.normal(k_e, x.shape, x.dtype)
-        # Examples of equal context are one class, called by the first of them.
-        same = None if c is None else jnp.argmax(jnp.all(c[:, None] == c, -1), 1)
-        e = e[coupling.pair(k_pair, x, e, same)]
+        if made:
+            x, e, c = (made.draw if train else made.fresh)(params, k_pair, batch)
+        else:
+            x, c = pull(params, space.dequantize(k_u, batch["x"])[0])[0], batch.get("context")
+            e = pull(params, space.dequantize(k_e, batch["x0"])[0])[0] if paired else jax.random.normal(k_e, x.shape, x.dtype)
+            # Examples of equal context are one class, called by the first of them.
+            same = None if c is None else jnp.argmax(jnp.all(c[:, None] == c, -1), 1)
+            e = e[coupling.pair(k_pair, x, e, same)]
+        n, here = len(x), path_of(params | ({"path": reversed_gradient(params["path"])} if learned else {}))
+        t = stratified(k_t, times, here, n, t_min).astype(x.dtype)
         z = jax.random.normal(k_z, x.shape, x.dtype) if latent else None
-        x_t = jax.vmap(mix, (None, 0, 0, 0, 0))(path, t, x, e, z)
-        want = jax.vmap(target, (None, None, 0, 0, 0, 0))(kind, path, t, x, e, z)
+        x_t = jax.vmap(partial(mix, here))(t, x, e, z)
+        want = jax.vmap(partial(target, kind, here))(t, x, e, z)
         dropped = drop(k_drop, label_drop if train else 0, x)
         out, z_out = outputs(params, x_t, t, c, dropped, k_net if train else None)
 
-        def mean_square(a):
-            return jnp.mean(jnp.square(a).reshape(n, -1), -1)
+        def mean_of(a):
+            return jnp.mean(a.reshape(n, -1), -1)
 
-        error = jax.vmap(lambda t: weight.weigh(kind, path, t))(t) * mean_square(out - want)
-        return error if z is None or z_out is None else error + mean_square(z_out - z)
+        error = mean_of(jnp.square(out - want) if objective == "regression" else jnp.square(out) - 2 * out * want)
+        error = jax.lax.stop_gradient(jax.vmap(partial(weight.weigh, kind, here))(t)) * error
+        return error if z is None or z_out is None else error + mean_of(jnp.square(z_out - z))
 
     def loss(params, key, batch, step):
         del step
@@ -226,10 +256,11 @@ def diffusion(
             e, _ = pull(params, space.dequantize(key_e, x0)[0])
         else:
             e = temperature * spread(t_max) * jax.random.normal(key_e, (n, *shape))
-        visited = grid_of(grid, path, steps, t_min, t_max)
+        own = path_of(params)
+        visited = grid_of(grid, own, steps, t_min, t_max)
 
         def one(key, e, c):
-            return walk(sampler.on(path, predictor(params, c)), key, e, visited)
+            return walk(sampler.on(own, predictor(params, c)), key, e, visited)
 
         x, nfe = jax.vmap(one)(jax.random.split(key_walk, n), e, context)
         return {"x": space.push(params, x), "x0": x0 if paired else e.reshape(n, *event), "nfe": nfe * (1 if guidance == 1 else 2)}
@@ -248,6 +279,7 @@ def diffusion(
         event=event,
         levels=levels,
         paired=paired,
+        init_examples=pairs if made else 0,
         dynamics=Dynamics(pull, space.push, velocity, path, spread, t_min, t_max, shape, predictor),
     )
 
@@ -259,6 +291,8 @@ EXAMPLES = (
     _EXAMPLE | dict(path="vp", predict="noise", layer="layer", coupling="sinkhorn", label_drop=0.2, sampler="ancestral", t_min=0.01),
     _EXAMPLE | dict(path="cosine_gamma", paired=True, sampler="sde_sigma", t_max=0.99),
     _EXAMPLE | dict(path="vp", label_drop=0.2, guidance=2.0, sampler="ddim", coupling="exact"),
+    _EXAMPLE | dict(path="fourier", objective="quadratic"),
+    _EXAMPLE | dict(teacher="frozen_dynamics", pairs=6, pair_steps=2),
     _IMAGE,
     _IMAGE
     | dict(path="edm", predict="edm", weight="edm", times="log_normal", precondition=True, grid="rho", sampler="dpm_2m", trace="estimate"),

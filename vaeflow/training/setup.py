@@ -213,10 +213,12 @@ def _unread(section: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
             yield f"data.{key}", value, " and ".join(kinds.values())
 
 
-def first_batch(experiment: Experiment) -> Batch:
-    """The first rows of the training split, grey values binarized as training would see them: what `init` sees."""
+def first_batch(experiment: Experiment, examples: int = 0) -> Batch:
+    """The first rows of the training split, grey values binarized as training would see them: what `init` sees.
+
+    examples: their number; 0: data.batch, whose shapes are enough where nothing is initialised."""
     split, config = experiment.source.train, experiment.config.data
-    n = min(config.batch, len(split.x))
+    n = min(examples or config.batch, len(split.x))
     batch = {name: jnp.asarray(np.asarray(a[:n])) for name, a in split.arrays().items()}
     if config.binarize == "dynamic":
         key = rng.first_batch_key(experiment.config.seed)
@@ -243,7 +245,7 @@ def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
     Parameters of other runs are arguments of `init`, so that data-dependent layers see them.
     """
     config, init, homes = experiment.config, experiment.model.init, experiment.devices.homes
-    args = (rng.init_key(config.seed), first_batch(experiment))
+    args = (rng.init_key(config.seed), first_batch(experiment, experiment.model.init_examples))
     given, held, lines = warm_start.given(jax.eval_shape(init, *args), config)
     own, more = frozen.parameters(config)
     given = merge_params(given, own)
