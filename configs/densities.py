@@ -4,6 +4,10 @@ experiments.compare.
     python -m experiments.train --config=configs/densities.py:checkerboard_spline --workdir=runs/densities_checkerboard_spline
     python -m experiments.train --config=configs/densities.py:moons_flow_matching --workdir=runs/densities_moons_flow_matching
     python -m experiments.compare runs/densities_*
+    python -m experiments.train --config=configs/densities.py:moons_rectified_flow --workdir=runs/round_1
+    python -m experiments.train --config=configs/densities.py:moons_reflow --config.model.teacher=runs/round_1 --workdir=runs/round_2
+    python -m experiments.train --config=configs/densities.py:moons_reflow --config.model.teacher=runs/round_2 --workdir=runs/round_3
+    python -m experiments.diagnose --workdir=runs/round_2 --measures=sample_quality --config.sample.steps=0
 
 Rows are DENSITY_FLOW, for example rings_maf, and DENSITY_MODEL, for example rings_score_vp. 100,000 points, 10,000 each to validate and
 test. The table gives the exact test NLL in nats, the true density's, the gap between them, KL(truth || model), and the integral of the
@@ -40,6 +44,8 @@ CONTINUOUS = {
     "flow_matching_transport": ("flow matching on exact transport of minibatches of 64", {}, dict(coupling="exact")),
     "interpolant": ("stochastic interpolant: the trigonometric path, times from Beta(2, 2)", dict(kind="cosine"), dict(times="beta")),
     "rectified_flow": ("rectified flow: the linear path, times logit-normal, Euler's method", {}, dict(times="logit_normal")),
+    "learned_interpolant": ("learned interpolant: the path's Fourier coefficients", dict(kind="fourier"), dict(objective="quadratic")),
+    "reflow": ("rectified flow, the next round (needs --config.model.teacher)", {}, {}),
     "score_ve": ("score SDE, variance exploding", dict(kind="ve", sigma_max=10.0), dict(predict="noise", precondition=True)),
     "score_vp": ("score SDE, variance preserving", dict(kind="vp"), dict(predict="noise", t_min=0.01)),
     "score_subvp": ("score SDE, sub-variance preserving", dict(kind="subvp"), dict(predict="noise", t_min=0.01)),
@@ -135,6 +141,15 @@ def continuous(c: ConfigDict, name: str) -> None:
     )
     if path:
         c.parts.path = path
+    if name in ("rectified_flow", "reflow", "learned_interpolant"):
+        c.eval.measures = ("likelihood", "terms", "density_grid", "sample_quality", "transport")
+    if name == "reflow":
+        c.model.teacher = f"configs/densities.py:{c.data.name}_rectified_flow"
+        del c.parts["layer"]  # the teacher's
+        c.sample.sampler = "euler"
+    if name == "learned_interpolant":
+        c.eval.params = "last"  # the value of a game does not fall
+        c.optim.groups = dict(path=dict(learning_rate=1e-2))
     if name == "flow_matching_transport":
         c.data.batch = 64
     elif name == "interpolant":

@@ -98,7 +98,7 @@ def structure(name: str) -> str:
 
 # What compiles for long, or differs from a row that steps here by a layer or a net that has tests of its own.
 LONG = re.compile(
-    r"mnist_(flow|iwae|ladder|discrete|vq)|digits_hierarchy\.py:ladder|digits_vq\.py|densities\.py:moons_(residual|iaf|gaussianization|interpolant|rectified_flow|flow_matching_vp|score_vp|score_subvp)|cifar10_flow|miniboone|mnist_vae\.py:|digits_hierarchy\.py:(one_layer|iwae)"
+    r"mnist_(flow|iwae|ladder|discrete|vq)|digits_hierarchy\.py:ladder|digits_vq\.py|densities\.py:moons_(residual|iaf|gaussianization|interpolant|rectified_flow|reflow|learned_interpolant|flow_matching_vp|score_vp|score_subvp)|cifar10_flow|miniboone|mnist_vae\.py:|digits_hierarchy\.py:(one_layer|iwae)"
     r"|(mnist|cifar10)_diffusion|digits_diffusion|digits_flow\.py:(?!conditional)|digits_vae\.py:(radial|planar|sylvester|bfloat16|gaussian|mixture|realnvp|spline|maf|autoregressive|full)"
     r"|digits_objectives\.py:(?!adversarial|beta_tc)|digits_discrete\.py:(?!bernoulli_vimco|categorical_gumbel)|collapse\.py:"
     r"|table_"

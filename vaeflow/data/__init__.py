@@ -15,7 +15,7 @@ from vaeflow.data import densities, digits, images, maf, omniglot, pair, tables,
 from vaeflow.data.augment import augment_batch, check_augment
 from vaeflow.data.binarize import binarize_batch, binarized
 from vaeflow.data.feed import Feed, indices, make_feed, select
-from vaeflow.data.source import DataConfig, Source, Split, differs, moments, named_split, parse, summary
+from vaeflow.data.source import DataConfig, Source, Split, differs, moments, named_split, of_classes, parse, summary
 from vaeflow.errors import UserError, unknown_kind
 
 __all__ = [
@@ -77,6 +77,8 @@ def _loaded(config: DataConfig, seed: int, where: str) -> Source:
     if config.kind not in SOURCES:
         raise unknown_kind(f"{where}.kind", config.kind, SOURCES)
     source = SOURCES[config.kind](config, seed)
+    if config.classes and config.kind != "pair":  # each half of a pair has its own
+        source = of_classes(source, config.classes, f"{where}.classes")
     for name, split in source.splits().items():
         _check(name, split, source.train, config)
     return source

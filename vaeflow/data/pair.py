@@ -26,7 +26,7 @@ from vaeflow.errors import UnknownKind, UserError, unknown
 # Keys of one source. The others are of the pair.
 OWN = (
     *("kind", "name", "dir", "path", "label", "train", "val", "test", "val_fraction", "test_fraction"),
-    *("size", "levels", "cache_dir"),
+    *("classes", "size", "levels", "cache_dir"),
 )
 # (checked section, the run's seed, the config key of the section) -> the source, see `vaeflow.data.load`
 Loader = Callable[[DataConfig, int, str], Source]

@@ -31,6 +31,7 @@ class DataConfig(NamedTuple):
     train,val,test  tfds: split expressions such as train[:50000]; val and test may be "". npz: arrays, or rows of one: x[:90%]
     val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split. npz,
                     image_folder, csv without splits of their own; omniglot
+    classes         names of the labels whose examples are kept; (): all
     size            density: training examples
     levels          npz: number of values 0 .. levels - 1 of integer examples; 0: 256, or 2 when none is above 1
     context         none | label: one-hot labels | array: the array `context` of an npz
@@ -56,6 +57,7 @@ class DataConfig(NamedTuple):
     test: str = ""
     val_fraction: Decay = 0.1
     test_fraction: Decay = 0.1
+    classes: tuple[str, ...] = ()
     size: Natural = 0
     context: Literal["none", "label", "array"] = "none"
     binarize: Literal["none", "threshold", "static", "dynamic"] = "none"
@@ -132,6 +134,24 @@ class Source(NamedTuple):
 def source(splits: Mapping[str, Split], levels: int, label_names: tuple[str, ...] | None = None) -> Source:
     """A Source from {name: split}; `val` and `test` may be absent."""
     return Source(splits["train"], splits.get("val"), splits.get("test"), levels, label_names)
+
+
+def of_classes(source: Source, names: Sequence[str], key: str) -> Source:
+    """The examples of a source whose labels have these names; their numbers stay. `key`: the config key of `names`, for the errors."""
+    if source.label_names is None or source.train.label is None:
+        raise UserError(f"{key}={tuple(names)} needs labels, and these data have none")
+    for name in names:
+        if name not in source.label_names:
+            raise unknown(key, name, source.label_names)
+    kept = [source.label_names.index(name) for name in names]
+
+    def change(name: str, split: Split) -> Split:
+        index = np.flatnonzero(np.isin(np.asarray(split.label), kept))
+        if not len(index):
+            raise UserError(f"{key}={tuple(names)} leaves no example in the split {name!r}")
+        return rows(split, index)
+
+    return source.map(change)._replace(density=None)
 
 
 def require(config: DataConfig, key: str, what: str) -> Any:
