@@ -157,3 +157,5 @@ def continuous(c: ConfigDict, name: str) -> None:
     elif name == "rectified_flow":
         c.sample.sampler = "euler"
     c.train.update(steps=20_000, eval_every=2000, checkpoint_every=5000)
+    if name == "reflow":
+        c.train.update(steps=10_000, eval_every=5000)  # the validation solves the teacher's ODE

@@ -59,6 +59,7 @@ def get_config(row: str = "") -> ConfigDict:
         c.model.teacher = f"configs/transfer.py:{pair}_rectified_flow"
         c.model.flatten = False  # this and the layer are the teacher's
         del c.parts["layer"]
+        c.train.update(steps=c.train.steps // 2, eval_every=c.train.steps // 4)  # the validation solves the teacher's ODE
     elif name == "interpolant":
         c.parts.path = dict(kind="ot", gamma=1.0)
         c.sample.t_max = 0.999

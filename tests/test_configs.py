@@ -66,7 +66,7 @@ def fake(config) -> Source:
 
 def built(name: str, monkeypatch) -> setup.Experiment:
     config = shrunk(name)
-    if config.data.kind not in ("digits", "density"):
+    if config.data.kind not in ("digits", "density", "pair"):
         monkeypatch.setattr(data, "load", lambda *_: fake(config))
     return setup.make_experiment(config)
 

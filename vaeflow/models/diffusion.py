@@ -65,8 +65,8 @@ def diffusion(
     t_min: Positive = 1e-3,
     objective: Literal["regression", "quadratic"] = "regression",
     teacher: Frozen | None = None,
-    pairs: Natural = 100_000,
-    pair_steps: Count = 25,
+    pool: Natural = 100_000,
+    pool_steps: Count = 25,
     label_drop: Decay = 0.0,
     paired: bool = False,
     sampler: Annotated[Sampler | None, Bare("heun"), SAMPLING] = None,
@@ -96,7 +96,7 @@ def diffusion(
         t_min: where sampling ends (by Tweedie's formula) and the density is taken: it is that of x_t at t_min.
         objective: regression: |F - target|^2. quadratic: |F|^2 - 2 F . target, which differs by a term without F, so that the gradients of
             the network are equal. Its minimum over velocities is -E|v|^2; a learned path requires it and takes the reversed gradient.
-        teacher: the run of an earlier round, with `pairs` and `pair_steps` the size of the pool and the steps of its ODE; see
+        teacher: the run of an earlier round, with `pool` and `pool_steps` the number of its pairs and the steps of its ODE; see
             models/parts/reflow.py. The layer and the source are the teacher's; the batch's x is not learned.
         label_drop: probability with which training drops the context: it is zero and an entry before it 1. For guidance.
         paired: the source is the x0 of the data, not noise; without gamma there is no score then, and no sampler that adds noise.
@@ -119,7 +119,7 @@ def diffusion(
     sampler, grid = sampler or heun(), grid or uniform()
     event = tuple(event)
     spread, learned = spread_of(path, sigma_data), path.init is not None
-    made = None if teacher is None else reflow(teacher, event, levels, dequantize, paired, pairs, pair_steps)
+    made = None if teacher is None else reflow(teacher, event, levels, dequantize, paired, pool, pool_steps)
     space = made.space if made else coordinates(event, levels, layer, flatten, dequantize)
     shape, pull = space.shape, space.pull
     rank, latent = len(shape), path.gamma is not None
@@ -279,7 +279,7 @@ def diffusion(
         event=event,
         levels=levels,
         paired=paired,
-        init_examples=pairs if made else 0,
+        init_examples=pool if made else 0,
         dynamics=Dynamics(pull, space.push, velocity, path, spread, t_min, t_max, shape, predictor),
     )
 
@@ -292,7 +292,7 @@ EXAMPLES = (
     _EXAMPLE | dict(path="cosine_gamma", paired=True, sampler="sde_sigma", t_max=0.99),
     _EXAMPLE | dict(path="vp", label_drop=0.2, guidance=2.0, sampler="ddim", coupling="exact"),
     _EXAMPLE | dict(path="fourier", objective="quadratic"),
-    _EXAMPLE | dict(teacher="frozen_dynamics", pairs=6, pair_steps=2),
+    _EXAMPLE | dict(teacher="frozen_dynamics", pool=6, pool_steps=2),
     _IMAGE,
     _IMAGE
     | dict(path="edm", predict="edm", weight="edm", times="log_normal", precondition=True, grid="rho", sampler="dpm_2m", trace="estimate"),
