@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.diffusion_cases import Mixture, path_case, path_of, with_gamma
-from vaeflow.diffusion.guidance import classifier_guided, colorized, guided, inpainted, inpainted_by_covariance
+from vaeflow.diffusion.edits import EDITS, replaced
+from vaeflow.diffusion.guidance import classifier_guided, edited, guided, inpainted, inpainted_by_covariance
 from vaeflow.diffusion.path import PATHS, Prediction, mix
 from vaeflow.diffusion.steps import STEPS, walk
 from vaeflow.errors import UserError
@@ -146,17 +147,68 @@ def test_ancestral_steps_move_known_entries_along_the_forward_process():
     assert abs(jnp.var(x) / sigma**2 - 1) < 4 * np.sqrt(2 / n)
 
 
-def test_colorized_images_have_the_given_gray():
-    path, gray = path_of("vp"), jnp.array([[0.2, -0.5], [0.9, 0.0]])
+SHAPES = {"colorize": (2, 4, 3), "super_resolve": (4, 2, 3)}
+
+
+@pytest.mark.parametrize("kind, options", [*((kind, {}) for kind in EDITS), ("left", dict(share=0.3)), ("random", dict(share=0.25))])
+def test_bases_of_edits_are_orthonormal(kind, options):
+    event = SHAPES.get(kind, (6, 4, 2))
+    known = EDITS[kind](**options).on(event)
+    size = int(np.prod(event))
+    basis = jax.vmap(lambda x: known.into(x.reshape(event)).reshape(-1))(jnp.eye(size))
+    np.testing.assert_allclose(basis @ basis.T, np.eye(size), atol=1e-12)
+    x, data = jax.random.normal(jax.random.key(0), (2, *event))
+    np.testing.assert_allclose(known.back(known.into(x)), x, atol=1e-12)
+    got = replaced(known, data, x)
+    assert known.mask.shape == known.into(x).shape and 0 < known.mask.sum() < size
+    np.testing.assert_allclose(np.where(known.mask, known.into(x), known.into(data)), known.into(got), atol=1e-12)
+
+
+def test_what_edits_keep():
+    x, data = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
+    kept = {kind: replaced(edit().on(x.shape), data, x) for kind, edit in EDITS.items()}
+    same = {kind: np.asarray(got == x) for kind, got in kept.items()}
+    np.testing.assert_array_equal(np.argwhere(~same["left"].all((0, 2)))[:, 0], [0, 1, 2])
+    np.testing.assert_array_equal(np.argwhere(~same["right"].all((0, 2)))[:, 0], [3, 4, 5])
+    np.testing.assert_array_equal(np.argwhere(~same["top"].all((1, 2)))[:, 0], [0, 1])
+    np.testing.assert_array_equal(np.argwhere(~same["bottom"].all((1, 2)))[:, 0], [2, 3])
+    assert (~same["center"]).all(2).sum() == 6 and not same["center"][1:3, 2:4].any() and not same["center"][1:3, 1].any()
+    assert (~same["random"]).all(2).sum() == 12 and same["random"].all(2).sum() == 12
+    np.testing.assert_allclose(kept["colorize"].mean(-1), x.mean(-1), atol=1e-12)
+    patches = [a.reshape(2, 2, 3, 2, 3).mean((1, 3)) for a in (kept["super_resolve"], x)]
+    np.testing.assert_allclose(*patches, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kind, options, event, message",
+    [
+        ("top", {}, (4,), "needs images"),
+        ("left", {}, (4, 4), "needs images .* or vectors"),
+        ("left", {}, (1, 1, 1), "share=0.5 of 1 is 0; something must be missing"),
+        ("colorize", {}, (4, 4, 1), "three channels"),
+        ("super_resolve", dict(size=3), (4, 4, 1), "multiples of size"),
+    ],
+)
+def test_edits_refuse_other_events(kind, options, event, message):
+    with pytest.raises(UserError, match=message):
+        EDITS[kind](**options).on(event)
+
+
+@pytest.mark.parametrize("kind", ["colorize", "super_resolve"])
+def test_samplers_return_what_is_known_in_another_basis(kind):
+    path, event = path_of("vp"), SHAPES[kind]
+    known, value = EDITS[kind]().on(event), jax.random.normal(jax.random.key(2), event)
 
     def predict(x, t):  # of N(0, 1) data
         alpha, sigma = path.alpha(t), path.sigma(t)
         return Prediction(alpha * x / (alpha**2 + sigma**2), sigma * x / (alpha**2 + sigma**2))
 
-    step = STEPS["ancestral"]().on(path, colorized(predict, path, gray))
-    x, _ = walk(step, jax.random.key(0), jax.random.normal(jax.random.key(1), (2, 2, 3)), jnp.linspace(1.0, 0.05, 9))
-    np.testing.assert_allclose(jnp.mean(x, -1), gray, rtol=1e-10, atol=1e-12)
-    assert float(jnp.min(jnp.std(x, -1))) > 0.05
+    for method in ("replacement", "covariance"):
+        step = STEPS["ancestral"]().on(path, edited(predict, path, known, value, method, sigma_data=1.0))
+        x, _ = walk(step, jax.random.key(0), jax.random.normal(jax.random.key(1), event), jnp.linspace(1.0, 0.05, 9))
+        z, want = known.into(x), known.into(value)
+        np.testing.assert_allclose(z[known.mask], want[known.mask], rtol=1e-10, atol=1e-12)
+        assert float(jnp.min(jnp.abs(z - want)[~known.mask])) > 1e-4
 
 
 def test_guidance_refuses_gamma():

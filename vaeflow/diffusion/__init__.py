@@ -1,4 +1,4 @@
-"""Continuous families as pure functions: probability paths, predictions, times, the ODE, samplers, guidance, couplings, flow maps.
+"""Continuous families as pure functions: probability paths, predictions, times, the ODE, samplers, guidance, edits, couplings, flow maps.
 
 Everything is for one example (couplings and stratified times: for a batch) and knows no parameters: a network enters as
 predict: (x, t) -> Prediction. The laws (tests/test_diffusion_*.py) run over every entry of the registries.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vaeflow.build import part_kind
 from vaeflow.diffusion.coupling import COUPLINGS, BatchCoupling
+from vaeflow.diffusion.edits import EDITS, Edit
 from vaeflow.diffusion.flow_map import MAP_TARGETS, MapTarget
 from vaeflow.diffusion.kinds import KINDS, WEIGHTINGS, PredictionKind, Weighting
 from vaeflow.diffusion.path import PATHS, ProbabilityPath
@@ -20,4 +21,5 @@ part_kind(Weighting, "weighting", WEIGHTINGS)
 part_kind(TimeCoordinate, "time coordinate", TIMES)
 part_kind(Sampler, "sampler", STEPS)
 part_kind(BatchCoupling, "coupling", COUPLINGS)
+part_kind(Edit, "edit", EDITS)
 part_kind(MapTarget, "flow-map target", MAP_TARGETS)

@@ -6,16 +6,18 @@ All keep x_t = alpha x + sigma e of the predicted data and noise. Paths are thos
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from vaeflow.diffusion.edits import Measurement
 from vaeflow.diffusion.ode import EXACT_TRACE
 from vaeflow.diffusion.path import Predict, Prediction, ProbabilityPath
 from vaeflow.errors import UserError
 from vaeflow.model import Array
 
-Change = Callable[[Array], Array]
+EditMethod = Literal["replacement", "covariance"]
 
 
 def _with_data(path: ProbabilityPath, x: Array, t: Array, data: Array) -> Prediction:
@@ -60,41 +62,37 @@ def classifier_guided(predict: Predict, path: ProbabilityPath, log_prob: Callabl
     return change
 
 
-def inpainted(
-    predict: Predict, path: ProbabilityPath, mask: Array, value: Array, *, into: Change = lambda x: x, back: Change = lambda x: x
-) -> Predict:
+def edited(predict: Predict, path: ProbabilityPath, known: Measurement, x: Array, method: EditMethod, *, sigma_data: float) -> Predict:
+    """The prediction given the known coordinates of x [*event], by `inpainted` (replacement) or `inpainted_by_covariance`, in the
+    measurement's basis; noise is the same in every orthonormal one."""
+
+    def turned(z, t):
+        return jax.tree.map(known.into, predict(known.back(z), t))
+
+    mask, value = jnp.asarray(known.mask), known.into(x)
+    if method == "replacement":
+        inner = inpainted(turned, path, mask, value)
+    else:
+        inner = inpainted_by_covariance(turned, path, mask, value, sigma_data=sigma_data)
+    return lambda x, t: jax.tree.map(known.back, inner(known.into(x), t))
+
+
+def inpainted(predict: Predict, path: ProbabilityPath, mask: Array, value: Array) -> Predict:
     """Replacement: the predicted data are `value` where `mask`, so ancestral steps move the known entries along q(x_s | x_t, value) and
     Tweedie's last step returns them exactly. Correct for entries that are independent given x_t; otherwise the rest is conditioned on the
     noised known entries only, an approximation. `inpainted_by_covariance` is exact for Gaussian data.
 
     Args:
         mask, value: [*event]; mask True where value is known.
-        into, back: an orthonormal change of basis of x and its inverse, in which mask and value are given: `colorized` has one.
 
     References: Song et al. 2021 (arXiv 2011.13456), appendix I.2; Lugmayr et al. 2022 (arXiv 2201.09865).
     """
     _no_gamma(path)
 
     def change(x, t):
-        return _with_data(path, x, t, back(jnp.where(mask, value, into(predict(x, t).data))))
+        return _with_data(path, x, t, jnp.where(mask, value, predict(x, t).data))
 
     return change
-
-
-def colorized(predict: Predict, path: ProbabilityPath, gray: Array) -> Predict:
-    """`inpainted` in the basis of the colours whose first axis is (1, 1, 1) / sqrt 3.
-
-    Args:
-        gray: mean of the three channels [H, W], on x's scale; x is [H, W, 3].
-
-    Reference: Song et al. 2021 (arXiv 2011.13456), appendix I.3.
-    """
-    gray_axis = jnp.ones(3, gray.dtype) / jnp.sqrt(jnp.asarray(3, gray.dtype))
-    towards = gray_axis - jnp.eye(3, dtype=gray.dtype)[0]
-    basis = jnp.eye(3, dtype=gray.dtype) - 2 * jnp.outer(towards, towards) / jnp.vdot(towards, towards)  # a reflection: its own inverse
-    value = jnp.zeros((*gray.shape, 3), gray.dtype).at[..., 0].set(jnp.sqrt(jnp.asarray(3, gray.dtype)) * gray)
-    mask = jnp.zeros(value.shape, bool).at[..., 0].set(True)
-    return inpainted(predict, path, mask, value, into=lambda x: x @ basis, back=lambda x: x @ basis)
 
 
 def inpainted_by_covariance(predict: Predict, path: ProbabilityPath, mask: Array, value: Array, *, sigma_data: float = 0.5) -> Predict:
@@ -102,25 +100,26 @@ def inpainted_by_covariance(predict: Predict, path: ProbabilityPath, mask: Array
 
         D + C_{.K} C_KK^-1 (y - D_K),    K = the entries where mask is True, y = value
 
-    Exact if the data are Gaussian. C_KK is exact up to 64 dimensions. Above, it is that of data N(0, s_d^2 I),
-    sigma^2 s_d^2 / (alpha^2 s_d^2 + sigma^2) I. alpha must be > 0.
+    Exact if the data are Gaussian. C_KK is exact up to 64 dimensions, by as many products with the network's Jacobian. Above, it is that of
+    data N(0, s_d^2 I), sigma^2 s_d^2 / (alpha^2 s_d^2 + sigma^2) I, at one product. alpha must be > 0.
 
     References: Boys et al. 2023 (arXiv 2310.06721); Song et al. 2023, pseudoinverse guidance (OpenReview 9_gsMA8MRKQ).
     """
     _no_gamma(path)
 
     def change(x, t):
+        # By reverse mode: the networks' convolutions have no other. C is symmetric.
+        data, pull = jax.vjp(lambda x: predict(x, t).data, x)
         if x.size > EXACT_TRACE:
-            data, pull = jax.vjp(lambda x: predict(x, t).data, x)
             alpha, sigma = path.alpha(t), path.sigma(t)
             own = alpha * sigma_data**2 / (alpha**2 * sigma_data**2 + sigma**2)  # dD/dx_t of data N(0, s_d^2 I)
             (moved,) = pull(jnp.where(mask, value - data, 0))
             return _with_data(path, x, t, jnp.where(mask, value, data + moved / own))
-        known, y = mask.reshape(-1), value.reshape(-1)
-        data = predict(x, t).data.reshape(-1)
-        slope = jax.jacfwd(lambda flat: predict(flat.reshape(x.shape), t).data.reshape(-1))(x.reshape(-1))
+        known, y, flat = mask.reshape(-1), value.reshape(-1), data.reshape(-1)
+        (rows,) = jax.vmap(pull)(jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape))
+        slope = rows.reshape(x.size, x.size)
         inner = jnp.where(known[:, None] & known, slope, jnp.eye(x.size, dtype=x.dtype))  # the factor sigma^2 / alpha cancels
-        moved = slope @ jnp.where(known, jnp.linalg.solve(inner, jnp.where(known, y - data, 0)), 0)
-        return _with_data(path, x, t, jnp.where(known, y, data + moved).reshape(x.shape))
+        moved = slope @ jnp.where(known, jnp.linalg.solve(inner, jnp.where(known, y - flat, 0)), 0)
+        return _with_data(path, x, t, jnp.where(known, y, flat + moved).reshape(x.shape))
 
     return change
