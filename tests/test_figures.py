@@ -83,9 +83,17 @@ def test_everything_of_a_flow_in_the_plane(tmp_path):
     found = figures.draw_all(looking_at(toys.gaussian_flow(), split, tmp_path, rows(latent=False)))
     assert [path.name for path in found] == ["curves.png", "density.png"]
     assert near(found[0], 4.2, 3.2) and near(found[1], 3.7 * 3 + 0.4, 3.7)
-    density, shown = density_grid.load(tmp_path / "density.npz")
-    assert density.integral == pytest.approx(1, abs=1e-3) and np.array_equal(shown, split.x)
-    cells = [points.Panel(row, column, density, shown, "NLL 1", "") for row, column in (("a", "one"), ("a", "two"), ("b", "two"))]
+    plane = density_grid.load(tmp_path / "density.npz")
+    assert plane.density is not None and plane.density.integral == pytest.approx(1, abs=1e-3) and np.array_equal(plane.points, split.x)
+    assert plane.samples is not None and plane.samples.shape == split.x.shape
+    cells = [points.Panel(row, column, plane, "NLL 1", "") for row, column in (("a", "one"), ("a", "two"), ("b", "two"))]
+    assert near(points.density_table(cells, tmp_path / "densities.png"), 1.55 * 3 + 0.4, 1.75 * 4 + 0.3)
+    older = [cell._replace(plane=plane._replace(samples=None)) for cell in cells]
+    assert near(points.density_table(older, tmp_path / "densities.png"), 1.55 * 3 + 0.4, 1.75 * 2 + 0.3)
+    figures.draw("samples", looking_at(toys.gaussian_flow()._replace(log_prob=None, density="none"), split, tmp_path))
+    samples = density_grid.load(tmp_path / "samples.npz")
+    assert samples.density is None and samples.samples is not None
+    cells = [cells[0]._replace(plane=samples), *older[1:2]]
     assert near(points.density_table(cells, tmp_path / "densities.png"), 1.55 * 3 + 0.4, 1.75 * 2 + 0.3)
     (tmp_path / "density.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match="cannot be read"):

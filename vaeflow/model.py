@@ -163,10 +163,13 @@ class Model(NamedTuple):
     terms     (params, key, batch) -> {name: [B]}, or None    further numbers of evaluation, nats per example; "loss", where it is among
               them, is what `best` is selected by instead of -log_prob
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
+    remark    what the density is of, where not of the data themselves, as "of x_t at t = 0.001" (printed beside the estimator), else ""
     continuous  (params, y [B, *event], context) -> log p(y|c) [B] of real-valued y, or None: the density that log_prob applies to data
               with noise; of data that are real-valued it is log_prob
     event, levels   the shape of one example and the number of grey values (0: continuous) that the data must have; None: any
     paired    whether `sample` also takes x0 [n, *event] and maps it to x: the data must have pairs (the leaf x0 of a batch)
+    edits     whether `sample` also takes reference [n, *event], examples of which it keeps what is known and draws the rest; its batch
+              then has "known" [n, *event], what is known of them
     classes   number of classes of `label`, which the model reads and every example must have; 0: it reads no labels
     masked    whether the model reads `mask`; data with a mask are refused otherwise
     dynamics  the probability-flow ODE of a continuous-time model, or None
@@ -184,10 +187,12 @@ class Model(NamedTuple):
     update: UpdateFn | None = None
     terms: TermsFn | None = None
     note: str = ""
+    remark: str = ""
     continuous: ContinuousFn | None = None
     event: tuple[int, ...] | None = None
     levels: int | None = None
     paired: bool = False
+    edits: bool = False
     classes: int = 0
     masked: bool = False
     dynamics: Dynamics | None = None

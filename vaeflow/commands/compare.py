@@ -22,8 +22,9 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
     """Print one row per run, from its results.json, and draw the validation curves (training ones without validation), a panel per data
     set. A NLL whose importance weights support only a bound is marked.
 
-    Runs in the plane: the table has the true density's NLL, the gap to it and the integral of the model's density, and all densities
-    are drawn in densities.png beside `output`. Runs with a latent variable: their paths of reconstruction against KL, in recon_kl.png.
+    Runs in the plane: the table has the true density's NLL, the gap to it and the integral of the model's density, and all samples and
+    densities are drawn in densities.png beside `output`. Runs with a latent variable: their paths of reconstruction against KL, in
+    recon_kl.png.
     """
     densities, plane = output.with_name("densities.png"), output.with_name("recon_kl.png")
     if output.suffix != ".png" or output in (densities, plane):
@@ -50,7 +51,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         curves[name] = read_metrics(directory)
         if more := sorted(one.name for one in directory.glob("results*.json") if one != path):
             others[name] = more
-        if "integral" in results:
+        if "integral" in results or (directory / "figures" / "samples.npz").is_file():
             planes[name] = directory, results
     if not found:
         raise UserError("none of these workdirs has a results.json: train first")
@@ -113,7 +114,7 @@ def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Panel]:
 
     cells: dict[tuple[str, str], Panel] = {}
     for name, (directory, results) in planes.items():
-        path = directory / "figures" / "density.npz"
+        path = directory / "figures" / ("density.npz" if "integral" in results else "samples.npz")
         if not path.is_file():
             print(f"not among the densities: {path} is missing; run: python -m experiments.evaluate --workdir={directory}")
             continue
@@ -122,11 +123,12 @@ def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Panel]:
         # Of configs/densities.py:rings_maf on the density rings, maf.
         column = results.get("config", "").partition(":")[2].removeprefix(row).strip("_")
         column = name if not column or (row, column) in cells else column
-        density, points = density_grid.load(path)
         truth = f"true NLL {results['true_nll']:.3f}" if "true_nll" in results else ""
         called = "NLL, upper bound" if nll_is_bound(results) else "NLL"
-        cells[row, column] = Panel(row, column, density, points, f"{called} {results['nll']:.3f}", truth)
-    return list(cells.values())
+        told = f"{called} {results['nll']:.3f}" if "nll" in results else "no density"
+        cells[row, column] = Panel(row, column, density_grid.load(path), told, truth)
+    truths = {row: cell.data_caption for (row, _), cell in cells.items() if cell.data_caption}
+    return [cell._replace(data_caption=truths.get(row, "")) for (row, _), cell in cells.items()]
 
 
 def names(directories: Sequence[Path]) -> dict[str, Path]:
@@ -143,6 +145,7 @@ def names(directories: Sequence[Path]) -> dict[str, Path]:
 _COLUMNS = (
     ("data", "data"),
     ("density", "density"),
+    ("remark", "density of"),
     ("neg_elbo", "-ELBO [nats]"),
     ("nll", "NLL [nats]"),
     ("nll_se", "s.e."),

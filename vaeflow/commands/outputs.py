@@ -15,6 +15,7 @@ from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate, sampling
 from vaeflow.evaluation.store import load_data, restore
 from vaeflow.figures.canvas import captioned
+from vaeflow.figures.images import is_image
 from vaeflow.run import load_run
 from vaeflow.runs import guard, workdir
 from vaeflow.runs.files import write_npz
@@ -39,8 +40,16 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
     options = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in sampling_options(config)]
     told = ", ".join([*options, f"seed {seed}", f"{workdir.which_params(directory, config)} checkpoint"])
     with captioned(f"{directory.absolute().name}, seed {config.seed}; samples: {told}"):
-        what, to = figures.what_samples(model, params, given.get("context")), directory / "figures" / "samples_drawn.png"
-        figure = figures.draw_samples(x, model.levels, to, given.get("label"), names, what)
+        to = directory / "figures" / "samples_drawn.png"
+        if model.edits and is_image(x.shape[1:]):
+            each = min(n, sampling.EDITED)
+            rows = n // each  # of the last example there may be fewer draws, which stay in the file
+            pictures = (a[: rows * each].reshape(rows, each, *x.shape[1:]) for a in (given["reference"], drawn["known"], x))
+            reference, known, edited = pictures
+            figure = figures.edit_table(reference[:, 0], known[:, 0], edited, to, max((model.levels or 0) - 1, 0))
+        else:
+            what = figures.what_samples(model, params, given.get("context"))
+            figure = figures.draw_samples(x, model.levels, to, given.get("label"), names, what)
     print(f"{n} samples, {told}:\n  {path}\n  {figure}")
 
 

@@ -127,8 +127,9 @@ def center(*, share: Share = 0.5) -> Edit:
 
     def on(event):
         _needs_image(event)
-        sides = [(size - (count := _missing(size, share))) // 2 for size in event[:2]], [_missing(size, share) for size in event[:2]]
-        rows, columns = (_outside(event, axis, start, start + count) for axis, start, count in zip((0, 1), *sides, strict=True))
+        counts = [_missing(size, share) for size in event[:2]]
+        starts = [(size - count) // 2 for size, count in zip(event, counts, strict=False)]
+        rows, columns = (_outside(event, axis, starts[axis], starts[axis] + counts[axis]) for axis in (0, 1))
         return Measurement(rows | columns)
 
     return Edit(on)

@@ -64,16 +64,28 @@ def density(
     return GridDensity(xs, ys, total.reshape(side, side))
 
 
-def save(path: Path, density: GridDensity, points: np.ndarray) -> None:
-    """A density and points [N, 2] of the data that it models, for figures of several runs. OSError, with the name: the disk refuses."""
-    write_npz(path, {"xs": density.xs, "ys": density.ys, "log_p": density.log_p.astype(np.float32), "points": points})
+class Plane(NamedTuple):
+    """What figures of several runs show of one in the plane: points [N, 2] of the data, samples [M, 2] and a density, where there are."""
+
+    points: np.ndarray
+    samples: np.ndarray | None = None
+    density: GridDensity | None = None
 
 
-def load(path: Path) -> tuple[GridDensity, np.ndarray]:
+def save(path: Path, plane: Plane) -> None:
+    """OSError, with the name: the disk refuses."""
+    arrays = {"points": plane.points} | ({} if plane.samples is None else {"samples": plane.samples})
+    if plane.density is not None:
+        arrays |= {"xs": plane.density.xs, "ys": plane.density.ys, "log_p": plane.density.log_p.astype(np.float32)}
+    write_npz(path, arrays)
+
+
+def load(path: Path) -> Plane:
     """What `save` wrote. UserError: it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return GridDensity(file["xs"], file["ys"], file["log_p"]), file["points"]
+            density = GridDensity(file["xs"], file["ys"], file["log_p"]) if "log_p" in file else None
+            return Plane(file["points"], file.get("samples", None), density)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 

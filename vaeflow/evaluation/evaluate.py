@@ -196,7 +196,7 @@ def measured(
             arrays |= finding.arrays or {}
     out: dict[str, Any] = {"split": name, "examples": len(split.x), "units": "nats per example", "binarize": config.data.binarize}
     out |= {"split_examples": size} if len(split.x) < size else {}
-    out |= {"density": model.density, "note": model.note, "measures": entries}
+    out |= {"density": model.density, "note": model.note, **({"remark": model.remark} if model.remark else {}), "measures": entries}
     if "information" in entries and "elbo" in entries:
         out["warnings"] = collapse_warnings(flat(out))
     device = jax.devices()[0]

@@ -101,7 +101,7 @@ def format_results(found: Mapping[str, Any], sampling: str = "") -> str:
     if others := {name: entry for name, entry in found.get("measures", {}).items() if name not in SUMMARISED}:
         lines += ["", findings_table(others)]
     remarks = [f"warning: {line}" for line in results.get("warnings", ())]
-    remarks.append(f"density: {_DENSITY[results['density'] + ', bound' * bound]}")
+    remarks.append(f"density: {', '.join([_DENSITY[results['density'] + ', bound' * bound], *_of(results)])}")
     if results.get("note"):
         remarks.append(f"note: {results['note']}")
     if sampling:
@@ -134,8 +134,13 @@ def likelihood_title(results: Mapping[str, Any]) -> str:
     NLL if the weights are not those of a likelihood.
     """
     if results["density"] == "bound":
-        return "upper bound on the NLL"
+        return f"upper bound on the NLL{''.join(f' ({remark})' for remark in _of(results))}"
     return f"{_name(results)}{', upper bound' * nll_is_bound(results)} ({results.get('estimator', '')})"
+
+
+def _of(results: Mapping[str, Any]) -> list[str]:
+    """What the density is of, where it is not of the data themselves (`Model.remark`)."""
+    return [results["remark"]] if results.get("remark") else []
 
 
 def _name(results: Mapping[str, Any]) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vaeflow.errors import UserError, unknown_kind
-from vaeflow.figures import curves, of_latents, of_paths, of_samples, of_training
+from vaeflow.figures import curves, of_edits, of_latents, of_paths, of_samples, of_training
 from vaeflow.figures.canvas import captioned
 from vaeflow.figures.figure import Figure, Subject, latent_of, look_at, needs_decoded_pictures
+from vaeflow.figures.of_edits import edit_table
 from vaeflow.figures.of_samples import draw_samples, what_samples
 from vaeflow.runs.progress import phase
 
-__all__ = ["FIGURES", "Figure", "Subject", "draw", "draw_all", "draw_samples", "known", "lacking", "look_at", "what_samples"]
+__all__ = ["FIGURES", "Figure", "Subject", "draw", "draw_all", "draw_samples", "edit_table", "known", "lacking", "look_at", "what_samples"]
 
 FIGURES: dict[str, Figure] = {
     "curves": Figure(of_training.curves, of_training.needs_losses, "loss, reconstruction and KL over training", default=True),
@@ -31,6 +32,7 @@ FIGURES: dict[str, Figure] = {
     "marginals": Figure(of_samples.marginals, of_samples.needs_vectors, "histograms of the dimensions of samples and data", default=True),
     "density": Figure(of_samples.density, of_samples.needs_density, "data, samples and density in the plane", default=True),
     "pairs": Figure(of_samples.pairs, of_samples.needs_pairs, "x0, the data that belong to them, and samples given x0", default=True),
+    "edits": Figure(of_edits.edits, of_edits.needs_edits, "examples, what is known of them, and draws of the rest", default=True),
     "reconstructions": Figure(of_latents.reconstructions, needs_decoded_pictures, "data and the means of p(x|z)", default=True),
     "latents": Figure(of_latents.scatter, of_latents.needs_distances, "latents of a split by label", default=True),
     "manifold": Figure(of_latents.manifold, of_latents.needs_plane, "the decoder's mean over the plane of two latents", default=True),

@@ -186,6 +186,12 @@ def needs_pictures(subject: Subject) -> None:
         raise UserError(f"needs pictures, and these examples have the shape {subject.event}")
 
 
+def needs_plane_or_pictures(subject: Subject) -> None:
+    """UserError: the examples are neither pictures nor points of the plane."""
+    if not is_image(subject.event) and subject.event != (2,):
+        raise UserError(f"needs pictures or points of the plane, and these examples have the shape {subject.event}")
+
+
 def needs_decoded_pictures(subject: Subject) -> None:
     """UserError: the model has no latent, or the examples are not pictures."""
     latent_of(subject)

@@ -17,7 +17,7 @@ from vaeflow.evaluation import density_grid
 from vaeflow.evaluation.information import evenly
 from vaeflow.figures import images, latents, points
 from vaeflow.figures.draws import conditions, count_classes, draw_x
-from vaeflow.figures.figure import POINTS, Subject, grey_top, needs_samples
+from vaeflow.figures.figure import POINTS, Subject, grey_top, needs_plane_or_pictures, needs_samples
 from vaeflow.figures.images import is_image
 from vaeflow.model import Array, Model, Params
 
@@ -32,7 +32,9 @@ Names = Sequence[str] | None  # of classes
 def needs_samples_alone(subject: Subject) -> None:
     """UserError: there are no samples, or another figure shows them."""
     needs_samples(subject)
-    _needs_plane_or_pictures(subject)
+    needs_plane_or_pictures(subject)
+    if subject.run.model.edits:
+        raise UserError("edits shows these samples, beside the examples that they edit")
     shown = False
     with contextlib.suppress(UserError):
         needs_density(subject)
@@ -42,11 +44,13 @@ def needs_samples_alone(subject: Subject) -> None:
 
 
 def samples(subject: Subject) -> list[Path]:
-    """samples.png: pictures, one row per class where the context is the label; or points beside the data."""
+    """samples.png: pictures, one row per class where the context is the label; or points beside the data, which samples.npz has too."""
     run, path = subject.run, subject.path("samples")
     if not is_image(subject.event):
         data = evenly(run.split, POINTS)
-        return [points.density_panels(data.x, draw_x(subject, conditions(subject, len(data.x)), len(data.x)), None, path)]
+        drawn = draw_x(subject, conditions(subject, len(data.x)), len(data.x))
+        density_grid.save(path.with_suffix(".npz"), density_grid.Plane(data.x, drawn))
+        return [points.density_panels(data.x, drawn, None, path)]
     n, classes = run.config.sample.n, count_classes(run.split)
     n = -(-n // classes) * classes if classes and subject.label < 0 else n  # equally many of each class
     given = conditions(subject, n, in_turn=True)
@@ -76,13 +80,13 @@ def needs_density(subject: Subject) -> None:
 
 
 def density(subject: Subject) -> list[Path]:
-    """density.png: data, samples (where the model draws some) and the density in the plane; density.npz has the grid."""
+    """density.png: data, samples (where the model draws some) and the density in the plane; density.npz has them too."""
     run, path = subject.run, subject.path("density")
     data = evenly(run.split, POINTS)
     drawn = None if run.model.sample is None else draw_x(subject, conditions(subject, len(data.x)), len(data.x))
     what, found = "density" if run.model.density == "exact" else "density, IWAE-64", subject.density()
     points.density_panels(data.x, drawn, found, path, what)
-    density_grid.save(path.with_suffix(".npz"), found, data.x)
+    density_grid.save(path.with_suffix(".npz"), density_grid.Plane(data.x, drawn, found))
     return [path]
 
 
@@ -91,7 +95,7 @@ def needs_pairs(subject: Subject) -> None:
     needs_samples(subject)
     if not subject.run.model.paired or subject.run.split.x0 is None:
         raise UserError("needs a model that maps x0 to x, and data with such pairs")
-    _needs_plane_or_pictures(subject)
+    needs_plane_or_pictures(subject)
 
 
 def pairs(subject: Subject) -> list[Path]:
@@ -109,7 +113,7 @@ def pairs(subject: Subject) -> list[Path]:
 def needs_temperature(subject: Subject) -> None:
     """UserError: samples have no temperature, or cannot be shown."""
     needs_samples(subject)
-    _needs_plane_or_pictures(subject)
+    needs_plane_or_pictures(subject)
     if "temperature" not in subject.run.config.sample:
         raise UserError("needs config.sample.temperature, which this model does not have")
 
@@ -189,11 +193,6 @@ def what_samples(model: Model, params: Params, context: np.ndarray | None = None
 
 def _class(names: Names, number: int) -> str:
     return names[number] if names else str(number)
-
-
-def _needs_plane_or_pictures(subject: Subject) -> None:
-    if not is_image(subject.event) and subject.event != (2,):
-        raise UserError(f"needs pictures or points of the plane, and these examples have the shape {subject.event}")
 
 
 def _box(clouds: Sequence[np.ndarray]) -> tuple[float, float, float, float]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaeflow.evaluation.density_grid import GridDensity
+from vaeflow.evaluation.density_grid import GridDensity, Plane
 from vaeflow.figures.canvas import COLOURS, canvas
 
 
@@ -94,43 +94,51 @@ def _box(density: GridDensity) -> tuple[float, float, float, float]:
 
 
 class Panel(NamedTuple):
-    """One model in a table of densities: `row` names its data, of which `points` [N, 2] are some; `column` the model. Captions
-    stand below the model's density and below the row's data."""
+    """One model in a table of densities: `row` names its data, `column` the model; `plane` has points of the data, and the model's samples
+    and density as far as there are such. Captions stand below the model and below the row's data."""
 
     row: str
     column: str
-    density: GridDensity
-    points: np.ndarray
+    plane: Plane
     caption: str
     data_caption: str
 
 
 def density_table(cells: Sequence[Panel], path: Path) -> Path:
-    """Rows: data, which stand first; columns: models. A row has one box and one colour scale, so that its colours compare."""
+    """Rows: data, which stand first; columns: models, their samples above their densities. A row has one box and one colour scale, so that
+    its colours compare."""
     names = list(dict.fromkeys(cell.row for cell in cells))
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    with canvas(path, 1.55 * (len(columns) + 1) + 0.4, 1.75 * len(names) + 0.3) as figure:
-        axes = figure.subplots(len(names), len(columns) + 1, squeeze=False)
+    lines = [(name, leaf) for name in names for leaf in ("samples", "density") if _shown(cells, name, leaf)]
+    with canvas(path, 1.55 * (len(columns) + 1) + 0.4, 1.75 * len(lines) + 0.3) as figure:
+        axes = figure.subplots(len(lines), len(columns) + 1, squeeze=False)
         for ax in axes.flat:
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
             ax.set_box_aspect(1)
             ax.axis("off")
-        for line, name in zip(axes, names, strict=True):
-            found = [cell for cell in cells if cell.row == name]
-            data = found[0].points
+        for i, (line, (name, leaf)) in enumerate(zip(axes, lines, strict=True)):
+            found = _shown(cells, name, leaf)
+            data = found[0].plane.points
             low, high = data.min(0).astype(float), data.max(0).astype(float)
             low, high = low - 0.08 * (high - low), high + 0.08 * (high - low)
-            # The median, so that one model's peak does not darken the others.
-            top = float(np.median([np.quantile(np.exp(cell.density.log_p), 0.999) for cell in found]))
-            line[0].scatter(*data.T, s=float(np.clip(40 / math.sqrt(len(data)), 0.4, 4)), alpha=0.6, linewidths=0, color=COLOURS[0])
-            line[0].set(ylabel=name, xlabel=found[0].data_caption)
-            shown = [line[0]]
+            last = i + 1 == len(lines) or lines[i + 1][0] != name
+            shown = []
+            if lines.index(next(one for one in lines if one[0] == name)) == i:
+                _points(line[0], data, COLOURS[0])
+                line[0].set(ylabel=name, xlabel=found[0].data_caption)
+                shown.append(line[0])
+            top = _top(found)
             for cell in found:
                 ax = line[1 + columns.index(cell.column)]
-                p = np.exp(cell.density.log_p)
-                ax.imshow(p, origin="lower", extent=_box(cell.density), cmap="magma", vmin=0, vmax=top, aspect="auto")
-                ax.set(xlabel=cell.caption)
+                if leaf == "samples":
+                    assert cell.plane.samples is not None
+                    _points(ax, cell.plane.samples[: len(data)], COLOURS[1])
+                elif cell.plane.density is not None:
+                    p = np.exp(cell.plane.density.log_p)
+                    ax.imshow(p, origin="lower", extent=_box(cell.plane.density), cmap="magma", vmin=0, vmax=top, aspect="auto")
+                if last or cell.plane.density is None:
+                    ax.set(xlabel=cell.caption)
                 shown.append(ax)
             for ax in shown:
                 ax.axis("on")
@@ -138,6 +146,21 @@ def density_table(cells: Sequence[Panel], path: Path) -> Path:
         for ax, title in zip(axes[0], ("data", *columns), strict=True):
             ax.set_title(title)
     return path
+
+
+def _shown(cells: Sequence[Panel], row: str, leaf: str) -> list[Panel]:
+    """The cells of a row that have samples, or a density."""
+    return [cell for cell in cells if cell.row == row and getattr(cell.plane, leaf) is not None]
+
+
+def _top(cells: Sequence[Panel]) -> float:
+    """The brightest density of a row: the median of the models' largest ones, so that one model's peak does not darken the others."""
+    found = [np.quantile(np.exp(cell.plane.density.log_p), 0.999) for cell in cells if cell.plane.density is not None]
+    return float(np.median(found)) if found else 1.0
+
+
+def _points(ax: Any, points: np.ndarray, colour: str) -> None:
+    ax.scatter(*points.T, s=float(np.clip(40 / math.sqrt(len(points)), 0.4, 4)), alpha=0.6, linewidths=0, color=colour)
 
 
 def plane(x: np.ndarray, path: Path, title: str) -> Path:

@@ -72,13 +72,17 @@ def likelihood_terms(model: Model, found: dict[str, np.ndarray], k: int) -> dict
     decides whether they support an estimate or only a bound."""
     nll, se = mean_se(-found["log_prob"])
     out: dict[str, Any] = {"nll": nll, "nll_se": se}
+
+    def told(estimator):
+        return {"estimator": ", ".join(filter(None, (estimator, model.remark)))}
+
     if model.density == "exact":
-        return out | {"estimator": "exact"}
+        return out | told("exact")
     named = {"bound": "bound", "estimate": "unbiased estimate"}.get(model.density, "")
     if named and "se" not in found:  # no draw in it
-        return out | {"estimator": named}
+        return out | told(named)
     monte_carlo = np.sqrt((np.asarray(found["se"], np.float64) ** 2).sum()) / len(found["se"])
-    out |= {"estimator": f"{named}, mean of {k} draws" if named else f"IWAE-{k}", "k": k, "nll_mc_se": float(monte_carlo)}
+    out |= told(f"{named}, mean of {k} draws" if named else f"IWAE-{k}") | {"k": k, "nll_mc_se": float(monte_carlo)}
     if named:
         return out
     out["ess"] = float(found["ess"].mean(dtype=np.float64))
