@@ -136,6 +136,7 @@ def case(name: str, i: int) -> Case:
         context = batch.get("context")
         if model.sample is not None:
             given = {name: batch[name][:DRAWS] for name in ("context", "x0") if name in batch}
+            given |= {"reference": batch["x"][:DRAWS]} if model.edits else {}
             out["sample"] = model.sample(params, key, DRAWS, **given)
         if model.terms is not None:
             out["terms"] = model.terms(params, key, batch)

@@ -28,9 +28,9 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors import Layer
 from vaeflow.build import SAMPLING, Bare, Count, Decay, Fraction, Natural, NonNegative, Positive
-from vaeflow.diffusion import BatchCoupling, PredictionKind, ProbabilityPath, Sampler, TimeCoordinate, Weighting
+from vaeflow.diffusion import BatchCoupling, Edit, PredictionKind, ProbabilityPath, Sampler, TimeCoordinate, Weighting
 from vaeflow.diffusion.coupling import independent
-from vaeflow.diffusion.guidance import guided
+from vaeflow.diffusion.guidance import EditMethod, edited, guided
 from vaeflow.diffusion.kinds import input_scale, noise_level, own, read, target, velocity_kind
 from vaeflow.diffusion.ode import EXACT_TRACE, SolverName, field, log_density, solve
 from vaeflow.diffusion.path import at, mix, ot, reversed_gradient
@@ -39,7 +39,7 @@ from vaeflow.diffusion.times import grid as grid_of
 from vaeflow.diffusion.times import stratified, uniform
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Model, overlay
-from vaeflow.models.parts.continuous_time import coordinates, drop, features, needs_context, spread_of
+from vaeflow.models.parts.continuous_time import coordinates, drop, editing, features, needs_context, spread_of
 from vaeflow.models.parts.density import fits
 from vaeflow.models.parts.reflow import reflow
 from vaeflow.nets import Embedding, Net
@@ -75,6 +75,8 @@ def diffusion(
     t_max: Annotated[Fraction, SAMPLING] = 1.0,
     guidance: Annotated[NonNegative, SAMPLING] = 1.0,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
+    edit: Annotated[Edit | None, SAMPLING] = None,
+    edit_method: Annotated[EditMethod, SAMPLING] = "replacement",
     solver: Annotated[SolverName, SAMPLING] = "dopri5",
     solver_steps: Annotated[Natural, SAMPLING] = 0,
     tol: Annotated[Positive, SAMPLING] = 1e-5,
@@ -105,11 +107,12 @@ def diffusion(
         t_max: where sampling starts and the density's solve ends; below 1 for what divides by alpha, and with gamma.
         guidance: classifier-free: unconditional + guidance (conditional - unconditional); 1: none. A guided field has no density.
         temperature: factor of the source's noise.
+        edit, edit_method: samples keep what is known of references, by a method of vaeflow/diffusion/guidance.py. The density has none.
         solver, solver_steps, tol: of the density and `encode`: fixed steps, or dopri5 with a tolerance where solver_steps is 0.
         trace: of the velocity's Jacobian. exact: D products; estimate: one Rademacher probe a draw; auto: exact for D <= 64.
 
-    Returns: `sample` gives {x, x0: the draw of the source, nfe: evaluations of the network}. log_prob is exact for continuous data, a
-        log-weight for grey values; with a probe an estimate or a bound. `terms` has the denoising loss, by which `best` is selected.
+    Returns: `sample` gives {x, x0: the draw of the source, nfe: evaluations of the network}, of edits also what is `known`. log_prob is
+        exact for continuous data, a log-weight for grey values; with a probe an estimate or a bound. `terms` has the denoising loss, by which `best` is selected.
 
     Example:
         model = diffusion(event=(2,), net=mlp(hidden=(128, 128, 128), activation="silu"), layer=actnorm())
@@ -144,6 +147,10 @@ def diffusion(
 
     def path_of(params) -> ProbabilityPath:
         return at(path, params.get("path", NO_PARAMS))
+
+    if edit is not None and (paired or latent):
+        raise UserError("sample.edit needs Gaussian noise as the source: model.paired=False and a path without gamma")
+    keeping = None if edit is None else editing(edit, space, event, levels)
 
     def context_of(params, t, c, dropped):
         """The network's context [..., C] of t [...], c [..., K] or None, dropped [...]."""
@@ -250,7 +257,7 @@ def diffusion(
 
         return jax.vmap(one)(x, batch.get("context"))
 
-    def sample(params, key, n, context=None, x0=None):
+    def sample(params, key, n, context=None, x0=None, reference=None):
         key_e, key_walk = jax.random.split(key)
         if paired:
             e, _ = pull(params, space.dequantize(key_e, x0)[0])
@@ -259,11 +266,17 @@ def diffusion(
         own = path_of(params)
         visited = grid_of(grid, own, steps, t_min, t_max)
 
-        def one(key, e, c):
-            return walk(sampler.on(own, predictor(params, c)), key, e, visited)
+        kept = None if keeping is None else keeping.read(params, reference)
 
-        x, nfe = jax.vmap(one)(jax.random.split(key_walk, n), e, context)
-        return {"x": space.push(params, x), "x0": x0 if paired else e.reshape(n, *event), "nfe": nfe * (1 if guidance == 1 else 2)}
+        def one(key, e, c, kept):
+            predict = predictor(params, c)
+            if keeping is not None:
+                predict = edited(predict, own, keeping.known, kept, edit_method, sigma_data=sigma_data)
+            return walk(sampler.on(own, predict), key, e, visited)
+
+        x, nfe = jax.vmap(one)(jax.random.split(key_walk, n), e, context, kept)
+        found = {"x": space.push(params, x), "x0": x0 if paired else e.reshape(n, *event), "nfe": nfe * (1 if guidance == 1 else 2)}
+        return found if keeping is None else found | {"known": keeping.shown(params, kept)}
 
     known = not paired and guidance == 1
     return Model(
@@ -275,11 +288,13 @@ def diffusion(
         encode=encode,
         terms=terms,
         note="" if known or paired else f"the field of guidance={guidance:g} has no density",
+        remark=f"of x_t at t = {t_min:g}" if known else "",
         continuous=continuous if known and exact else None,
         event=event,
         levels=levels,
         paired=paired,
         init_examples=pool if made else 0,
+        edits=keeping is not None,
         dynamics=Dynamics(pull, space.push, velocity, path, spread, t_min, t_max, shape, predictor),
     )
 
@@ -290,7 +305,7 @@ EXAMPLES = (
     _EXAMPLE,
     _EXAMPLE | dict(path="vp", predict="noise", layer="layer", coupling="sinkhorn", label_drop=0.2, sampler="ancestral", t_min=0.01),
     _EXAMPLE | dict(path="cosine_gamma", paired=True, sampler="sde_sigma", t_max=0.99),
-    _EXAMPLE | dict(path="vp", label_drop=0.2, guidance=2.0, sampler="ddim", coupling="exact"),
+    _EXAMPLE | dict(path="vp", label_drop=0.2, guidance=2.0, sampler="ddim", coupling="exact", edit="right", edit_method="covariance"),
     _EXAMPLE | dict(path="fourier", objective="quadratic"),
     _EXAMPLE | dict(teacher="frozen_dynamics", pool=6, pool_steps=2),
     _IMAGE,

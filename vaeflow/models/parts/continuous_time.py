@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors.core.layer import Layer, at_rank
+from vaeflow.diffusion.edits import Edit, Measurement, flattened, replaced
 from vaeflow.diffusion.kinds import input_scale
 from vaeflow.diffusion.path import ProbabilityPath
 from vaeflow.errors import UserError
@@ -78,6 +79,36 @@ def coordinates(
         return grey.round(x if layer is None else jnp.asarray(bijector(params).forward(x)))
 
     return Coordinates(shape, lambda key, x: grey.draw({}, key, x), init, pull, push)
+
+
+class Editing(NamedTuple):
+    """What an edit keeps of references, in the coordinates x.
+
+    known   the measurement of x [*shape]
+    read    (params, reference [n, *event]) -> x [n, *shape]: of grey values the middle of their cells, so that `push` returns them
+    shown   (params, x [n, *shape]) -> data [n, *event] of what is known of x, 0 in its other coordinates
+    """
+
+    known: Measurement
+    read: Callable[[Params, Any], Array]
+    shown: Callable[[Params, Array], Array]
+
+
+def editing(edit: Edit, space: Coordinates, event: tuple[int, ...], levels: int) -> Editing:
+    """UserError: the edit does not apply to examples of this shape."""
+    try:
+        known = edit.on(event)
+    except UserError as error:
+        raise UserError(f"sample.edit: {error}") from error
+    known = known if space.shape == event else flattened(known, event)
+
+    def read(params, reference):
+        return space.pull(params, jnp.asarray(reference, jnp.result_type(float)) + (0.5 if levels else 0))[0]
+
+    def shown(params, x):
+        return space.push(params, jax.vmap(lambda x: replaced(known, jnp.zeros_like(x), x))(x))
+
+    return Editing(known, read, shown)
 
 
 def spread_of(path: ProbabilityPath, sigma_data: float) -> Callable[[Array | float], Array]:
