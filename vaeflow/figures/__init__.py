@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vaeflow.errors import UserError, unknown_kind
-from vaeflow.figures import curves, of_edits, of_latents, of_paths, of_samples, of_training
+from vaeflow.figures import curves, of_dynamics, of_edits, of_latents, of_paths, of_samples, of_training
 from vaeflow.figures.canvas import captioned
 from vaeflow.figures.figure import Figure, Subject, latent_of, look_at, needs_decoded_pictures
 from vaeflow.figures.of_edits import edit_table
@@ -32,6 +32,13 @@ FIGURES: dict[str, Figure] = {
     "marginals": Figure(of_samples.marginals, of_samples.needs_vectors, "histograms of the dimensions of samples and data", default=True),
     "density": Figure(of_samples.density, of_samples.needs_density, "data, samples and density in the plane", default=True),
     "pairs": Figure(of_samples.pairs, of_samples.needs_pairs, "x0, the data that belong to them, and samples given x0", default=True),
+    "trajectories": Figure(
+        of_dynamics.trajectories,
+        of_dynamics.needs_trajectories,
+        "draws on their way from source to data along the ODE",
+        default=True,
+    ),
+    "round_trips": Figure(of_dynamics.round_trips, of_dynamics.needs_round_trips, "data, where the ODE takes them, and back"),
     "edits": Figure(of_edits.edits, of_edits.needs_edits, "examples, what is known of them, and draws of the rest", default=True),
     "reconstructions": Figure(of_latents.reconstructions, needs_decoded_pictures, "data and the means of p(x|z)", default=True),
     "latents": Figure(of_latents.scatter, of_latents.needs_distances, "latents of a split by label", default=True),

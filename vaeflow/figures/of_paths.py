@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from vaeflow.errors import UserError
-from vaeflow.evaluation import latent_paths, latent_space
+from vaeflow.evaluation import latent_paths, latent_space, trajectories
 from vaeflow.figures import latents
-from vaeflow.figures.figure import Subject, latent_of, needs_decoded_pictures
+from vaeflow.figures.figure import Subject, latent_of, needs_decoded_pictures, needs_pictures
 
 _DEVIATIONS = np.linspace(-3, 3, 13)  # of the prior, in a traversal
 _ROWS = 16  # variables in a traversal
@@ -50,17 +50,19 @@ def traversals(subject: Subject) -> list[Path]:
 
 
 def needs_pairs(subject: Subject) -> None:
-    """UserError: the model has no continuous latent, the examples are not pictures, or an odd number of them was asked for."""
-    needs_decoded_pictures(subject)
-    if latent_of(subject).discrete:
-        raise UserError("needs a continuous latent, and this model's is discrete")
+    """UserError: no continuous latent and no ODE from noise, the examples are not pictures, or an odd number is asked for."""
+    if subject.run.model.dynamics is None or subject.run.model.paired:
+        needs_decoded_pictures(subject)
+        if latent_of(subject).discrete:
+            raise UserError("needs a continuous latent, and this model's is discrete")
+    needs_pictures(subject)
     if len(subject.examples) % 2:
         raise UserError(f"needs an even number of --examples (each two are a pair), not {len(subject.examples)}")
 
 
 def interpolation(subject: Subject) -> list[Path]:
     """interpolation.png: from one example's latents to another's, in a straight line and along a great circle, with the examples at both
-    ends."""
+    ends. The latents of a continuous-time model are the source that its ODE takes an example to (Song et al. 2021, arXiv 2010.02502)."""
     blocks, titles = [], []
     for i, j in zip(subject.examples[::2], subject.examples[1::2], strict=True) if subject.examples else _pairs(subject):
         x, z = _encode(subject, [i, j])
@@ -100,6 +102,9 @@ def _encode(subject: Subject, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarr
     """(x as the model sees it [n, *event], z [n, D]) of examples."""
     run = subject.run
     some = jax.tree.map(lambda a: np.asarray(a[list(rows)]), run.split)
+    if run.model.latent is None:
+        z = trajectories.encode(run.model, run.params, some.x, some.context)
+        return some.x, z.reshape(len(z), -1)
     return latent_paths.encode(run.model, run.params, some, run.key, **run.options)
 
 
@@ -110,6 +115,10 @@ def _context(subject: Subject, rows: Sequence[int]) -> np.ndarray | None:
 
 
 def _decode(subject: Subject, z: np.ndarray, context: np.ndarray | None) -> np.ndarray:
-    """Means of p(x|z): z [*rows, D], context that broadcasts to [*rows, C]."""
+    """Means of p(x|z), or x at the end of the ODE: z [*rows, D], context that broadcasts to [*rows, C]."""
     given = None if context is None else np.broadcast_to(context, (*z.shape[:-1], context.shape[-1]))
+    if (dynamics := subject.run.model.dynamics) is not None and subject.run.model.latent is None:
+        flat = None if given is None else given.reshape(-1, given.shape[-1])
+        x = trajectories.decode(subject.run.model, subject.run.params, z.reshape(-1, *dynamics.shape), flat)
+        return x.reshape(*z.shape[:-1], *x.shape[1:])
     return latent_paths.decode(subject.run.model, subject.run.params, subject.space(), z, given)

@@ -112,7 +112,8 @@ def diffusion(
         trace: of the velocity's Jacobian. exact: D products; estimate: one Rademacher probe a draw; auto: exact for D <= 64.
 
     Returns: `sample` gives {x, x0: the draw of the source, nfe: evaluations of the network}, of edits also what is `known`. log_prob is
-        exact for continuous data, a log-weight for grey values; with a probe an estimate or a bound. `terms` has the denoising loss, by which `best` is selected.
+        exact for continuous data, a log-weight for grey values; with a probe an estimate or a bound. `terms` has the denoising loss, by
+        which `best` is selected.
 
     Example:
         model = diffusion(event=(2,), net=mlp(hidden=(128, 128, 128), activation="silu"), layer=actnorm())
@@ -265,18 +266,17 @@ def diffusion(
             e = temperature * spread(t_max) * jax.random.normal(key_e, (n, *shape))
         own = path_of(params)
         visited = grid_of(grid, own, steps, t_min, t_max)
-
         kept = None if keeping is None else keeping.read(params, reference)
 
         def one(key, e, c, kept):
             predict = predictor(params, c)
-            if keeping is not None:
+            if keeping is not None and kept is not None:
                 predict = edited(predict, own, keeping.known, kept, edit_method, sigma_data=sigma_data)
             return walk(sampler.on(own, predict), key, e, visited)
 
         x, nfe = jax.vmap(one)(jax.random.split(key_walk, n), e, context, kept)
         found = {"x": space.push(params, x), "x0": x0 if paired else e.reshape(n, *event), "nfe": nfe * (1 if guidance == 1 else 2)}
-        return found if keeping is None else found | {"known": keeping.shown(params, kept)}
+        return found if keeping is None or kept is None else found | {"known": keeping.shown(params, kept)}
 
     known = not paired and guidance == 1
     return Model(
