@@ -2,6 +2,8 @@
 
     python -m experiments.train --config=configs/digits_diffusion.py --workdir=runs/digits_diffusion
     python -m experiments.sample --workdir=runs/digits_diffusion --config.sample.sampler=ddim --config.sample.steps=10
+    python -m experiments.sample --workdir=runs/digits_diffusion --config.sample.edit=left --config.sample.sampler=ancestral
+    python -m experiments.explore --workdir=runs/digits_diffusion --show=trajectories,round_trips,interpolation
 
 x + u, u ~ U(0,1), is scaled to [-1, 1]. The NLL is a bound: the probability-flow ODE's at t_min, of dequantised data, with one Hutchinson
 probe a draw, by 20 steps of rk4 (60 steps changed 12 images by 0.001 bits/dim).

@@ -61,13 +61,13 @@ def trajectories(subject: Subject) -> list[Path]:
     if not picture:
         title = "$x_t$ on the data's scale" if wide else ""
         return [lines(np.asarray(evenly(run.split, _CLOUD).x), shown, path, title)]
-    columns = [f"t = {t:.3g}" for t in found.t]
+    columns = [f"{t:.2g}" for t in found.t]
     blocks = [shown] if found.data is None else [shown, _seen(subject, found.data)]
     tables = [np.stack([block[:, i] for block in blocks]) for i in range(n)]
     names = ["$x_t$"] if found.data is None else ["$x_t$", "predicted data"]
     what = "$x_t$ (scaled to the data's standard deviation)" + (" and E[x | $x_t$]" if len(names) > 1 else "") + " along the ODE"
     heads = [what, *[""] * (n - 1)]
-    return [latents.picture_blocks(tables, path, subject.top, rows=[names] * n, columns=columns, titles=heads, xlabel="time")]
+    return [latents.picture_blocks(tables, path, subject.top, rows=[names] * n, columns=columns, titles=heads, xlabel="$t$")]
 
 
 def needs_round_trips(subject: Subject) -> None:

@@ -36,10 +36,11 @@ def edits(subject: Subject) -> list[Path]:
     if is_image(subject.event):
         x, known, drawn = _draw(subject, _spread(subject), EDITED)
         return [edit_table(x, known, drawn, path, subject.top)]
-    x, _, drawn = _draw(subject, _spread(subject), 1)
+    rows = _spread(subject)
+    x, _, drawn = _draw(subject, rows, 1)
     coordinate = int(np.abs(drawn[:, 0] - x).max(0).argmin())  # the known one
-    order = np.argsort(x[:, coordinate], kind="stable")
-    x, _, drawn = _draw(subject, order[(np.arange(_KNOWN) * 2 + 1) * len(order) // (2 * _KNOWN)], _CLOUD)
+    rows = rows[np.argsort(x[:, coordinate], kind="stable")]
+    x, _, drawn = _draw(subject, rows[(np.arange(_KNOWN) * 2 + 1) * len(rows) // (2 * _KNOWN)], _CLOUD)
     model, split = subject.run.model, evenly(subject.run.split, _CLOUD)
     density = subject.density() if density_grid.applies(model, split.x) and split.context is None else None
     return [conditionals(np.asarray(split.x), x, drawn, coordinate, density, path)]
@@ -85,16 +86,16 @@ def conditionals(data: np.ndarray, x: np.ndarray, drawn: np.ndarray, coordinate:
             ax.scatter(*points[:200].T, s=5, alpha=0.5, linewidths=0, color=colour)
             panel = figure.add_subplot(grid[i, 1], sharex=shared)
             shared = shared or panel
-            panel.hist(points[:, other], bins, density=True, color=colour, alpha=0.5, label=f"{len(points):,} draws")
+            panel.hist(points[:, other], bins, density=True, color=colour, alpha=0.5)
             if density is not None:
                 at, p = _conditional(density, coordinate, float(value))
-                panel.plot(at, p, color=INK, lw=1.1, label="the model's density")
+                panel.plot(at, p, color=INK, lw=1.1)
             panel.set_title(f"given {names[coordinate]} = {value:.2f}", fontsize=8, color=colour)
             panel.set(yticks=[], xlim=(low, high))
             panel.tick_params(labelbottom=i == len(x) - 1)
-        assert shared is not None
-        shared.legend(loc="upper left")
-        panel.set_xlabel(names[other])
+        panel.set_xlabel(f"{names[other]}, {drawn.shape[1]:,} draws" + ("; line: the model's density" if density is not None else ""))
+        room = 0.3 * (high - low)  # a few draws may lie far away
+        ax.set(**{f"{'yx'[coordinate]}lim": (low - room, high + room)})
         ax.set(xlabel=names[0], ylabel=names[1], title=f"draws of {names[other]} given {names[coordinate]}, on the data")
         ax.set_box_aspect(1)
     return path
