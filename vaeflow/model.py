@@ -145,31 +145,26 @@ class Dynamics(NamedTuple):
 class Model(NamedTuple):
     """One model family, built from its config by a maker in MODELS.
 
-    init      (key, batch, given={}) -> params                sees a batch: data-dependent initialisation. given: parameters that are
-              known before, of another run, at the paths of this model's own; part of the tree or all of it. They take the place of
-              the initial values before anything downstream is initialised
+    init      (key, batch, given={}) -> params                sees a batch: data-dependent initialisation. given: parameters of another
+              run, at some or all of this model's paths: they replace the initial values before anything downstream is initialised
     loss      (params, key, batch, step) -> (scalar, metrics)  mean nats per example; training mode
     sample    (params, key, n, context=None) -> batch          {"x": [n, *event], ...}: and what the family knows of a draw, such as its
-              latent "z"; every leaf has the leading axis n. context is [n, C]. Others call it through evaluation/sampling.py.
-              None: it draws nothing
+              latent "z"; every leaf is [n, ...], context [n, C]. Others call it by evaluation/sampling.py. None: it draws nothing
     log_prob  (params, key, batch) -> [B] nats, or None       ONE draw of the estimator; evaluation mode
     density   what log_prob is. exact: log p(x). weight: exp of it has mean p(x) (so its own mean is a lower bound, the
               ELBO). bound: a lower bound in expectation only. estimate: its mean is log p(x) (a stochastic trace): draws are averaged,
               never inside the log, and never integrated on a grid. none: no density
     latent    for models with a latent variable: what reconstructions, active units and AIS need
-    encode    (params, key, batch) -> z [B, ...], or None       of models without `latent`: a flow's f^-1(x), one dequantisation draw;
-              a classifier's features
+    encode    (params, key, batch) -> z [B, ...], or None       without `latent`: a flow's f^-1(x), a classifier's features
     update    (params, key, batch, step) -> params, or None   sets the "stats" leaves after the optimiser's step
     terms     (params, key, batch) -> {name: [B]}, or None    further numbers of evaluation, nats per example; "loss", where it is among
               them, is what `best` is selected by instead of -log_prob
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
     remark    what the density is of, where not of the data themselves, as "of x_t at t = 0.001" (printed beside the estimator), else ""
-    continuous  (params, y [B, *event], context) -> log p(y|c) [B] of real-valued y, or None: the density that log_prob applies to data
-              with noise; of data that are real-valued it is log_prob
+    continuous  (params, y [B, *event], context) -> log p(y|c) [B] of real-valued y, or None: what log_prob applies to dequantised data
     event, levels   the shape of one example and the number of grey values (0: continuous) that the data must have; None: any
     paired    whether `sample` also takes x0 [n, *event] and maps it to x: the data must have pairs (the leaf x0 of a batch)
-    edits     whether `sample` also takes reference [n, *event], examples of which it keeps what is known and draws the rest; its batch
-              then has "known" [n, *event], what is known of them
+    edits     whether `sample` also takes reference [n, *event], keeps what is known of it and gives that as "known" [n, *event]
     classes   number of classes of `label`, which the model reads and every example must have; 0: it reads no labels
     masked    whether the model reads `mask`; data with a mask are refused otherwise
     dynamics  the probability-flow ODE of a continuous-time model, or None

@@ -30,7 +30,7 @@ from vaeflow.bijectors import Layer
 from vaeflow.build import SAMPLING, Bare, Count, Decay, Fraction, Natural, NonNegative, Positive
 from vaeflow.diffusion import BatchCoupling, Edit, PredictionKind, ProbabilityPath, Sampler, TimeCoordinate, Weighting
 from vaeflow.diffusion.coupling import independent
-from vaeflow.diffusion.guidance import EditMethod, edited, guided
+from vaeflow.diffusion.guidance import EditMethod, guided
 from vaeflow.diffusion.kinds import input_scale, noise_level, own, read, target, velocity_kind
 from vaeflow.diffusion.ode import EXACT_TRACE, SolverName, field, log_density, solve
 from vaeflow.diffusion.path import at, mix, ot, reversed_gradient
@@ -39,7 +39,7 @@ from vaeflow.diffusion.times import grid as grid_of
 from vaeflow.diffusion.times import stratified, uniform
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Model, overlay
-from vaeflow.models.parts.continuous_time import coordinates, drop, editing, features, needs_context, spread_of
+from vaeflow.models.parts.continuous_time import check_times, coordinates, drop, editing, features, needs_context, spread_of
 from vaeflow.models.parts.density import fits
 from vaeflow.models.parts.reflow import reflow
 from vaeflow.nets import Embedding, Net
@@ -111,17 +111,15 @@ def diffusion(
         solver, solver_steps, tol: of the density and `encode`: fixed steps, or dopri5 with a tolerance where solver_steps is 0.
         trace: of the velocity's Jacobian. exact: D products; estimate: one Rademacher probe a draw; auto: exact for D <= 64.
 
-    Returns: `sample` gives {x, x0: the draw of the source, nfe: evaluations of the network}, of edits also what is `known`. log_prob is
-        exact for continuous data, a log-weight for grey values; with a probe an estimate or a bound. `terms` has the denoising loss, by
-        which `best` is selected.
+    Returns: `sample` gives {x, x0: draws of the source, nfe: evaluations of the network, known: of references}. log_prob is exact for
+        continuous data, a log-weight for grey values; with a probe an estimate or a bound. `terms` has the loss, which selects `best`.
 
     Example:
         model = diffusion(event=(2,), net=mlp(hidden=(128, 128, 128), activation="silu"), layer=actnorm())
     """
     path, kind, weight, times = path or ot(), predict or velocity_kind(), weight or own(), times or uniform()
     coupling, embedding = coupling or independent(), embedding or fourier()
-    sampler, grid = sampler or heun(), grid or uniform()
-    event = tuple(event)
+    event, sampler, grid = tuple(event), sampler or heun(), grid or uniform()
     spread, learned = spread_of(path, sigma_data), path.init is not None
     made = None if teacher is None else reflow(teacher, event, levels, dequantize, paired, pool, pool_steps)
     space = made.space if made else coordinates(event, levels, layer, flatten, dequantize)
@@ -132,26 +130,18 @@ def diffusion(
     solving: dict[str, Any] = dict(solver=solver, steps=solver_steps or None, tol=None if solver_steps else tol)
     if guidance != 1 and not label_drop:
         raise UserError(f"sample.guidance={guidance:g} needs a model that was trained without its context too: model.label_drop > 0")
-    if not t_min < t_max:
-        raise UserError(f"model.t_min={t_min:g} must be below sample.t_max={t_max:g}")
-    if latent and t_max == 1:
-        raise UserError("sample.t_max=1 is invalid with a path with gamma, whose rate is infinite there; it must be below 1, as 0.999")
+    check_times(latent, t_min, t_max)
     if paired and not latent and sampler.noisy:
-        raise UserError(
-            "sample.sampler adds noise, which needs a path with gamma where model.paired=True; known: euler, heun, ddim, dpm_2m"
-        )
+        raise UserError("sample.sampler adds noise, which with model.paired needs a path with gamma; known: euler, heun, ddim, dpm_2m")
     if made and (layer is not None or flatten or coupling.moves):
         raise UserError("model.layer, model.flatten and model.coupling are the teacher's with model.teacher: leave them out")
     if learned and (objective != "quadratic" or not kind.rate or precondition or t_max != 1):
         needs = "model.objective='quadratic', model.predict='velocity', model.precondition=False and sample.t_max=1"
         raise UserError(f"model.path is a learned path, which needs {needs}")
+    keeping = None if edit is None else editing(edit, edit_method, space, event, levels, paired or latent, sigma_data)
 
     def path_of(params) -> ProbabilityPath:
         return at(path, params.get("path", NO_PARAMS))
-
-    if edit is not None and (paired or latent):
-        raise UserError("sample.edit needs Gaussian noise as the source: model.paired=False and a path without gamma")
-    keeping = None if edit is None else editing(edit, space, event, levels)
 
     def context_of(params, t, c, dropped):
         """The network's context [..., C] of t [...], c [..., K] or None, dropped [...]."""
@@ -260,23 +250,19 @@ def diffusion(
 
     def sample(params, key, n, context=None, x0=None, reference=None):
         key_e, key_walk = jax.random.split(key)
-        if paired:
-            e, _ = pull(params, space.dequantize(key_e, x0)[0])
-        else:
-            e = temperature * spread(t_max) * jax.random.normal(key_e, (n, *shape))
+        noise = temperature * spread(t_max) * jax.random.normal(key_e, (n, *shape))
+        e = pull(params, space.dequantize(key_e, x0)[0])[0] if paired else noise
         own = path_of(params)
         visited = grid_of(grid, own, steps, t_min, t_max)
-        kept = None if keeping is None else keeping.read(params, reference)
+        kept = keeping and keeping.read(params, reference)
 
         def one(key, e, c, kept):
-            predict = predictor(params, c)
-            if keeping is not None and kept is not None:
-                predict = edited(predict, own, keeping.known, kept, edit_method, sigma_data=sigma_data)
+            predict = keeping.guide(predictor(params, c), own, kept) if keeping else predictor(params, c)
             return walk(sampler.on(own, predict), key, e, visited)
 
         x, nfe = jax.vmap(one)(jax.random.split(key_walk, n), e, context, kept)
         found = {"x": space.push(params, x), "x0": x0 if paired else e.reshape(n, *event), "nfe": nfe * (1 if guidance == 1 else 2)}
-        return found if keeping is None or kept is None else found | {"known": keeping.shown(params, kept)}
+        return found | {"known": keeping.shown(params, kept)} if keeping else found
 
     known = not paired and guidance == 1
     return Model(

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors.core.layer import Layer, at_rank
 from vaeflow.diffusion.edits import Edit, Measurement, flattened, replaced
+from vaeflow.diffusion.guidance import EditMethod, edited
 from vaeflow.diffusion.kinds import input_scale
-from vaeflow.diffusion.path import ProbabilityPath
+from vaeflow.diffusion.path import Predict, ProbabilityPath
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Params
 from vaeflow.models.parts.dequantize import make_dequantizer
@@ -86,16 +87,31 @@ class Editing(NamedTuple):
 
     known   the measurement of x [*shape]
     read    (params, reference [n, *event]) -> x [n, *shape]: of grey values the middle of their cells, so that `push` returns them
+    guide   (predict, path, x [*shape]) -> the prediction given what is known of x
     shown   (params, x [n, *shape]) -> data [n, *event] of what is known of x, 0 in its other coordinates
     """
 
     known: Measurement
     read: Callable[[Params, Any], Array]
-    shown: Callable[[Params, Array], Array]
+    guide: Callable[[Predict, ProbabilityPath, Any], Predict]
+    shown: Callable[[Params, Any], Array]
 
 
-def editing(edit: Edit, space: Coordinates, event: tuple[int, ...], levels: int) -> Editing:
-    """UserError: the edit does not apply to examples of this shape."""
+def editing(
+    edit: Edit, method: EditMethod, space: Coordinates, event: tuple[int, ...], levels: int, other: bool, sigma_data: float
+) -> Editing:
+    """See Editing.
+
+    Args:
+        method: how a sampler's predictions are changed, see vaeflow/diffusion/guidance.py.
+        other: whether the source is not Gaussian noise.
+        sigma_data: standard deviation of x.
+
+    Raises:
+        UserError: the edit does not apply to examples of this shape, or to this source.
+    """
+    if other:
+        raise UserError("sample.edit needs Gaussian noise as the source: model.paired=False and a path without gamma")
     try:
         known = edit.on(event)
     except UserError as error:
@@ -105,10 +121,21 @@ def editing(edit: Edit, space: Coordinates, event: tuple[int, ...], levels: int)
     def read(params, reference):
         return space.pull(params, jnp.asarray(reference, jnp.result_type(float)) + (0.5 if levels else 0))[0]
 
+    def guide(predict, path, x):
+        return edited(predict, path, known, x, method, sigma_data=sigma_data)
+
     def shown(params, x):
         return space.push(params, jax.vmap(lambda x: replaced(known, jnp.zeros_like(x), x))(x))
 
-    return Editing(known, read, shown)
+    return Editing(known, read, guide, shown)
+
+
+def check_times(gamma: bool, t_min: float, t_max: float) -> None:
+    """UserError: sampling cannot start at t_max and end at t_min. gamma: whether the path has one."""
+    if not t_min < t_max:
+        raise UserError(f"model.t_min={t_min:g} must be below sample.t_max={t_max:g}")
+    if gamma and t_max == 1:
+        raise UserError("sample.t_max=1 is invalid with a path with gamma, whose rate is infinite there; it must be below 1, as 0.999")
 
 
 def spread_of(path: ProbabilityPath, sigma_data: float) -> Callable[[Array | float], Array]:
