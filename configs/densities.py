@@ -18,6 +18,13 @@ of training and as much of evaluation on 2 CPU cores shared with other programs)
 0.0013, interpolant 0.0172 ± 0.0017, score_vp 0.0179 ± 0.0017, score_ve 0.0134 ± 0.0015, score_subvp 0.0214 ± 0.0019,
 flow_matching_transport 0.0295 ± 0.0022, rectified_flow 0.0246 ± 0.0021; integrals 1.0000. Their density is that of x_t at t_min (0.001,
 for vp and subvp 0.01), by dopri5 at a tolerance of 1e-5. The papers' settings of 2-D data were not read.
+Rounds of rectified flow (moons, seed 0; 2,000 trajectories from the same noise in every round, 50 steps of rk4; 2,000 samples against 2,000
+test points; ± is one standard error over them, of one trained run):
+
+    round                  straightness         transport cost    energy distance of one Euler step (floor 0.0025 ± 0.0030)
+    1, rectified_flow      0.904 ± 0.010        0.3137 ± 0.0079   1.085 ± 0.016
+    2, reflow              9.2e-5 ± 0.8e-5      0.3123 ± 0.0078   0.0009 ± 0.0023
+    3, reflow of reflow    6.3e-5 ± 0.5e-5      0.3116 ± 0.0078   0.0009 ± 0.0023
 """
 
 from ml_collections import ConfigDict
