@@ -57,7 +57,11 @@ CONTINUOUS = {
     "score_vp": ("score SDE, variance preserving", dict(kind="vp"), dict(predict="noise", t_min=0.01)),
     "score_subvp": ("score SDE, sub-variance preserving", dict(kind="subvp"), dict(predict="noise", t_min=0.01)),
 }
-LINES = FLOWS | {name: line for name, (line, _, _) in CONTINUOUS.items()}
+ENERGIES = {
+    "dae": "denoising autoencoder with tied weights (an energy), samples by HMC",
+    "dsm": "denoising score matching of an energy network, samples by HMC",
+}
+LINES = FLOWS | {name: line for name, (line, _, _) in CONTINUOUS.items()} | ENERGIES
 ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
     f"{density}_{name}": f"{density}, {line}" for density in DENSITIES for name, line in LINES.items()
 }
@@ -81,6 +85,8 @@ def get_config(row: str = "") -> ConfigDict:
     c.eval.batch = 1000
     if name in CONTINUOUS:
         continuous(c, name)
+    if name in ENERGIES:
+        energy(c, name)
     if name in ("nice", "realnvp", "spline", "mixture"):
         c.parts.net = mlp(64, 64)
         for part, flip in (("first", False), ("second", True)):
@@ -166,3 +172,18 @@ def continuous(c: ConfigDict, name: str) -> None:
     c.train.update(steps=20_000, eval_every=2000, checkpoint_every=5000)
     if name == "reflow":
         c.train.update(steps=10_000, eval_every=5000)  # the validation solves the teacher's ODE
+
+
+def energy(c: ConfigDict, name: str) -> None:
+    """The row `name` of ENERGIES: its model and parts, in place. The noise is 0.15 of the data's standard deviation."""
+    c.model = dict(kind="dae", layer="layer", sigma=1.0, hidden=256)
+    c.parts = dict(
+        layer=dict(kind="chain", of=("norm", "units")),
+        norm=dict(kind="actnorm"),  # zero mean and unit variance by the first batch
+        units=dict(kind="scale", factor=0.15),  # one unit is the noise
+    )
+    c.sample.update(start=7.0)
+    if name == "dsm":
+        c.model.update(objective="dsm", net="net", hidden=64)
+        c.parts.net = mlp(128, 128, 128, activation="silu")
+    c.train.update(steps=10_000, eval_every=2000, checkpoint_every=5000)

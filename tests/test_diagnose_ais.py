@@ -18,8 +18,9 @@ from vaeflow.distributions import Joint, normal
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.evaluation.measures import ais, hmc, iwae
-from vaeflow.evaluation.measures.chains import blackjax, log_mean, target
+from vaeflow.evaluation.measures.chains import log_mean, target
 from vaeflow.evaluation.measures.measure import latent, posterior_shape
+from vaeflow.hmc import blackjax
 from vaeflow.model import Latent, Model
 from vaeflow.models import MODELS, build_model
 

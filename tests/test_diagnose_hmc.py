@@ -12,7 +12,8 @@ from tests.diagnose_toys import run
 from tests.model_cases import quick
 from vaeflow.errors import UserError
 from vaeflow.evaluation.measures import hmc
-from vaeflow.evaluation.measures.chains import blackjax, log_mean, move
+from vaeflow.evaluation.measures.chains import log_mean
+from vaeflow.hmc import blackjax, move
 
 FEW = hmc.HMCSettings(chains=8, warmup=50, samples=80, leapfrog=4, k=0)
 

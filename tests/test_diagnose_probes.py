@@ -91,7 +91,7 @@ def test_scores_of_a_density_and_of_a_vae(tmp_path):
     off = anomaly.check(vae, anomaly.AnomalySettings(str(tmp_path / "off.npz"), k=10))
     assert off["auroc_recon_mse"].value > 0.95 and off["auroc_nll"].value > 0.95 and off["auroc_neg_elbo"].value > 0.95
     assert "50 examples" in off["auroc_nll"].what and "IWAE-10" in off["auroc_nll"].what
-    with pytest.raises(UserError, match="neither a density nor reconstructions"):
+    with pytest.raises(UserError, match="no density, no energy and no reconstructions"):
         anomaly.needs(run(toys.model(None, "none"), toys.split(5)), anomaly.AnomalySettings())
 
 

@@ -27,7 +27,7 @@ DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob(
 _BASE = {"build", "config", "schema", "override", "model", "errors", "rng"}
 _PARTS = _BASE | {"distributions"}
 _LAYERS = _PARTS | {"nets", "bijectors", "objectives"}
-_TRAINING = _LAYERS | {"runs", "data", "models", "diffusion"}
+_TRAINING = _LAYERS | {"runs", "data", "models", "diffusion", "hmc"}
 _EVALUATION = _TRAINING | {"training", "run"}
 MAY_IMPORT = {
     "errors": set(),
@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "bijectors": _PARTS | {"nets", "diffusion"},  # cnf.py is an ordinary differential equation
     "data": _BASE | {"runs"},
     "diffusion": _PARTS,
-    "models": _LAYERS | {"diffusion"},
+    "hmc": {"model"},
+    "models": _LAYERS | {"diffusion", "hmc"},
     "training": _TRAINING,
     "run": _TRAINING | {"training"},
     "evaluation": _EVALUATION,

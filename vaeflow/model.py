@@ -159,6 +159,8 @@ class Model(NamedTuple):
     update    (params, key, batch, step) -> params, or None   sets the "stats" leaves after the optimiser's step
     terms     (params, key, batch) -> {name: [B]}, or None    further numbers of evaluation, nats per example; "loss", where it is among
               them, is what `best` is selected by instead of -log_prob
+    energy    (params, key, batch) -> [B] nats, or None: -log p(x) + a constant that is unknown and the same for all x, of models whose
+              density cannot be normalised; ONE draw of the dequantisation
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
     remark    what the density is of, where not of the data themselves, as "of x_t at t = 0.001" (printed beside the estimator), else ""
     continuous  (params, y [B, *event], context) -> log p(y|c) [B] of real-valued y, or None: what log_prob applies to dequantised data
@@ -181,6 +183,7 @@ class Model(NamedTuple):
     encode: BatchFn | None = None
     update: UpdateFn | None = None
     terms: TermsFn | None = None
+    energy: BatchFn | None = None
     note: str = ""
     remark: str = ""
     continuous: ContinuousFn | None = None

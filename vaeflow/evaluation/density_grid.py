@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import log_likelihood
+from vaeflow.evaluation.map_split import gather, map_split
 from vaeflow.model import Model, Params
 from vaeflow.runs.files import write_npz
 from vaeflow.training.devices import Devices
@@ -37,8 +39,13 @@ class GridDensity(NamedTuple):
 
 
 def applies(model: Model, x: np.ndarray) -> bool:
-    """True if the model has a density on events of shape (2,) that a grid can show: not one given x0."""
-    return x.shape[1:] == (2,) and model.density in _SIDE and not model.paired
+    """True if the model has a density or an energy on events of shape (2,) that a grid can show: not one given x0."""
+    return x.shape[1:] == (2,) and (model.density in _SIDE or on_grid(model)) and not model.paired
+
+
+def on_grid(model: Model) -> bool:
+    """True if the model has an energy and no density: it is normalised on the grid, and its integral is 1 by construction."""
+    return model.log_prob is None and model.energy is not None
 
 
 def density(
@@ -47,11 +54,11 @@ def density(
     """The model's density over the bounding box of split.x, widened by `margin` of its sides on each side.
 
     With context: the mixture sum_c freq(c) p(x | c) over the split's distinct contexts. An estimated density ("weight") is
-    exp of IWAE-64, unbiased for p(x).
+    exp of IWAE-64, unbiased for p(x). An energy is normalised on the grid: mass outside of the box counts as none.
     """
     if not applies(model, split.x):
         raise UserError(f"a grid shows densities of two-dimensional data; here {split.x.shape[1:]} with density={model.density!r}")
-    side = _SIDE[model.density]
+    side = _SIDE["exact" if on_grid(model) else model.density]
     low, high = np.asarray(split.x, np.float64).min(0), np.asarray(split.x, np.float64).max(0)
     low, high = low - margin * (high - low), high + margin * (high - low)
     xs, ys = (low[i] + (np.arange(side) + 0.5) * (high[i] - low[i]) / side for i in (0, 1))
@@ -59,9 +66,21 @@ def density(
     total = np.full(len(points), -np.inf)
     for context, share in contexts_of(split.context):
         grid = Split(points, None if context is None else np.broadcast_to(context, (len(points), *context.shape)))
-        found = log_likelihood(model, params, grid, key, k=_DRAWS, chunk=16, batch=4096, devices=devices)["log_prob"]
+        if on_grid(model):
+            found = -energies(model, params, grid, key, batch=4096, devices=devices)
+            found -= np.logaddexp.reduce(found) + math.log((xs[1] - xs[0]) * (ys[1] - ys[0]))
+        else:
+            found = log_likelihood(model, params, grid, key, k=_DRAWS, chunk=16, batch=4096, devices=devices)["log_prob"]
         total = np.logaddexp(total, np.asarray(found, np.float64) + np.log(share))
     return GridDensity(xs, ys, total.reshape(side, side))
+
+
+def energies(model: Model, params: Params, split: Split, key: jax.Array, **options: Any) -> np.ndarray:
+    """The energy of each example of a split, [N] float64; options: of `map_split`."""
+    energy = model.energy
+    assert energy is not None
+    run = map_split(lambda params, key, batch: {"energy": energy(params, key, batch)[0]}, split, key, **options)
+    return gather(run(params))["energy"].astype(np.float64)
 
 
 class Plane(NamedTuple):

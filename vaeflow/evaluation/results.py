@@ -23,6 +23,8 @@ _ROWS = (
     ("true_nll", "NLL of the true density", 3),
     ("kl_to_truth", "KL(truth || model)", 4),
     ("integral", "integral over the grid", 4),
+    ("nll_grid", "NLL, normalised on the grid", 3),
+    ("kl_grid", "KL(truth || model), on the grid", 4),
     ("recon_mse", "squared error of an element", 5),
 )
 # Measures whose findings are rows of the summary; all others have a table of their own.

@@ -75,7 +75,9 @@ def needs_density(subject: Subject) -> None:
     """UserError: a grid cannot show the model's density."""
     model, split = subject.run.model, subject.run.split
     if not density_grid.applies(model, split.x):
-        raise UserError(f"needs points of the plane, and a density for a grid: here the shape {subject.event}, density={model.density!r}")
+        raise UserError(
+            f"needs points of the plane, and a density or an energy for a grid: here the shape {subject.event}, density={model.density!r}"
+        )
     density_grid.contexts_of(split.context)
 
 
@@ -84,8 +86,9 @@ def density(subject: Subject) -> list[Path]:
     run, path = subject.run, subject.path("density")
     data = evenly(run.split, POINTS)
     drawn = None if run.model.sample is None else draw_x(subject, conditions(subject, len(data.x)), len(data.x))
-    what, found = "density" if run.model.density == "exact" else "density, IWAE-64", subject.density()
-    points.density_panels(data.x, drawn, found, path, what)
+    how = ", normalised on the grid" if density_grid.on_grid(run.model) else "" if run.model.density == "exact" else ", IWAE-64"
+    found = subject.density()
+    points.density_panels(data.x, drawn, found, path, f"density{how}")
     density_grid.save(path.with_suffix(".npz"), density_grid.Plane(data.x, drawn, found))
     return [path]
 

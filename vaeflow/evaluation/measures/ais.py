@@ -30,9 +30,10 @@ from vaeflow.build import Count, Decay, Fraction, Natural, Positive, Range
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import importance
 from vaeflow.evaluation.measures import iwae
-from vaeflow.evaluation.measures.chains import LogDensity, Target, adapt, log_mean, move, move_all, target
+from vaeflow.evaluation.measures.chains import Target, log_mean, target
 from vaeflow.evaluation.measures.measure import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
 from vaeflow.evaluation.reliability import evidence, only_bound
+from vaeflow.hmc import LogDensity, adapt, move, move_all
 from vaeflow.model import Array
 
 # The schedule "sigmoid" is the logistic function on [-4, 4].

@@ -3,6 +3,7 @@ run's, where the other set's has the higher score, ties counted half.
 
     nll          -log p(x): exact, or -IWAE-k
     neg_elbo     the mean of the same k draws
+    energy       -log p(x) but for a constant, for models with an energy and no density
     recon_mse    squared error of the reconstruction, for models with a latent
 
 1: always the higher one; 0.5: not told apart; below: the other set is the likelier one, as happens with sets that are simpler than the
@@ -33,8 +34,8 @@ class AnomalySettings(NamedTuple):
 
 def needs(run: Run, settings: AnomalySettings) -> None:
     """UserError: nothing to score by, an unknown set."""
-    if run.model.log_prob is None and run.model.latent is None:
-        raise UserError(f"model.kind={run.config.model['kind']!r} has neither a density nor reconstructions")
+    if run.model.log_prob is None and run.model.energy is None and run.model.latent is None:
+        raise UserError(f"model.kind={run.config.model['kind']!r} has no density, no energy and no reconstructions")
     other(run, settings.against)
 
 
@@ -42,7 +43,8 @@ def check(run: Run, settings: AnomalySettings) -> dict[str, Finding]:
     """AUROC of every score that the model has, and the means of the first one."""
     outside = other(run, settings.against)
     inner, outer = (scores(run, split, settings.k) for split in (run.split, outside))
-    titles = {"nll": f"-log p(x) ({_estimator(run, settings.k)})", "neg_elbo": "-ELBO", "recon_mse": "reconstruction's squared error"}
+    titles = {"nll": f"-log p(x) ({_estimator(run, settings.k)})", "neg_elbo": "-ELBO", "energy": "the energy"}
+    titles |= {"recon_mse": "reconstruction's squared error"}
     sets = f"{len(outside.x):,} examples of {settings.against} against {len(run.split.x):,} of {run.name}"
     out = {}
     for name in inner:
@@ -69,6 +71,8 @@ def scores(run: Run, split: Split, k: int) -> dict[str, np.ndarray]:
         out["nll"] = -found["log_prob"]
         if weight:
             out["neg_elbo"] = -found["elbo"]
+    elif (energy := run.model.energy) is not None:
+        out["energy"] = over(run, "anomaly", lambda params, key, batch: {"energy": energy(params, key, batch)[0]}, split=split)["energy"]
     if run.model.latent is not None:
         top = 1 if run.config.data.binarize == "dynamic" else max(run.source.levels - 1, 1)
         out["recon_mse"] = over(run, "anomaly", reconstruction_error(run.model, top), split=split)["mse"]

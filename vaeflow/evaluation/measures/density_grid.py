@@ -1,12 +1,16 @@
-"""The integral of a density over the plane, and the density on a grid that figures show."""
+"""The integral of a density over the plane, and the density on a grid that figures show; the likelihood of an energy that the grid
+normalises."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
+from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import density_grid
-from vaeflow.evaluation.measures.measure import Finding, Run
+from vaeflow.evaluation.measures.measure import Finding, Run, mean
 
 
 class DensityGridSettings(NamedTuple):
@@ -26,4 +30,25 @@ def check(run: Run, settings: DensityGridSettings) -> dict[str, Finding]:
     del settings
     plane = density_grid.density(run.model, run.params, run.split, run.key, devices=run.options["devices"])
     arrays = {f"grid_{name}": value for name, value in plane._asdict().items()}
+    if density_grid.on_grid(run.model):
+        return energy_on_grid(run, plane, arrays)
     return {"integral": Finding(plane.integral, "probability mass in the box of the data, by the midpoint rule", arrays=arrays)}
+
+
+def energy_on_grid(run: Run, plane: density_grid.GridDensity, arrays: dict[str, np.ndarray]) -> dict[str, Finding]:
+    """The NLL of an energy with log Z = log sum_i exp(-E(g_i)) |cell| over the grid's centres g_i, and KL(truth || model).
+
+    Only the figure's arrays for a model with a context, whose classes have a constant each."""
+    row, column = np.unravel_index(plane.log_p.argmax(), plane.log_p.shape)
+    mode = np.array([[plane.xs[column], plane.ys[row]]], run.split.x.dtype)
+    if run.split.context is not None:
+        return {"mode": Finding(mode[0].tolist(), "the grid's densest point", arrays=arrays)}
+    # E(x) + log Z = E(x) - E(mode) - log p(mode)
+    options = dict(batch=run.options["batch"], devices=run.options["devices"])
+    own, at_mode = (density_grid.energies(run.model, run.params, split, run.key, **options) for split in (run.split, Split(mode)))
+    nll = own - at_mode - plane.log_p.max()
+    out = {"nll_grid": mean(nll, "NLL of the energy, normalised on the grid")._replace(arrays=arrays)}
+    if run.source.density is not None:
+        truth = np.asarray(run.source.density(run.split.x), np.float64)
+        out["kl_grid"] = mean(truth + nll, "KL(true density || model), normalised on the grid")
+    return out

@@ -25,8 +25,9 @@ from jax.scipy import stats
 from vaeflow.build import Count, Decay, Fraction, Natural, Positive, Range
 from vaeflow.errors import UserError
 from vaeflow.evaluation.measures import iwae
-from vaeflow.evaluation.measures.chains import LogDensity, Target, adapt, blackjax, log_mean, move_all, target
+from vaeflow.evaluation.measures.chains import Target, log_mean, target
 from vaeflow.evaluation.measures.measure import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
+from vaeflow.hmc import LogDensity, adapt, blackjax, move_all
 from vaeflow.model import Array
 from vaeflow.objectives import iwae as log_mean_exp
 
