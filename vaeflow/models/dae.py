@@ -118,6 +118,7 @@ def dae(
     step_size: Annotated[Positive, SAMPLING] = 0.5,
     leapfrog: Annotated[Count, SAMPLING] = 10,
     start: Annotated[Positive, SAMPLING] = 1.0,
+    denoise: Annotated[bool, SAMPLING] = False,
 ) -> Model:
     """See the module's docstring. Parameters: c; w and b, or net; fixed/layer.
 
@@ -135,6 +136,7 @@ def dae(
             -log q too, so below 2 the leapfrog is stable there.
         leapfrog: steps of one transition.
         start: standard deviation of the noise that chains start from, in units of f^-1(data).
+        denoise: whether draws are r(x) instead of the chains' last states x, which have the noise: E[data | x] of the exact model.
 
     Returns: `sample` gives {x, accepted: the mean probability of acceptance of all chains}. `energy` is -log p(x) but for log Z. There is
         no density. `terms` has the objective per example (for esm that of dsm), by which `best` is selected. `encode` gives the hidden
@@ -181,8 +183,10 @@ def dae(
         y, _ = grey.draw({}, key_u, batch["x"])
         own = layer.init(key_layer, y) if layer is not None else NO_PARAMS
         params = overlay({"c": jnp.zeros(shape)} | ({"fixed": {"layer": own}} if own else {}), given)
-        if network is None:  # W^T sigmoid(W x) then has the Jacobian W^T W / 4, I in expectation
-            params |= {"w": jax.random.normal(key_net, (hidden, *shape)) * 2 / math.sqrt(hidden), "b": jnp.zeros(hidden)}
+        if network is None:
+            # W^T sigmoid(W x) then has the Jacobian W^T W / 4, I / 16 in expectation: nearly one Gaussian. With a Jacobian of I the energy
+            # starts flat, and far from the data, where no objective sees it, modes of its own are left.
+            params |= {"w": jax.random.normal(key_net, (hidden, *shape)) / (2 * math.sqrt(hidden)), "b": jnp.zeros(hidden)}
         else:
             params["net"] = network.init(key_net, pull(params, y)[0].reshape(len(y), *event))["params"]
         return overlay(params, given)
@@ -229,8 +233,8 @@ def dae(
 
         x = start * jax.random.normal(key_start, (n, *shape))
         x, accepted = jax.lax.scan(step, x, jax.random.split(key_moves, steps))
-        drawn = x if layer is None else jnp.asarray(bijector(params).forward(x))
-        return {"x": grey.round(drawn), "accepted": jnp.broadcast_to(jnp.mean(accepted), (n,))}
+        drawn = potential.gradient(params, x) if denoise else x
+        return {"x": grey.round(drawn if layer is None else jnp.asarray(bijector(params).forward(drawn))), "accepted": jnp.broadcast_to(jnp.mean(accepted), (n,))}
 
     return Model(
         init=init,
