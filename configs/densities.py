@@ -18,6 +18,9 @@ of training and as much of evaluation on 2 CPU cores shared with other programs)
 0.0013, interpolant 0.0172 ± 0.0017, score_vp 0.0179 ± 0.0017, score_ve 0.0134 ± 0.0015, score_subvp 0.0214 ± 0.0019,
 flow_matching_transport 0.0295 ± 0.0022, rectified_flow 0.0246 ± 0.0021; integrals 1.0000. Their density is that of x_t at t_min (0.001,
 for vp and subvp 0.01), by dopri5 at a tolerance of 1e-5. The papers' settings of 2-D data were not read.
+Energies (dae, dsm) model the data with noise of 0.15 of their standard deviation, and the grid normalises them. KL(truth || model) (seed 0,
+10,000 test points): 8gaussians_dae 0.158 ± 0.005, moons_dsm 0.097 ± 0.004, moons_dae 1.02 ± 0.02: tied weights do not fit moons, see
+vaeflow/models/dae.py. 12 to 26 s of training for dae, 208 s for dsm, on 2 CPU cores with six other programs.
 Rounds of rectified flow (moons, seed 0; 2,000 trajectories from the same noise in every round, 50 steps of rk4; 2,000 samples against 2,000
 test points; ± is one standard error over them, of one trained run):
 

@@ -102,8 +102,7 @@ class Latent(NamedTuple):
 
     prior       (params, context=None) -> p(z), batch shape [] or [B]
     posterior   (params, x, context=None) -> q(z|x), batch shape [B]
-    likelihood  (params, z, context=None) -> p(x|z), batch shape of z's leading axes; its `mean()` is what a
-                reconstruction shows, on the scale of the data as loaded
+    likelihood  (params, z, context=None) -> p(x|z) of data as loaded, batch shape of z's leading axes; a reconstruction is its `mean()`
     discrete    whether z is (as integers, or as bits in floating point): there is no gradient with respect to it
     exact       whether the prior's `sample` draws from the density that its `log_prob` is (resampled draws only nearly do)
     show        (key, p(x|z)) -> x as `Model.sample` gives it: means where a picture should show them, else draws
@@ -157,10 +156,8 @@ class Model(NamedTuple):
     latent    for models with a latent variable: what reconstructions, active units and AIS need
     encode    (params, key, batch) -> z [B, ...], or None       without `latent`: a flow's f^-1(x), a classifier's features
     update    (params, key, batch, step) -> params, or None   sets the "stats" leaves after the optimiser's step
-    terms     (params, key, batch) -> {name: [B]}, or None    further numbers of evaluation, nats per example; "loss", where it is among
-              them, is what `best` is selected by instead of -log_prob
-    energy    (params, key, batch) -> [B] nats, or None: -log p(x) + a constant that is unknown and the same for all x, of models whose
-              density cannot be normalised; ONE draw of the dequantisation
+    terms     (params, key, batch) -> {name: [B]}, or None    further numbers, in nats; "loss" among them selects `best`, not -log_prob
+    energy    (params, key, batch) -> [B] nats, or None       -log p(x) + an unknown constant; one dequantisation draw
     note      what the number is when it is not a log-likelihood of the data (printed beside it), else ""
     remark    what the density is of, where not of the data themselves, as "of x_t at t = 0.001" (printed beside the estimator), else ""
     continuous  (params, y [B, *event], context) -> log p(y|c) [B] of real-valued y, or None: what log_prob applies to dequantised data

@@ -14,8 +14,9 @@ with x~ = x + sigma e and e ~ N(0, I), are
 dsm, esm and ism at x~ differ by constants in the parameters. This holds for the q of each batch, so all three have the same expected
 gradient. `clean` ism matches the score of the data themselves, not of the data with noise.
 
-Where A grows at most linearly, as with bounded weights and any activation here, exp(-E) can be normalised. With tied weights it is a
-Gaussian-Bernoulli product: in units of sigma, each hidden unit adds the vector W_j to the mean or does not.
+A grows at most linearly with any activation here, so exp(-E) can be normalised. With tied weights and sigma = 1, p is a mixture of 2^H
+Gaussians N(c + sum_j s_j W_j, I), s_j = 0 or 1, the marginal of a restricted Boltzmann machine. A sum of convex functions of one direction
+each fits few shapes of the plane (8 Gaussians, not moons); a network fits any.
 
 References: Vincent 2011, "A connection between score matching and denoising autoencoders", Neural Computation 23(7); Hyvarinen 2005,
 "Estimation of non-normalized statistical models by score matching", JMLR 6.
@@ -31,13 +32,12 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors import Layer
-from vaeflow.bijectors.core.layer import at_rank
 from vaeflow.build import SAMPLING, Count, Natural, Positive
 from vaeflow.errors import UserError
 from vaeflow.hmc import move_all
 from vaeflow.model import NO_PARAMS, Array, Model, Params, overlay
+from vaeflow.models.parts.continuous_time import coordinates
 from vaeflow.models.parts.density import fits
-from vaeflow.models.parts.dequantize import make_dequantizer
 from vaeflow.nets import Net
 
 _JITTER = 0.2  # of the leapfrog's step size, see vaeflow/hmc.py
@@ -149,13 +149,10 @@ def dae(
         model = dae(event=(2,), hidden=64, layer=scale(factor=0.2), objective="dsm")
     """
     event = tuple(event)
-    shape = (math.prod(event),)
-    grey = make_dequantizer("auto", levels, event, shape)
+    at = coordinates(event, levels, layer, True, "auto")
     network = None if net is None else net.module((hidden,), len(event), False)
     if clean and objective != "ism":
         raise UserError(f"model.clean=True needs model.objective='ism', here {objective!r}: the other objectives are of noisy data")
-    if layer is not None and layer.update is not None:
-        raise UserError("model.layer is a layer that keeps statistics (batch_norm), and the layer of this model is not trained")
 
     def logits(params, x) -> Array:
         """g(x), [B, H]."""
@@ -168,40 +165,34 @@ def dae(
 
     potential = TIED if network is None else differentiated(value)
 
-    def bijector(params):
-        assert layer is not None
-        return at_rank(layer.bijector(params.get("fixed", NO_PARAMS).get("layer", NO_PARAMS)), 1)
-
-    def pull(params, y):
-        """f^-1(y) and log |det| [B] of y [B, D]."""
-        x, log_det = (y, jnp.zeros(len(y), y.dtype)) if layer is None else bijector(params).inverse_and_log_det(y)
-        return jnp.asarray(x), jnp.asarray(log_det)
+    def read(params, key, batch):
+        """x = f^-1(data) [B, D] and log |det| [B] of one draw of the dequantisation."""
+        return at.pull(params, at.dequantize(key, batch["x"])[0])
 
     def init(key, batch, given=NO_PARAMS):
         fits(event, batch)
         key_u, key_layer, key_net = jax.random.split(key, 3)
-        y, _ = grey.draw({}, key_u, batch["x"])
-        own = layer.init(key_layer, y) if layer is not None else NO_PARAMS
-        params = overlay({"c": jnp.zeros(shape)} | ({"fixed": {"layer": own}} if own else {}), given)
+        y, _ = at.dequantize(key_u, batch["x"])
+        params = overlay({"c": jnp.zeros(at.shape)} | at.init(key_layer, y), given)
         if network is None:
             # W^T sigmoid(W x) then has the Jacobian W^T W / 4, I / 16 in expectation: nearly one Gaussian. With a Jacobian of I the energy
             # starts flat, and far from the data, where no objective sees it, modes of its own are left.
-            params |= {"w": jax.random.normal(key_net, (hidden, *shape)) / (2 * math.sqrt(hidden)), "b": jnp.zeros(hidden)}
+            params |= {"w": jax.random.normal(key_net, (hidden, *at.shape)) / (2 * math.sqrt(hidden)), "b": jnp.zeros(hidden)}
         else:
-            params["net"] = network.init(key_net, pull(params, y)[0].reshape(len(y), *event))["params"]
+            params["net"] = network.init(key_net, at.pull(params, y)[0].reshape(len(y), *event))["params"]
         return overlay(params, given)
 
     def errors(params, key, batch):
         """The objective of each example, [B]."""
         key_u, key_e = jax.random.split(key)
-        x, _ = pull(params, grey.draw({}, key_u, batch["x"])[0])
+        x, _ = read(params, key_u, batch)
         noisy = x if clean else x + sigma * jax.random.normal(key_e, x.shape, x.dtype)
         r = potential.gradient(params, noisy)
         if objective == "dae":
             return jnp.sum(jnp.square(r - x), -1)
         score = (r - noisy) / sigma**2
         if objective == "ism":
-            return implicit(score, (potential.laplacian(params, noisy) - shape[0]) / sigma**2)
+            return implicit(score, (potential.laplacian(params, noisy) - at.shape[0]) / sigma**2)
         return explicit(score, parzen_score(x, sigma, noisy) if objective == "esm" else (x - noisy) / sigma**2)
 
     def loss(params, key, batch, step):
@@ -215,11 +206,11 @@ def dae(
         return {"loss": jax.vmap(lambda key, x: errors(params, key, {"x": x[None]})[0])(keys, batch["x"])}
 
     def energy(params, key, batch):
-        x, log_det = pull(params, grey.draw({}, key, batch["x"])[0])
+        x, log_det = read(params, key, batch)
         return (jnp.sum(jnp.square(x), -1) / 2 - potential.value(params, x)) / sigma**2 - log_det
 
     def encode(params, key, batch):
-        return jax.nn.sigmoid(logits(params, pull(params, grey.draw({}, key, batch["x"])[0])[0]))
+        return jax.nn.sigmoid(logits(params, read(params, key, batch)[0]))
 
     def sample(params, key, n, context=None):
         del context
@@ -231,10 +222,10 @@ def dae(
         def step(x, key):
             return move_all(key, x, log_density, jnp.asarray(step_size * sigma, x.dtype), leapfrog, _JITTER)
 
-        x = start * jax.random.normal(key_start, (n, *shape))
+        x = start * jax.random.normal(key_start, (n, *at.shape))
         x, accepted = jax.lax.scan(step, x, jax.random.split(key_moves, steps))
-        drawn = potential.gradient(params, x) if denoise else x
-        return {"x": grey.round(drawn if layer is None else jnp.asarray(bijector(params).forward(drawn))), "accepted": jnp.broadcast_to(jnp.mean(accepted), (n,))}
+        drawn = at.push(params, potential.gradient(params, x) if denoise else x)
+        return {"x": drawn, "accepted": jnp.broadcast_to(jnp.mean(accepted), (n,))}
 
     return Model(
         init=init,
