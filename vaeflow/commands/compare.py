@@ -51,7 +51,7 @@ def compare(directories: list[Path], output: Path, markdown: bool = False) -> No
         curves[name] = read_metrics(directory)
         if more := sorted(one.name for one in directory.glob("results*.json") if one != path):
             others[name] = more
-        if "integral" in results or (directory / "figures" / "samples.npz").is_file():
+        if _ON_GRID & results.keys() or (directory / "figures" / "samples.npz").is_file():
             planes[name] = directory, results
     if not found:
         raise UserError("none of these workdirs has a results.json: train first")
@@ -114,7 +114,7 @@ def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Panel]:
 
     cells: dict[tuple[str, str], Panel] = {}
     for name, (directory, results) in planes.items():
-        path = directory / "figures" / ("density.npz" if "integral" in results else "samples.npz")
+        path = directory / "figures" / ("density.npz" if _ON_GRID & results.keys() else "samples.npz")
         if not path.is_file():
             print(f"not among the densities: {path} is missing; run: python -m experiments.evaluate --workdir={directory}")
             continue
@@ -126,6 +126,7 @@ def _cells(planes: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> list[Panel]:
         truth = f"true NLL {results['true_nll']:.3f}" if "true_nll" in results else ""
         called = "NLL, upper bound" if nll_is_bound(results) else "NLL"
         told = f"{called} {results['nll']:.3f}" if "nll" in results else "no density"
+        told = f"NLL on the grid {results['nll_grid']:.3f}" if "nll_grid" in results else told
         cells[row, column] = Panel(row, column, density_grid.load(path), told, truth)
     truths = {row: cell.data_caption for (row, _), cell in cells.items() if cell.data_caption}
     return [cell._replace(data_caption=truths.get(row, "")) for (row, _), cell in cells.items()]
@@ -142,6 +143,7 @@ def names(directories: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(names, found.values(), strict=True))
 
 
+_ON_GRID = {"integral", "nll_grid"}  # numbers of runs that have figures/density.npz
 _COLUMNS = (
     ("data", "data"),
     ("density", "density"),
@@ -153,6 +155,8 @@ _COLUMNS = (
     ("true_nll", "true density [nats]"),
     ("kl_to_truth", "gap [nats]"),
     ("integral", "integral"),
+    ("nll_grid", "NLL on the grid [nats]"),
+    ("kl_grid", "gap on the grid [nats]"),
     ("k", "k"),
     ("bits_per_dim", "bits/dim"),
     ("active_units", "active units"),
