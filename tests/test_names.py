@@ -19,6 +19,7 @@ from vaeflow.bijectors import BIJECTORS
 from vaeflow.build import maker, signature
 from vaeflow.data import DataConfig
 from vaeflow.diffusion.coupling import COUPLINGS
+from vaeflow.diffusion.edits import EDITS
 from vaeflow.diffusion.kinds import KINDS, WEIGHTINGS
 from vaeflow.diffusion.path import PATHS
 from vaeflow.diffusion.steps import STEPS
@@ -42,6 +43,7 @@ FILES = sorted(
 WORDS = {
     "classifier": "an extractor of the measure sample_quality",
     "coupling": "the title of the registry of couplings, and a part of the bijectors' examples",
+    "edit": "the title of the registry of edits",
     "latents": "a finding of the measure probes and a figure",
     "layer": "the title of the registry of bijectors",
     "objective": "the title of the registry of objectives",
@@ -63,7 +65,7 @@ def words_of(*schemas: Any) -> set[str]:
 def own_keys() -> set[str]:
     """Keys that only families have: no words of other makers, of measures' settings, of the sections data and optim, of Model."""
     others = words_of(DataConfig, OptimConfig, Model, Latent, Frozen, *(type(measure.defaults) for measure in MEASURES.values()))
-    for registry in (BIJECTORS, NETS, BASES, OBJECTIVES, SCHEDULES, PATHS, KINDS, WEIGHTINGS, TIMES, COUPLINGS, STEPS):
+    for registry in (BIJECTORS, NETS, BASES, OBJECTIVES, SCHEDULES, PATHS, KINDS, WEIGHTINGS, TIMES, COUPLINGS, STEPS, EDITS):
         others |= registry.keys() | words_of(*map(maker, registry.values()))
     return {key for entry in MODELS.values() for key in signature(maker(entry))} - others
 

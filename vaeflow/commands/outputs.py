@@ -54,8 +54,8 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
 
 
 def sampling_options(config: Any) -> list[tuple[str, Any]]:
-    """(key, value) of config.sample without the number of samples: what this model's `sample` reads."""
-    return [(key, value) for key, value in sorted(config.sample.items()) if key != "n"]
+    """(key, value) of config.sample without the number of samples and what is off: what this model's `sample` reads."""
+    return [(key, value) for key, value in sorted(config.sample.items()) if key != "n" and value != ""]
 
 
 def encode(directory: Path, split: str = "", output: Path | None = None, overrides: Overrides = ()) -> None:

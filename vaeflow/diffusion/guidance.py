@@ -19,6 +19,9 @@ from vaeflow.model import Array
 
 EditMethod = Literal["replacement", "covariance"]
 
+# Of the covariance method with a learned network, see `inpainted_by_covariance`.
+_SMALLEST, _LEAST = 0.05, 0.1
+
 
 def _with_data(path: ProbabilityPath, x: Array, t: Array, data: Array) -> Prediction:
     """The prediction with these data, and the noise that x_t then has."""
@@ -73,7 +76,7 @@ def edited(predict: Predict, path: ProbabilityPath, known: Measurement, x: Array
     if method == "replacement":
         inner = inpainted(turned, path, mask, value)
     else:
-        inner = inpainted_by_covariance(turned, path, mask, value, sigma_data=sigma_data)
+        inner = inpainted_by_covariance(turned, path, mask, value, sigma_data=sigma_data, least=_LEAST)
     return lambda x, t: jax.tree.map(known.back, inner(known.into(x), t))
 
 
@@ -95,13 +98,23 @@ def inpainted(predict: Predict, path: ProbabilityPath, mask: Array, value: Array
     return change
 
 
-def inpainted_by_covariance(predict: Predict, path: ProbabilityPath, mask: Array, value: Array, *, sigma_data: float = 0.5) -> Predict:
+def inpainted_by_covariance(
+    predict: Predict, path: ProbabilityPath, mask: Array, value: Array, *, sigma_data: float = 0.5, least: float = 0.0
+) -> Predict:
     """E[x | x_t, x_K = y] of the Gaussian with mean D = E[x | x_t] and covariance C = sigma^2 / alpha dD/dx_t (Tweedie's second moment):
 
         D + C_{.K} C_KK^-1 (y - D_K),    K = the entries where mask is True, y = value
 
-    Exact if the data are Gaussian. C_KK is exact up to 64 dimensions, by as many products with the network's Jacobian. Above, it is that of
-    data N(0, s_d^2 I), sigma^2 s_d^2 / (alpha^2 s_d^2 + sigma^2) I, at one product. alpha must be > 0.
+    Exact if the data are Gaussian, with no variance below 0.05 s_d^2. C_KK is exact up to 64 dimensions, by as many products with the
+    network's Jacobian, of which the symmetric part is taken and eigenvalues that are smaller than those of data with 0.05 s_d^2 are raised:
+    a learned network's may be negative. Above 64, C_KK is that of data N(0, s_d^2 I), sigma^2 s_d^2 / (alpha^2 s_d^2 + sigma^2) I, at one
+    product.
+
+    Args:
+        mask, value: as for `inpainted`.
+        sigma_data: s_d.
+        least: of the ratio alpha s_d / sigma. Where it is smaller, the prediction is that of `inpainted`: dD/dx_t is then of the order of
+            alpha, and less than a learned network's error. alpha must be > 0 elsewhere.
 
     References: Boys et al. 2023 (arXiv 2310.06721); Song et al. 2023, pseudoinverse guidance (OpenReview 9_gsMA8MRKQ).
     """
@@ -110,16 +123,24 @@ def inpainted_by_covariance(predict: Predict, path: ProbabilityPath, mask: Array
     def change(x, t):
         # By reverse mode: the networks' convolutions have no other. C is symmetric.
         data, pull = jax.vjp(lambda x: predict(x, t).data, x)
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        clear = alpha * sigma_data >= least * sigma
+
+        def own(variance):
+            """dD/dx_t of data N(0, variance I)."""
+            return alpha * variance / (alpha**2 * variance + sigma**2)
+
         if x.size > EXACT_TRACE:
-            alpha, sigma = path.alpha(t), path.sigma(t)
-            own = alpha * sigma_data**2 / (alpha**2 * sigma_data**2 + sigma**2)  # dD/dx_t of data N(0, s_d^2 I)
             (moved,) = pull(jnp.where(mask, value - data, 0))
-            return _with_data(path, x, t, jnp.where(mask, value, data + moved / own))
+            return _with_data(path, x, t, jnp.where(mask, value, data + jnp.where(clear, moved / own(sigma_data**2), 0)))
         known, y, flat = mask.reshape(-1), value.reshape(-1), data.reshape(-1)
         (rows,) = jax.vmap(pull)(jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape))
         slope = rows.reshape(x.size, x.size)
+        slope = (slope + slope.T) / 2
         inner = jnp.where(known[:, None] & known, slope, jnp.eye(x.size, dtype=x.dtype))  # the factor sigma^2 / alpha cancels
-        moved = slope @ jnp.where(known, jnp.linalg.solve(inner, jnp.where(known, y - flat, 0)), 0)
+        values, vectors = jnp.linalg.eigh(inner)
+        away = vectors.T @ jnp.where(known, y - flat, 0) / jnp.maximum(values, own(_SMALLEST * sigma_data**2))
+        moved = jnp.where(clear, slope @ jnp.where(known, vectors @ away, 0), 0)
         return _with_data(path, x, t, jnp.where(known, y, flat + moved).reshape(x.shape))
 
     return change

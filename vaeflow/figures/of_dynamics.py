@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow.errors import UserError
-from vaeflow.evaluation import trajectories as ode
+from vaeflow.evaluation.trajectories import decode, encode, generate, source
 from vaeflow.evaluation.information import evenly
 from vaeflow.figures import latents
 from vaeflow.figures.canvas import COLOURS, canvas
@@ -46,10 +46,10 @@ def trajectories(subject: Subject) -> list[Path]:
     picture = is_image(subject.event)
     n = _PICTURES if picture else _LINES
     given = conditions(subject, n)
-    found = ode.generate(
+    found = generate(
         run.model,
         run.params,
-        ode.source(run.model, run.params, subject.key, n, given.get("x0")),
+        source(run.model, run.params, subject.key, n, given.get("x0")),
         given.get("context"),
         _TIMES if picture else _POINTS,
     )
@@ -81,8 +81,8 @@ def round_trips(subject: Subject) -> list[Path]:
     run, path, dynamics = subject.run, subject.path("round_trips"), dynamics_of(subject.run.model)
     data = evenly(run.split, _ROUND_TRIPS)
     context = None if data.context is None else np.asarray(data.context)
-    z = ode.encode(run.model, run.params, np.asarray(data.x), context)
-    back = ode.decode(run.model, run.params, z, context)
+    z = encode(run.model, run.params, np.asarray(data.x), context)
+    back = decode(run.model, run.params, z, context)
     scaled = z * float(dynamics.spread(dynamics.t_min) / dynamics.spread(dynamics.t_max))
     x = np.asarray(data.x, np.float64)
     pictures = np.stack([np.asarray(data.x, np.float32), _seen(subject, scaled[None])[0], back.astype(np.float32)])
