@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaeflow.errors import UserError
-from vaeflow.evaluation.trajectories import decode, encode, generate, source
 from vaeflow.evaluation.information import evenly
+from vaeflow.evaluation.trajectories import decode, encode, generate, source
 from vaeflow.figures import latents
 from vaeflow.figures.canvas import COLOURS, canvas
 from vaeflow.figures.draws import conditions
