@@ -8,7 +8,16 @@
 Rows are SOURCE_TARGET_MODEL. In the plane: moons and checkerboard to 8 Gaussians, circles to two spirals; 100,000 points each, drawn
 independently. Digits: the images of a one to those of a seven, as vectors of 64, about 130 each to train on. There is no noise in the
 source, so no density: runs report distances of the samples and straightness, transport cost and kinetic energy of the trajectories.
-Expected: see below.
+Expected (checkerboard to 8 Gaussians, seed 0; 2,000 trajectories from the same x0 in every row, 50 steps of rk4, in coordinates of zero
+mean and unit variance of the target; 2,000 samples against 2,000 test points; ± is one standard error over them, of one trained run):
+
+    row                                            straightness         transport cost    kinetic energy   energy distance (one evaluation)
+    rectified_flow                                 1.523 ± 0.013        0.296 ± 0.008     1.819 ± 0.013    -0.002 ± 0.002 (1.756 ± 0.007)
+    reflow                                         0.00076 ± 0.00002    0.287 ± 0.008     0.288 ± 0.008    -0.002 ± 0.002 (-0.001 ± 0.002)
+    learned_interpolant                            0.784 ± 0.008        0.288 ± 0.008     1.073 ± 0.011    -0.001 ± 0.002 (1.721 ± 0.007)
+    rectified_flow, --config.model.path=cosine     1.034 ± 0.010        0.293 ± 0.008     1.326 ± 0.014
+
+The floor of the energy distance is -0.003 ± 0.002 (unbiased, so below 0 at times). The learned path starts as the cosine one.
 
 References: Liu et al. 2023 (arXiv 2209.03003), section 5; Albergo and Vanden-Eijnden 2023 (2209.15571), checkerboard to Gaussians.
 """
