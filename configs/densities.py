@@ -57,7 +57,33 @@ CONTINUOUS = {
     "score_vp": ("score SDE, variance preserving", dict(kind="vp"), dict(predict="noise", t_min=0.01)),
     "score_subvp": ("score SDE, sub-variance preserving", dict(kind="subvp"), dict(predict="noise", t_min=0.01)),
 }
-LINES = FLOWS | {name: line for name, (line, _, _) in CONTINUOUS.items()}
+# What a flow map is trained by, beside the network and the layer that it shares with CONTINUOUS: (what the row is, parts, model).
+MAP_STEPS = 10_000
+MAPS = {
+    "consistency_distillation": (
+        "consistency distillation of the row flow_matching by Heun steps between 18 points (needs --config.model.teacher)",
+        dict(intervals=dict(kind="points", count=18.0)),
+        dict(target="heun", loss="data_square", ema=0.95),
+    ),
+    "consistency_training": (
+        "improved consistency training from scratch: 11 to 161 points, no moving average of the target network",
+        dict(
+            intervals=dict(kind="points", count="count", grid="rho"),
+            count=dict(kind="doubling", steps=MAP_STEPS, end=160),
+            path=dict(kind="edm", sigma_max=10.0),
+            times=dict(kind="log_normal", mean=-0.8, std=1.6),
+            loss=dict(kind="pseudo_huber", scale=0.03),
+        ),
+        dict(target="pair", form="edm", precondition=True, t_min=0.0002),
+    ),
+    "mean_flow": ("MeanFlow, half of the examples with r = t", dict(intervals=dict(kind="ordered", equal=0.5)), dict(target="jvp")),
+    "shortcut": (
+        "shortcut model, half of the examples with r = t",
+        dict(intervals=dict(kind="binary", equal=0.5)),
+        dict(target="halves", ema=0.99),
+    ),
+}
+LINES = FLOWS | {name: line for name, (line, _, _) in (CONTINUOUS | MAPS).items()}
 ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
     f"{density}_{name}": f"{density}, {line}" for density in DENSITIES for name, line in LINES.items()
 }
@@ -81,6 +107,8 @@ def get_config(row: str = "") -> ConfigDict:
     c.eval.batch = 1000
     if name in CONTINUOUS:
         continuous(c, name)
+    elif name in MAPS:
+        one_step(c, name, f"configs/densities.py:{density}_flow_matching")
     if name in ("nice", "realnvp", "spline", "mixture"):
         c.parts.net = mlp(64, 64)
         for part, flip in (("first", False), ("second", True)):
@@ -166,3 +194,16 @@ def continuous(c: ConfigDict, name: str) -> None:
     c.train.update(steps=20_000, eval_every=2000, checkpoint_every=5000)
     if name == "reflow":
         c.train.update(steps=10_000, eval_every=5000)  # the validation solves the teacher's ODE
+
+
+def one_step(c: ConfigDict, name: str, teacher: str) -> None:
+    """The row `name` of MAPS: its model and parts, in place."""
+    _, parts, options = MAPS[name]
+    c.model = dict(kind="flow_map", sigma_data=1.0, **options)
+    c.parts = dict(net=mlp(128, 128, 128, activation="silu"), embedding=dict(kind="fourier", width=64, scale=0.2), **parts)
+    if name == "consistency_distillation":
+        c.model.teacher = teacher
+    else:
+        c.parts.layer = dict(kind="actnorm")
+    c.train.update(steps=MAP_STEPS, eval_every=2000, checkpoint_every=5000)
+    c.eval.update(measures=("sample_quality",), select="sample_quality.energy")  # a loss compares the network with its own target
