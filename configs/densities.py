@@ -58,7 +58,6 @@ CONTINUOUS = {
     "score_subvp": ("score SDE, sub-variance preserving", dict(kind="subvp"), dict(predict="noise", t_min=0.01)),
 }
 # What a flow map is trained by, beside the network and the layer that it shares with CONTINUOUS: (what the row is, parts, model).
-MAP_STEPS = 10_000
 MAPS = {
     "consistency_distillation": (
         "consistency distillation of the row flow_matching by Heun steps between 18 points (needs --config.model.teacher)",
@@ -69,7 +68,7 @@ MAPS = {
         "improved consistency training from scratch: 11 to 161 points, no moving average of the target network",
         dict(
             intervals=dict(kind="points", count="count", grid="rho"),
-            count=dict(kind="doubling", steps=MAP_STEPS, end=160),
+            count=dict(kind="doubling", end=160),
             path=dict(kind="edm", sigma_max=10.0),
             times=dict(kind="log_normal", mean=-0.8, std=1.6),
             loss=dict(kind="pseudo_huber", scale=0.03),
@@ -81,6 +80,19 @@ MAPS = {
         "shortcut model, half of the examples with r = t",
         dict(intervals=dict(kind="binary", equal=0.5)),
         dict(target="halves", ema=0.99),
+    ),
+}
+# Rows of table_one_step.py alone.
+MORE_MAPS = {
+    "continuous": (
+        "continuous consistency from scratch: the trigonometric path and form, gradients of equal length",
+        dict(loss=dict(kind="square", power=0.5)),
+        dict(target="jvp", intervals="to_data", path="cosine", form="trigonometric"),
+    ),
+    "distilled": (
+        "distillation of the row's teacher to one step: the end of its ODE by 8 Heun steps",
+        dict(target=dict(kind="distilled", steps=8)),
+        dict(intervals="equal", loss="data_square"),
     ),
 }
 LINES = FLOWS | {name: line for name, (line, _, _) in (CONTINUOUS | MAPS).items()}
@@ -108,6 +120,7 @@ def get_config(row: str = "") -> ConfigDict:
     if name in CONTINUOUS:
         continuous(c, name)
     elif name in MAPS:
+        c.train.update(steps=10_000, eval_every=2000, checkpoint_every=5000)
         one_step(c, name, f"configs/densities.py:{density}_flow_matching")
     if name in ("nice", "realnvp", "spline", "mixture"):
         c.parts.net = mlp(64, 64)
@@ -197,13 +210,14 @@ def continuous(c: ConfigDict, name: str) -> None:
 
 
 def one_step(c: ConfigDict, name: str, teacher: str) -> None:
-    """The row `name` of MAPS: its model and parts, in place."""
-    _, parts, options = MAPS[name]
+    """The row `name` of MAPS or MORE_MAPS in c.train.steps steps: its model and parts, in place."""
+    _, parts, options = (MAPS | MORE_MAPS)[name]
     c.model = dict(kind="flow_map", sigma_data=1.0, **options)
     c.parts = dict(net=mlp(128, 128, 128, activation="silu"), embedding=dict(kind="fourier", width=64, scale=0.2), **parts)
-    if name == "consistency_distillation":
+    if name in ("consistency_distillation", "distilled"):
         c.model.teacher = teacher
     else:
         c.parts.layer = dict(kind="actnorm")
-    c.train.update(steps=MAP_STEPS, eval_every=2000, checkpoint_every=5000)
+    if "count" in c.parts:
+        c.parts.count.steps = c.train.steps
     c.eval.update(measures=("sample_quality",), select="sample_quality.energy")  # a loss compares the network with its own target

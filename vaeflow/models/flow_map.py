@@ -110,8 +110,8 @@ def flow_map(
             raise UserError(f"{', '.join(given)} of a model with a teacher is the teacher's, and must not be given")
         space, ode = coordinates_of_teacher(teacher, event, levels)
         curve, spread, low, high = ode.path, ode.spread, ode.t_min, ode.t_max
-    if curve.gamma is not None:
-        raise UserError("a flow map requires a path without gamma, from Gaussian noise")
+    if curve.gamma is not None or curve.init is not None:
+        raise UserError("a flow map requires a path without gamma, from Gaussian noise, which is not learned")
     if precondition and not low:
         raise UserError("model.precondition reads log(sigma), and so needs model.t_min > 0")
     rank = len(space.shape)
