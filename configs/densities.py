@@ -44,6 +44,8 @@ CONTINUOUS = {
     "score_vp": ("score SDE, variance preserving", dict(kind="vp"), dict(predict="noise", t_min=0.01)),
     "score_subvp": ("score SDE, sub-variance preserving", dict(kind="subvp"), dict(predict="noise", t_min=0.01)),
 }
+# Row of CONTINUOUS that learns from the run of another one: (that row, the config key that names its workdir).
+TEACHERS: dict[str, tuple[str, str]] = {}
 LINES = FLOWS | {name: line for name, (line, _, _) in CONTINUOUS.items()}
 ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
     f"{density}_{name}": f"{density}, {line}" for density in DENSITIES for name, line in LINES.items()

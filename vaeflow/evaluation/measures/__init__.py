@@ -25,6 +25,7 @@ from vaeflow.evaluation.measures import (
     probes,
     refine,
     sample_quality,
+    sampling,
     stored_features,
     terms,
 )
@@ -75,6 +76,7 @@ MEASURES: dict[str, Measure] = {
         sample_quality.provides,
         noisy=True,
     ),
+    "sampling": Measure(sampling.prepare, sampling.needs, "what draws cost: evaluations and seconds", sampling.SamplingSettings()),
     "stored_features": Measure(
         once(stored_features.check),
         stored_features.needs,
