@@ -102,6 +102,8 @@ MORE_MAPS = {
         dict(intervals="equal", loss="data_square"),
     ),
 }
+# Rows that learn from the run of another one: (that row, the config key that names its workdir).
+TEACHERS = {"reflow": ("rectified_flow", "model.teacher"), "consistency_distillation": ("flow_matching", "model.teacher")}
 LINES = FLOWS | {name: line for name, (line, _, _) in (CONTINUOUS | MAPS).items()} | ENERGIES
 ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
     f"{density}_{name}": f"{density}, {line}" for density in DENSITIES for name, line in LINES.items()

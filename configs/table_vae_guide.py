@@ -19,9 +19,9 @@ The text gives neither rate, decay nor batch: those are the code's defaults. Two
 step, because test data select nothing here, so the published totals have the advantage of their selection; and our softplus adds 1e-6.
 The row `ablation_warm_2` is softplus_warm_2 with weight decay 1e-4 and batch 128 (this table's values until 2026-11) for as many epochs.
 
-Expected: results/table_vae_guide_paper.md: all published rows at the budget paper, three seeds each; ± is the standard deviation over seeds,
-0.4 to 1.6 nats at 2 latents. softplus_warm_2 ends 2.0 nats above the published total, which was selected on test; the other rows differ by
-less than 0.8. The ablation has one seed: a direction, not a difference.
+Expected: results/table_vae_guide_paper.md: all published rows at the budget paper, three seeds each; ± is the standard deviation over
+seeds, 0.4 to 1.6 nats at 2 latents. softplus_warm_2 ends 2.0 nats above the published total, which was selected on test; the other rows
+differ by less than 0.8. The ablation has one seed: a direction, not a difference.
 """
 
 from ml_collections import ConfigDict

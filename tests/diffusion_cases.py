@@ -74,7 +74,9 @@ class StepCase(NamedTuple):
 INFINITE = "g^2 is infinite where alpha = 0"
 STEP_CASES = {
     "euler": StepCase("euler", noisy=False),
+    "midpoint": StepCase("midpoint", 2, noisy=False),
     "heun": StepCase("heun", 2, noisy=False),
+    "dopri5": StepCase("dopri5", 5, noisy=False),
     "heun with churn": StepCase("heun", 2, lambda steps: {"churn": 4 / steps, "lowest": 0.05}, from_one="x / alpha"),
     "ddim": StepCase("ddim", noisy=False),
     "ancestral": StepCase("ancestral"),

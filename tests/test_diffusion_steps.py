@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.diffusion_cases import STEP_CASES, Mixture, StepCase, matrix, path_case, path_of, with_gamma
-from vaeflow.diffusion.ode import field, log_density, solve
+from vaeflow.diffusion.ode import SOLVERS, field, log_density, solve
 from vaeflow.diffusion.path import PATHS, Prediction, ProbabilityPath
 from vaeflow.diffusion.steps import STEPS, Sampler, walk
 from vaeflow.diffusion.times import TIMES, grid
@@ -70,7 +70,7 @@ def error(sampler: Sampler, name: str, steps: int, patch) -> float:
 
 
 LINEAR = [name for name, case in STEP_CASES.items() if not case.linear]
-DETERMINISTIC = [name for name, case in STEP_CASES.items() if not case.noisy]
+DETERMINISTIC = [name for name, case in STEP_CASES.items() if not case.noisy and case.order <= 2]  # others reach rounding first
 over_samplers = pytest.mark.parametrize("case", STEP_CASES.values(), ids=STEP_CASES)
 
 
@@ -116,6 +116,16 @@ def test_deterministic_samplers_converge_to_the_ode(name, sampler):
 
     coarse, fine = (float(jnp.sqrt(jnp.mean(e**2))) for e in jax.jit(jax.vmap(errors))(x))
     assert fine < 0.05 and abs(np.log2(coarse / fine) - case.order) < 0.2
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name in STEPS])
+def test_runge_kutta_steps_are_those_of_the_solver(name):
+    path, x, n = path_of("vp"), jnp.array([0.3, -0.5]), 6
+    predict = Mixture().predict(path)
+    got, _ = walk(STEPS[name]().on(path, predict), jax.random.key(0), x, jnp.linspace(1.0, 0.1, n + 1), denoise=False)
+    want, nfe = solve(field(path, predict), x, 1.0, 0.1, solver=name, steps=n)
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+    assert nfe == n * STEPS[name]().on(path, predict).nfe
 
 
 @over_samplers
@@ -191,6 +201,25 @@ def test_the_last_step_is_tweedies_formula():
     assert (n, m) == (4, 5)
 
 
+def test_adaptive_steps_end_where_the_ode_does_and_count_their_evaluations():
+    """Per example: the NFE of one does not depend on the others, and a smaller tolerance takes more and is nearer."""
+    path, ends = path_of("vp"), jnp.array([1.0, 0.5, 0.05])
+    predict, x = Mixture().predict(path), jnp.array([[0.3, -0.5], [2.0, 1.4]])
+    exact, _ = jax.vmap(lambda x: solve(field(path, predict), x, ends[0], ends[-1], solver="dopri5", steps=400))(x)
+
+    def drawn(x, tol):
+        step = STEPS["dopri5"](tol=tol).on(path, predict)
+        return jax.jit(jax.vmap(lambda x: walk(step, jax.random.key(0), x, ends, denoise=False)))(x)
+
+    (coarse, few), (fine, many) = drawn(x, 1e-3), drawn(x, 1e-7)
+    assert jnp.all(many > few) and jnp.all((few - 1) % 6 <= 1)
+    assert jnp.max(jnp.abs(fine - exact)) < 1e-5 < jnp.max(jnp.abs(coarse - exact)) < 1e-2
+    assert few[1] == drawn(x[1:], 1e-3)[1][0]
+    data, nfe = walk(STEPS["dopri5"](tol=1e-3).on(path, predict), jax.random.key(0), x[0], ends)
+    np.testing.assert_allclose(data, predict(coarse[0], ends[-1]).data, rtol=1e-6)
+    assert nfe == few[0] + 1
+
+
 def test_predictor_corrector_of_a_gaussian_by_draws():
     """The case that moments exclude, in 32 dimensions, where the norms concentrate: mean and variance within five standard errors, and
     within the first-order error of 64 steps."""
@@ -214,7 +243,7 @@ def test_a_path_with_gamma_has_samplers_and_refusals():
     for kind in ("ddim", "ancestral", "reverse_diffusion", "dpm_2m", "sde", "predictor_corrector"):
         with pytest.raises(UserError, match="without gamma"):
             STEPS[kind]().on(path, predict)
-    for sampler in (STEPS["euler"](), STEPS["heun"](), STEPS["sde"](diffusion="sigma")):
+    for sampler in (STEPS["euler"](), STEPS["midpoint"](), STEPS["heun"](), STEPS["dopri5"](), STEPS["sde"](diffusion="sigma")):
         data, _ = walk(sampler.on(path, predict), jax.random.key(0), x, jnp.linspace(0.95, 0.05, 9))
         assert bool(jnp.all(jnp.isfinite(data)))
     with pytest.raises(UserError, match=r"eta=1\.5 is invalid"):

@@ -11,7 +11,7 @@ from tests import toys
 from tests.diagnose_toys import number, run
 from vaeflow.data import Split
 from vaeflow.errors import UserError
-from vaeflow.evaluation import sampling, two_sample
+from vaeflow.evaluation import measures, sampling, two_sample
 from vaeflow.evaluation.measures import classifier, sample_quality, stored_features
 from vaeflow.evaluation.measures.sample_quality import SampleQualitySettings
 
@@ -164,3 +164,22 @@ def test_features_of_another_program_are_compared_by_their_file(tmp_path, rng):
             stored_features.needs(found, settings._replace(**changes))
     with pytest.raises(UserError, match="has no array 'val'"):
         stored_features.needs(found._replace(name="val"), settings)
+
+
+def test_what_draws_cost():
+    """Evaluations where the draws count them; the seconds are those of a second call: the first one compiles."""
+
+    def sample(params, key, n, context=None):
+        return {"x": jax.numpy.zeros((n, 3)), "nfe": jax.numpy.arange(n) % 2 * 10 + 10}
+
+    def cost(model):
+        found = run(model, toys.split(20))
+        return measures.MEASURES["sampling"].prepare(found, measures.settings_of("sampling", found.config.eval, {"samples": 8}))(
+            found.params, found.key
+        )
+
+    found = cost(toys.model(None, "none", sample=sample))
+    assert {name: found[name].value for name in ("nfe", "nfe_max")} == {"nfe": 15, "nfe_max": 20}
+    assert 0 < found["seconds"].value < 10 and "8 draws" in found["seconds"].what
+    assert set(cost(toys.gaussian_flow())) == {"seconds"}
+    assert measures.lacking("sampling", run(toys.model(None, "none"), toys.split(20)), None) == "this model draws no samples"

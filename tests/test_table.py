@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from tests.commands import call, refusal
 from tests.runs import ROOT, environment
+from vaeflow.errors import UserError
 from vaeflow.evaluation.results import flat
 from vaeflow.runs import workdir
 from vaeflow.runs.files import with_values
@@ -248,6 +250,36 @@ def test_wrong_commands_are_one_line(folder, more, budget, held):
 
 def test_a_config_that_is_no_table_is_one_line():
     assert "has no TABLE: it is no table" in refusal("table", "--config=configs/digits_vae.py")
+
+
+@pytest.mark.parametrize(
+    ("more", "held"),
+    [
+        ('CURVES = {"smal": ("A", "x")}\nTABLE["against"] = "active"', "CURVES: the row='smal' is unknown (did you mean 'small'?)"),
+        ('CURVES = {"small": ("A", "x")}', "TABLE['against']='' is invalid"),
+        ('CURVES = {"small": ("A", "x")}\nTABLE["against"] = "activ"', "TABLE['against']='activ' is invalid"),
+        ('TABLE["floor"] = "lowest"', "TABLE['floor']='lowest' is invalid"),
+    ],
+)
+def test_curves_that_the_table_cannot_draw_are_one_line(tmp_path, more, held):
+    (tmp_path / "table_digits.py").write_text(f"{TABLE}\n{more}\n")
+    with pytest.raises(UserError, match=re.escape(held)):
+        spec.plan(str(tmp_path / "table_digits.py"))
+
+
+def test_seeds_of_a_row_stand_side_by_side(tmp_path, monkeypatch):
+    """So that groups of cells, which are of limited size, hold all seeds of a row."""
+    (tmp_path / "table_digits.py").write_text(TABLE)
+    plan, seen = spec.plan(str(tmp_path / "table_digits.py")), []
+
+    def grouped(configs, directories):
+        seen.extend(directory.name for directory in directories)
+        raise UserError("enough")
+
+    monkeypatch.setattr(many_seeds, "groups", grouped)
+    with pytest.raises(UserError, match="enough"):
+        runner.run(plan, spec.cells(plan, tmp_path / "runs", 0), lambda: None)
+    assert seen == ["small_seed0", "small_seed1", "large_seed0", "large_seed1"]
 
 
 def test_rows_whose_cells_another_machine_had_keep_their_numbers(folder, tmp_path):

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,18 @@ def speed(
 ) -> Iterator[process.Answer]:
     """The task `speed`: steps with Adam on batches of data; log_prob (vae: the ELBO) of a batch and draws without gradients."""
     batch = works.WORKS[name]["batch"]
+    yield from timed(batch, model, data, loss, {"log_prob": lambda: loss(data[:batch]), "sample": draw}, versions)
+
+
+def timed(
+    batch: int,
+    model: Any,
+    data: torch.Tensor,
+    loss: Callable[[torch.Tensor], torch.Tensor],
+    others: Mapping[str, Callable[[], Any]],
+    versions: Any,
+) -> Iterator[process.Answer]:
+    """Steps with Adam on batches of data, and `others`, which run without gradients."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     batches = data.split(batch)
 
@@ -37,7 +49,7 @@ def speed(
 
         return call
 
-    runs = {"train": train, "log_prob": without(lambda: loss(batches[0])), "sample": without(draw)}
+    runs = {"train": train} | {name: without(run) for name, run in others.items()}
     for run in runs.values():
         run()
     parameters = sum(p.numel() for p in model.parameters())

@@ -1,4 +1,5 @@
-"""The process of vaeflow itself, so that it is timed as the others are: `sampling LAYERS UNITS POINTS D ...`, `speed WORK` (process.py)."""
+"""The process of vaeflow itself, so that it is timed as the others are: `sampling LAYERS UNITS POINTS D ...`, `speed WORK`,
+`continuous WORK` (process.py)."""
 
 from __future__ import annotations
 
@@ -105,10 +106,7 @@ def configured(name: str) -> Any:
         else:
             parts["made"] = made(w["units"], w["units"])
     c.parts = parts
-    c.data.update(kind="npz", batch=w["batch"])
-    c.optim.update(learning_rate=1e-3, ema=0.0)
-    c.devices.mapping = "jit"
-    return complete(c)
+    return trained(c, w["batch"])
 
 
 def speed(words: list[str]) -> Iterator[process.Answer]:
@@ -116,41 +114,84 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
     w, rng = works.WORKS[words[0]], np.random.default_rng(0)
     x = rng.random((works.ROWS, w["d"])) < 0.3 if words[0] == "vae" else rng.normal(size=(works.ROWS, w["d"])).astype(np.float32)
     split = data.Split(x.astype(np.uint8) if words[0] == "vae" else x)
-    made = setup.make_experiment(configured(words[0]), None, data.Source(split, None, None, 2 if words[0] == "vae" else 0))
+    yield from timed(configured(words[0]), data.Source(split, None, None, 2 if words[0] == "vae" else 0), ("log_prob",))
+
+
+def continuous(words: list[str]) -> Iterator[process.Answer]:
+    """One of works.CONTINUOUS: the same without log_prob, and of a batch the loss alone and its gradient."""
+    w = works.CONTINUOUS[words[0]]
+    x = np.random.default_rng(0).normal(size=(works.ROWS, *w["event"])).astype(np.float32)
+    yield from timed(continuous_config(words[0]), data.Source(data.Split(x), None, None, 0), ("loss", "gradient"))
+
+
+def continuous_config(name: str) -> Any:
+    """The config of one of works.CONTINUOUS. A draw's last evaluation is Tweedie's formula: for flow matching an Euler step to t = 0."""
+    w, c = works.CONTINUOUS[name], base()
+    c.model = dict(kind="diffusion")
+    embedding = dict(kind="fourier", width=w["features"], scale=1.0)
+    if name == "ffjord":
+        c.model = dict(kind="flow", layer="layer")
+        layer = dict(kind="cnf", net="net", embedding="embedding", solver="rk4", steps=w["evaluations"] // 4)
+        c.parts = dict(layer=layer, net=mlp(*w["hidden"], activation="elu"), embedding=embedding)
+    elif name == "mlp":
+        c.parts = dict(net=mlp(*w["hidden"], activation="silu"), embedding=embedding)
+    else:
+        net = dict(kind="unet", channels=w["channels"], multipliers=w["multipliers"], blocks=w["blocks"], skip_scale=False)
+        c.parts = dict(net=net, embedding=embedding | dict(kind="sinusoidal", times=1000.0))
+        del c.parts.embedding["scale"]
+    if name != "ffjord":
+        c.sample.update(sampler="euler", steps=w["evaluations"] - 1)
+    return trained(c, w["batch"])
+
+
+def trained(c: Any, batch: int) -> Any:
+    """The config with the optimiser of the other libraries, on one device, completed."""
+    c.data.update(kind="npz", batch=batch)
+    c.optim.update(learning_rate=1e-3, ema=0.0)
+    c.devices.mapping = "jit"
+    return complete(c)
+
+
+def timed(config: Any, source: data.Source, more: tuple[str, ...]) -> Iterator[process.Answer]:
+    """Steps, draws, matrix products, and of `more` log_prob, loss, gradient of a batch; compiled, then run when asked for."""
+    made = setup.make_experiment(config, None, source)
     params, frozen, _ = setup.init_params(made)
     state, fixed = step.init_state(params, made.tx, made.optim.ema, frozen)
     params = step.eval_params(state, fixed)
-    feed = data.make_feed(split, made.config.data, 0, slots=made.devices.slots(made.batch), steps=1 << 20, capacity=made.train.max_dispatch)
+    capacity = made.train.max_dispatch
+    feed = data.make_feed(source.train, made.config.data, 0, slots=made.devices.slots(made.batch), steps=1 << 20, capacity=capacity)
     shared = step.StepInputs(fixed, feed.arrays, *run_keys(0), jnp.int32(STEPS))
     dispatch = step.make_dispatch(made.model, made.tx, made.optim.ema, made.devices, loop.make_take(made), feed.capacity)
-    model, key, batch = made.model, jax.random.key(0), {"x": jnp.asarray(split.x[: w["batch"]])}
-    held = [jax.tree.map(jnp.copy, state)]
-    began = time.perf_counter()
-    run_train = jax.jit(dispatch, donate_argnums=0).lower(held[0], shared, feed.chunk(0, STEPS)).compile()
-    seconds = {"train": time.perf_counter() - began}
-    began = time.perf_counter()
+    model, key, batch = made.model, jax.random.key(0), {"x": jnp.asarray(source.train.x[: made.batch])}
+    held, seconds, mflop = [jax.tree.map(jnp.copy, state)], {}, {}
+
+    def compiled(name: str, program: Any, *inputs: Any) -> Any:
+        began = time.perf_counter()
+        found = program.lower(*inputs).compile()
+        seconds[name] = time.perf_counter() - began
+        mflop[name] = (found.cost_analysis() or {}).get("flops", 0.0) / 1e6
+        return found
+
     assert model.sample is not None
-    run_draw = jax.jit(model.sample, static_argnums=2).lower(params, key, works.POINTS).compile()
-    seconds["sample"] = time.perf_counter() - began
-    assert model.log_prob is not None
-    began = time.perf_counter()
-    run_score = jax.jit(model.log_prob).lower(params, key, batch).compile()
-    seconds["log_prob"] = time.perf_counter() - began
+    run_train = compiled("train", jax.jit(dispatch, donate_argnums=0), held[0], shared, feed.chunk(0, STEPS))
+    run_draw = compiled("sample", jax.jit(model.sample, static_argnums=2), params, key, works.POINTS)
 
     def steps():
         held[0], log = run_train(held[0], shared, feed.chunk(0, STEPS))
         np.asarray(log["loss"])
 
-    runs = {
-        "train": steps,
-        "log_prob": lambda: run_score(params, key, batch).block_until_ready(),
-        "sample": lambda: run_draw(params, key).block_until_ready(),
-        "product": product(),
-    }
+    def loss(params, key, batch):
+        return model.loss(params, key, batch, jnp.int32(0))[0]
+
+    of_batch = {"log_prob": model.log_prob, "loss": loss, "gradient": jax.grad(loss, allow_int=True)}
+    runs = {"train": steps, "sample": lambda: jax.block_until_ready(run_draw(params, key)), "product": product()}
+    for name in more:
+        program = compiled(name, jax.jit(of_batch[name]), params, key, batch)
+        runs[name] = lambda run=program: jax.block_until_ready(run(params, key, batch))
     for run in runs.values():
         run()
     yield {
-        **{"compile": seconds, "versions": VERSIONS, "threads": os.cpu_count()},
+        **{"compile": seconds, "mflop": mflop, "versions": VERSIONS, "threads": os.cpu_count()},
         **{"parameters": sum(a.size for a in jax.tree.leaves(state.trained))},
     }
     yield from process.requests(runs, {"train": STEPS})
@@ -164,4 +205,4 @@ def product() -> Callable[[], Any]:
 
 
 if __name__ == "__main__":
-    process.serve(sampling=sampling, speed=speed)
+    process.serve(sampling=sampling, speed=speed, continuous=continuous)

@@ -1,4 +1,5 @@
-"""The process of zuko, in its own environment: `agreement FILE ...`, `sampling D ...` and `speed WORK` (process.py)."""
+"""The process of zuko, in its own environment: `agreement FILE ...`, `sampling D ...`, `speed WORK` and
+`continuous WORK` (process.py)."""
 # pyright: reportMissingImports=false
 # No requirement of vaeflow: the environment that pyright looks into does not have these libraries.
 
@@ -172,5 +173,25 @@ def speed(words: list[str]) -> Iterator[process.Answer]:
     yield from with_torch.speed(words[0], model, data, loss, draw, VERSIONS)
 
 
+def continuous(words: list[str]) -> Iterator[process.Answer]:
+    """FFJORD of works.CONTINUOUS: zuko's CNF, whose dopri5 is adaptive (tolerances 1e-5 and 1e-6) and whose gradients are the adjoint's."""
+    w = works.CONTINUOUS[words[0]]
+    torch.manual_seed(0)
+    (d,) = w["event"]
+    flow = zuko.flows.CNF(d, freqs=w["features"] // 2, hidden_features=w["hidden"])
+    data = torch.randn(works.ROWS, d)
+
+    def loss(x):
+        return -flow().log_prob(x).mean()
+
+    calls = []
+    hook = flow.transform.ode.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        loss(data[: w["batch"]])
+    hook.remove()
+    versions = VERSIONS | {"evaluations of a log density at the start": str(len(calls))}
+    yield from with_torch.timed(w["batch"], flow, data, loss, {"sample": lambda: flow().sample((works.POINTS,))}, versions)
+
+
 if __name__ == "__main__":
-    process.serve(agreement=agreement, sampling=sampling, speed=speed)
+    process.serve(agreement=agreement, sampling=sampling, speed=speed, continuous=continuous)

@@ -23,6 +23,29 @@ WORKS: dict[str, dict[str, Any]] = {
     ),
 }
 
+# Works of benchmarks/continuous.py. evaluations: of the network in a draw; features: of the time.
+CONTINUOUS: dict[str, dict[str, Any]] = {
+    "mlp": dict(
+        title="flow matching, D=2, MLP 5x512",
+        event=(2,),
+        hidden=(512,) * 5,
+        features=64,
+        batch=512,
+        evaluations=50,
+    ),
+    "unet": dict(
+        title="flow matching, 16x16x1, U-Net of 32, 64 channels",
+        event=(16, 16, 1),
+        channels=32,
+        multipliers=(1, 2),
+        blocks=1,
+        features=32,
+        batch=64,
+        evaluations=50,
+    ),
+    "ffjord": dict(title="CNF, D=2, MLP 3x64, exact trace", event=(2,), hidden=(64,) * 3, features=6, batch=512, evaluations=48),
+}
+
 
 def dense(*sizes: int) -> int:
     """Multiplications of a fully connected network on one example."""

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.build import Bare, Count, NonNegative, Positive
+from vaeflow.diffusion.ode import SOLVERS, field, solve
 from vaeflow.diffusion.path import Predict, ProbabilityPath, diffusion2, score, velocity
 from vaeflow.diffusion.times import invert
 from vaeflow.errors import UserError
@@ -22,12 +23,14 @@ from vaeflow.model import Array
 
 class Step(NamedTuple):
     """move: (key, x [*event], t [], s [], state) -> (x_s [*event], state). start: x -> the first state (multistep methods keep the last
-    prediction in it). tweedie: (x, t) -> the predicted data. nfe: evaluations of the network in a step."""
+    prediction in it). tweedie: (x, t) -> the predicted data. nfe: evaluations of the network in a step. adaptive: (x, t, s) ->
+    (x_s, NFE []) of a method that chooses its own steps; then `walk` visits the two ends of its grid alone."""
 
     move: Callable[[Array, Array, Array, Array, Any], tuple[Array, Any]]
     tweedie: Callable[[Array, Array], Array]
     nfe: int = 1
     start: Callable[[Array], Any] = lambda x: ()
+    adaptive: Callable[[Array, Array, Array], tuple[Array, Array]] | None = None
 
 
 class Sampler(NamedTuple):
@@ -43,11 +46,13 @@ def walk(step: Step, key: Array, x: Array, grid: Array, *, denoise: bool = True)
     Args:
         key: of all steps' noise; deterministic steps ignore it.
         x: [*event] at grid[0], a draw of the source or sigma times one.
-        grid: decreasing times [N + 1], see times.grid.
-        denoise: False returns x at grid[-1] instead.
+        grid: decreasing times [N + 1], see times.grid. denoise: False returns x at grid[-1] instead.
 
-    Returns: (x [*event], NFE [] = N nfe + 1).
+    Returns: (x [*event], NFE []): N nfe + 1, without the last 1 if denoise is False; of an adaptive step what it took instead of N nfe.
     """
+    if step.adaptive is not None:
+        x, nfe = step.adaptive(x, grid[0], grid[-1])
+        return (step.tweedie(x, grid[-1]) if denoise else x), nfe + denoise
 
     def body(carry, inputs):
         return step.move(inputs[0], carry[0], inputs[1], inputs[2], carry[1]), None
@@ -64,7 +69,9 @@ def _plain(path: ProbabilityPath, predict: Predict, move: Callable[[Array, Array
 
 def _without_gamma(path: ProbabilityPath, name: str) -> None:
     if path.gamma is not None:
-        raise UserError(f"the sampler {name} requires a path without gamma, from Gaussian noise; known for others: euler, heun, sde")
+        raise UserError(
+            f"the sampler {name} requires a path without gamma, from Gaussian noise; known for others: euler, midpoint, heun, dopri5, sde"
+        )
 
 
 def euler() -> Sampler:
@@ -72,6 +79,28 @@ def euler() -> Sampler:
 
     def on(path, predict):
         return _plain(path, predict, lambda key, x, t, s: x + (s - t) * velocity(path, t, predict(x, t)))
+
+    return Sampler(on)
+
+
+def midpoint() -> Sampler:
+    """x + h velocity(x + h/2 velocity(x, t), t + h/2): second order, two evaluations."""
+    return _runge_kutta("midpoint", None)
+
+
+def dopri5(*, tol: NonNegative = 0.0) -> Sampler:
+    """The method of Dormand and Prince (1980), fifth order, six evaluations. tol: 0: fixed steps, those of the grid; > 0: the relative and
+    absolute tolerance of adaptive steps from the grid's first time to its last, per example, whose NFE is what they took."""
+    return _runge_kutta("dopri5", tol or None)
+
+
+def _runge_kutta(solver: str, tol: float | None) -> Sampler:
+    """Steps of the probability-flow ODE by one of ode.SOLVERS."""
+
+    def on(path, predict):
+        flow = field(path, predict)
+        step = _plain(path, predict, lambda key, x, t, s: solve(flow, x, t, s, solver=solver, steps=1)[0], len(SOLVERS[solver].nodes))
+        return step if tol is None else step._replace(adaptive=lambda x, t, s: solve(flow, x, t, s, solver=solver, tol=tol))
 
     return Sampler(on)
 
@@ -239,10 +268,8 @@ def predictor_corrector(
     snr: Positive = 0.16,
     size: Literal["sigma", "score"] = "sigma",
 ) -> Sampler:
-    """A step of the predictor from t to s, then `corrections` steps of Langevin dynamics at s, see `langevin` for snr and size.
-
-    Reference: Song et al. 2021 (arXiv 2011.13456), appendix G.
-    """
+    """A step of the predictor from t to s, then `corrections` steps of Langevin dynamics at s, see `langevin` for snr and size
+    (Song et al. 2021, arXiv 2011.13456, appendix G)."""
 
     def on(path, predict):
         inner = (predictor or reverse_diffusion()).on(path, predict)
@@ -261,7 +288,9 @@ def predictor_corrector(
 
 STEPS: dict[str, Callable[..., Sampler]] = {
     "euler": euler,
+    "midpoint": midpoint,
     "heun": heun,
+    "dopri5": dopri5,
     "ddim": ddim,
     "ancestral": ancestral,
     "sde": sde,

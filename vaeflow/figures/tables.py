@@ -1,4 +1,4 @@
-"""A table as a picture: published numbers beside ours, with the seeds."""
+"""A table as a picture: published numbers beside ours, with the seeds; or its number against one of its columns."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vaeflow.figures.canvas import COLOURS, canvas
 Row = Mapping[str, Any]
 # Panels in a line beside the row names, at most: wider figures are unreadable on a page.
 _PANELS = 3
+_MARKERS = "osD^vPX<>*"
 
 
 def published_and_ours(
@@ -54,6 +55,58 @@ def published_and_ours(
     return path
 
 
+def number_against(
+    rows: Sequence[Row],
+    path: Path,
+    title: str,
+    label: str,
+    curves: Mapping[str, tuple[str, str]],
+    against: str,
+    floor: str = "",
+    note: str = "",
+) -> Path:
+    """The number against a column, both logarithmic, means over seeds: a panel for each name in `curves`, in it a line for each line.
+
+    Args:
+        rows: a table's entries, with `row` and, if they have cells, `mean` and `more` {column: values}.
+        label: the table's number and its unit.
+        curves: {row: (panel, line)}.
+        against: the column on the x axis.
+        floor: the column whose smallest value in a panel is a dashed line; "": none.
+        note: text below the figure.
+    """
+    points = {row["row"]: row for row in rows if "mean" in row and row["more"].get(against) and row["row"] in curves}
+    panels = list(dict.fromkeys(panel for row, (panel, _) in curves.items() if row in points))
+    lines = list(dict.fromkeys(line for _, line in curves.values()))
+    columns = min(2, len(panels))
+    wrapped = textwrap.wrap(note, 100)
+    with canvas(path, 4.3 * columns + 1.6, 3.4 * -(-len(panels) // columns) + 0.4 + 0.16 * len(wrapped)) as figure:
+        axes = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
+        for ax, panel in itertools.zip_longest(axes, panels):
+            if panel is None:
+                ax.axis("off")
+                continue
+            own = [points[row] for row, (name, _) in curves.items() if name == panel and row in points]
+            for i, line in enumerate(lines):
+                found = sorted((np.mean(row["more"][against]), row["mean"]) for row in own if curves[row["row"]][1] == line)
+                if found:
+                    style = dict(color=COLOURS[i % len(COLOURS)], ls="-" if i < len(COLOURS) else ":")
+                    ax.plot(*np.array(found).T, marker=_MARKERS[i % len(_MARKERS)], ms=4, lw=1.2, label=line, **style)
+            floors = [np.mean(row["more"][floor]) for row in own if row["more"].get(floor)]
+            if floors:
+                ax.axhline(min(floors), color="#5f6b73", lw=1, ls="--", label="floor")
+            ax.set(title=panel, xlabel=against, xscale="log", yscale="log")
+            _few_labels(ax.xaxis, (1.0, 2.0, 5.0))
+            _few_labels(ax.yaxis)
+        known = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        figure.supylabel(label, fontsize=9)
+        figure.legend(known.values(), known, loc="outside right upper")
+        if wrapped:
+            figure.supxlabel("\n".join(wrapped), fontsize=8)
+    return path
+
+
 def _panel(ax: Any, rows: Sequence[Row], name: str, ours: bool) -> None:
     """A column of rows: the table's number beside the published one, or one of `more`."""
     known = [(i, row["published"]) for i, row in enumerate(rows) if ours and row["published"] is not None]
@@ -69,13 +122,18 @@ def _panel(ax: Any, rows: Sequence[Row], name: str, ours: bool) -> None:
 
 
 def _logarithmic(ax: Any) -> None:
-    """A logarithmic x axis with labels at 1, 3, 10, 30, ... alone: matplotlib's own run into each other in a narrow panel."""
+    """A logarithmic x axis with labels at 1, 3, 10, 30, ... alone."""
+    ax.set(xscale="log")
+    _few_labels(ax.xaxis)
+
+
+def _few_labels(axis: Any, at: tuple[float, ...] = (1.0, 3.0)) -> None:
+    """Labels of a logarithmic axis at these multiples of powers of ten: matplotlib's own run into each other in a narrow panel."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    ax.set(xscale="log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=at))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def short(value: float) -> str:

@@ -130,7 +130,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
 def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]], output: Path) -> list[Path]:
     """OUTPUT/TABLE.md, .json and .png (TABLE_BUDGET of another budget than cpu, +KEY=VALUE of overrides), written whole or not at all."""
-    from vaeflow.figures.tables import published_and_ours
+    from vaeflow.figures.tables import number_against, published_and_ours
 
     name = _name(p)
     output.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,10 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
     workdir.write_json(paths[1], about | {"rows": list(rows), "pairs": list(pairs)})
     figure = any("mean" in row for row in rows)
     write_atomic(paths[0], markdown(p, rows, pairs, paths[2].name if figure else ""))
-    if figure:
+    if figure and p.curves:
+        label = f"{p.table.number} [{p.table.unit}]"
+        number_against(rows, paths[2], p.table.title, label, p.curves, p.table.against, p.table.floor, warning(p))
+    elif figure:
         bounds = {row["row"] for row in rows if p.table.number in _NLL and row.get("upper_bound")}
         marked = [{**row, "row": row["row"] + " (upper bound)" * (row["row"] in bounds)} for row in rows]
         published_and_ours(

@@ -45,6 +45,7 @@ def run(p: Plan, todo: Sequence[Cell], write: Callable[[], Any]) -> list[Cell]:
         trained = [c for c in ready if not c.of]
         indices = [[i] for i in range(len(trained))]
         if p.table.together:
+            trained.sort(key=lambda c: list(p.published).index(c.row))  # the seeds of a row share one vmap
             indices = many_seeds.groups([c.config for c in trained], [c.directory for c in trained])
         progress = False
         for group in (*([trained[i] for i in some] for some in indices), *([c] for c in ready if c.of)):

@@ -15,6 +15,8 @@ A table is a config module (configs/table_*.py) that exports, beside ROWS and ge
     PAIRS       ((row, another), ...), compared by the differences on the same examples
     COLUMNS     {title: (name, decimals)}, more numbers of a cell, by the names of `facts`
     CHECKS      {check (experiments.diagnose): its settings}, that every cell gets
+    CURVES      {row: (panel, line)}: the figure has a panel for each name and in it a line through the rows of each line, the number
+                against the column TABLE["against"], both logarithmic; dashed: the column TABLE["floor"]
 
 A cell is a row at a budget and a seed, a run with a workdir of its own under RUNS/TABLE_BUDGET/: runner.py computes them. Cells of an
 EVALUATE row share the workdirs of the row that they evaluate.
@@ -53,6 +55,8 @@ class Table(NamedTuple):
     digits: int = 2
     note: str = ""
     groups: tuple[str, ...] = ()
+    against: str = ""
+    floor: str = ""
 
 
 class Plan(NamedTuple):
@@ -69,6 +73,7 @@ class Plan(NamedTuple):
     pairs: Sequence[tuple[str, str]]
     columns: Mapping[str, tuple[str, int]]
     checks: Mapping[str, Mapping[str, Any]]
+    curves: Mapping[str, tuple[str, str]]
     lines: Mapping[str, str]
     overrides: Overrides  # of the cells' configs, on the command line
     configs: Any  # (row, budget) -> ConfigDict, without them and without defaults
@@ -119,10 +124,17 @@ def plan(path_and_budget: str, overrides: Overrides = ()) -> Plan:
     def config(row: str, budget: str) -> Any:
         return loaded.get_config(f"{row},{budget}").lock()
 
-    nothing = {"AFTER": {}, "SHARED": {}, "PAIRS": (), "COLUMNS": {}, "CHECKS": {}}
+    nothing = {"AFTER": {}, "SHARED": {}, "PAIRS": (), "COLUMNS": {}, "CHECKS": {}, "CURVES": {}}
     more: dict[str, Any] = {name.lower(): getattr(loaded, name, empty) for name, empty in nothing.items()}
     what, lines = loaded.BUDGETS[budget], loaded.ROWS
     p = Plan(Path(path).stem, table, budget, what, loaded.PUBLISHED, evaluate={}, lines=lines, overrides=overrides, configs=config, **more)
+    for row in p.curves:
+        if row not in p.published:
+            raise unknown(f"--config={path}: CURVES: the row", row, p.published)
+    for name in ("against", "floor"):
+        title = getattr(table, name)
+        if (title and title not in p.columns) or (name == "against" and bool(title) != bool(p.curves)):
+            raise UserError(f"--config={path}: TABLE[{name!r}]={title!r} is invalid; it must be a title of COLUMNS where CURVES is given")
     given = getattr(loaded, "EVALUATE", {})
     return p._replace(evaluate={row: _evaluated(p, row, given, f"--config={path}: EVALUATE") for row in given})
 

@@ -25,6 +25,7 @@ from vaeflow.evaluation.measures import (
     probes,
     refine,
     sample_quality,
+    sampling,
     stored_features,
     terms,
     transport,
@@ -76,6 +77,7 @@ MEASURES: dict[str, Measure] = {
         sample_quality.provides,
         noisy=True,
     ),
+    "sampling": Measure(sampling.prepare, sampling.needs, "what draws cost: evaluations and seconds", sampling.SamplingSettings()),
     "transport": Measure(
         transport.prepare,
         transport.needs,
