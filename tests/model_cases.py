@@ -34,6 +34,9 @@ PARTS = dict(
     unet=dict(kind="unet", channels=4, multipliers=(1, 2), blocks=1),
     # of diffusions
     cosine_gamma=dict(kind="cosine", gamma=0.5),
+    points_rising=dict(kind="points", count="rising"),
+    rising=dict(kind="root", steps=10),
+    target_decay=dict(kind="root_decay", steps=10),
     sde_sigma=dict(kind="sde", diffusion="sigma"),
     # schedules and objectives
     rise=dict(kind="linear", steps=10),
@@ -69,6 +72,7 @@ FROZEN = {
     "frozen_vae": ("vae", VAE),
     "frozen_flow_prior": ("vae", VAE | dict(levels=0, likelihood="gaussian", likelihood_std=0.3, prior="layer")),
     "frozen_flow": ("flow", FLOW),
+    "frozen_diffusion": ("diffusion", MODELS["diffusion"].examples[0]),
     "frozen_grey_flow": ("flow", FLOW | dict(event=(2, 2, 1), levels=17, layer="norm", base="logistic")),
 }
 CASES = [(name, i) for name, entry in MODELS.items() for i in range(len(entry.examples))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,23 @@ def test_values(values, expected):
     schedule = build({"schedule": values}, "schedule", o.Schedule)
     np.testing.assert_allclose([schedule.at(s) for s in STEPS], expected, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(jax.vmap(schedule.at))(jnp.array(STEPS)), expected, rtol=1e-6)
+
+
+def test_the_points_of_consistency_models_are_the_papers():
+    """N(k) and mu(k) of Song et al. 2023, appendix C, at CIFAR-10's settings (s_0 = 2, s_1 = 150, mu_0 = 0.9, K = 800,000), by the exact
+    integer form of the ceiling; and N(k) of Song and Dhariwal 2024 (10 to 1280 in eight stages of K / 8)."""
+    steps = 800_000
+    count, decay, doubling = (o.SCHEDULES[kind](steps=steps) for kind in ("root", "root_decay", "doubling"))
+    assert count.at(0) == 2 and count.at(steps) == 151 and count.at(10 * steps) == 151
+    assert float(decay.at(0)) == pytest.approx(0.9) and float(decay.at(steps)) == pytest.approx(0.9 ** (2 / 151))
+    for k in (1, 1000, 123_456, 400_000, 777_777):
+        under = k * (151**2 - 4) + 4 * steps  # N is the smallest integer with N >= sqrt(under / K)
+        n = math.isqrt(under // steps)
+        n += n * n * steps < under
+        assert count.at(k) == n
+        assert float(decay.at(k)) == pytest.approx(math.exp(2 * math.log(0.9) / n))
+    stages = [float(doubling.at(k)) for k in (0, 99_999, 100_000, 200_000, 699_999, 700_000, 799_999, 800_000, 10**7)]
+    assert stages == [11, 11, 21, 41, 641, 1281, 1281, 1281, 1281]
 
 
 def test_ends_may_be_traced():

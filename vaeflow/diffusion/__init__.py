@@ -9,8 +9,9 @@ from __future__ import annotations
 from vaeflow.build import part_kind
 from vaeflow.diffusion.coupling import COUPLINGS, BatchCoupling
 from vaeflow.diffusion.edits import EDITS, Edit
-from vaeflow.diffusion.flow_map import MAP_TARGETS, MapTarget
+from vaeflow.diffusion.flow_map import MAP_LOSSES, MAP_TARGETS, MapLoss, MapTarget
 from vaeflow.diffusion.kinds import KINDS, WEIGHTINGS, PredictionKind, Weighting
+from vaeflow.diffusion.map_form import MAP_FORMS, MapForm
 from vaeflow.diffusion.path import PATHS, ProbabilityPath
 from vaeflow.diffusion.steps import STEPS, Sampler
 from vaeflow.diffusion.times import TIMES, TimeCoordinate
@@ -23,3 +24,5 @@ part_kind(Sampler, "sampler", STEPS)
 part_kind(BatchCoupling, "coupling", COUPLINGS)
 part_kind(Edit, "edit", EDITS)
 part_kind(MapTarget, "flow-map target", MAP_TARGETS)
+part_kind(MapLoss, "flow-map loss", MAP_LOSSES)
+part_kind(MapForm, "flow-map form", MAP_FORMS)

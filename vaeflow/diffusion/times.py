@@ -40,9 +40,16 @@ def invert(function: Callable[[Array], Array], value: Array, low: Array | float,
     return jax.lax.stop_gradient(first + (last - first) / 2)
 
 
-def _at(coordinate: TimeCoordinate, path: ProbabilityPath, u: Array, low: float, high: float) -> Array:
+def located(coordinate: TimeCoordinate, path: ProbabilityPath, u: Array, low: float, high: float) -> Array:
+    """The times [...] at the shares u [...] of the coordinate's way from low to high."""
     first, last = (coordinate.of(path, jnp.asarray(end, u.dtype)) for end in (low, high))
     return invert(lambda t: coordinate.of(path, t), first + u * (last - first), low, high)
+
+
+def position(coordinate: TimeCoordinate, path: ProbabilityPath, t: Array, low: float, high: float) -> Array:
+    """The inverse of `located`: u [...] of times t [...] in [low, high]."""
+    first, last = (coordinate.of(path, jnp.asarray(end, t.dtype)) for end in (low, high))
+    return (coordinate.of(path, t) - first) / (last - first)
 
 
 def stratified(
@@ -53,7 +60,7 @@ def stratified(
     high: None is 1 - low. Each time alone has the coordinate's density, so a mean over the batch is unbiased and varies less.
     """
     u = jnp.mod(jax.random.uniform(key) + jnp.arange(n) / n, 1.0)
-    return _at(coordinate, path, u, low, 1 - low if high is None else high)
+    return located(coordinate, path, u, low, 1 - low if high is None else high)
 
 
 def density(coordinate: TimeCoordinate, path: ProbabilityPath, t: Array, low: float = 1e-3, high: float | None = None) -> Array:
@@ -69,7 +76,7 @@ def grid(coordinate: TimeCoordinate, path: ProbabilityPath, steps: int, low: flo
     """
     if steps == 0:
         return jnp.array([high])
-    inner = _at(coordinate, path, jnp.arange(steps - 1, 0, -1) / steps, low, high)
+    inner = located(coordinate, path, jnp.arange(steps - 1, 0, -1) / steps, low, high)
     return jnp.concatenate([jnp.array([high], inner.dtype), inner, jnp.array([low], inner.dtype)])
 
 

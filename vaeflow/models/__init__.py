@@ -14,7 +14,7 @@ from vaeflow.build import SAMPLING, check, maker, marked, part_kind, read_by, si
 from vaeflow.config import OF_FROZEN, is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Frozen, Model, exactly
-from vaeflow.models import classifier, contrastive, dae, diffusion, discrete, distill, flow, flow_mixture, ladder, layered, vae, vq
+from vaeflow.models import classifier, contrastive, dae, diffusion, discrete, distill, flow, flow_map, flow_mixture, ladder, layered, vae, vq
 from vaeflow.schema import FROM_DATA
 
 
@@ -43,6 +43,7 @@ MODELS: dict[str, ModelEntry] = {
     "flow_mixture": ModelEntry(flow_mixture.flow_mixture, flow_mixture.EXAMPLES),
     "diffusion": ModelEntry(diffusion.diffusion, diffusion.EXAMPLES),
     "dae": ModelEntry(dae.dae, dae.EXAMPLES, context=False),
+    "flow_map": ModelEntry(flow_map.flow_map, flow_map.EXAMPLES),
     "distill": ModelEntry(distill.distill, distill.EXAMPLES),
     "contrastive": ModelEntry(contrastive.contrastive, contrastive.EXAMPLES),
     "discrete_vae": ModelEntry(discrete.discrete_vae, discrete.EXAMPLES),

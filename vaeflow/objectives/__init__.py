@@ -43,6 +43,9 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": schedules.linear,
     "cyclical": schedules.cyclical,
     "geometric": schedules.geometric,
+    "root": schedules.root,
+    "doubling": schedules.doubling,
+    "root_decay": schedules.root_decay,
 }
 
 

@@ -20,7 +20,7 @@ from vaeflow.diffusion.guidance import EditMethod, edited
 from vaeflow.diffusion.kinds import input_scale
 from vaeflow.diffusion.path import Predict, ProbabilityPath
 from vaeflow.errors import UserError
-from vaeflow.model import NO_PARAMS, Array, Params
+from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Params
 from vaeflow.models.parts.dequantize import make_dequantizer
 from vaeflow.nets import Embedding
 
@@ -170,3 +170,30 @@ def needs_context(label_drop: float, c: Array | None) -> None:
     """UserError: a model that is to drop its context has none."""
     if label_drop and c is None:
         raise UserError(f"model.label_drop={label_drop:g} needs a context; set data.context")
+
+
+def coordinates_of_teacher(teacher: Frozen, event: tuple[int, ...], levels: int) -> tuple[Coordinates, Dynamics]:
+    """The coordinates of a teacher's ODE, as functions of its student's parameters; that ODE, as a function of its own.
+
+    Raises:
+        UserError: the teacher has no ODE, is trained on, starts from data instead of noise, or is of other data.
+    """
+    ode, model = teacher.model.dynamics, teacher.model
+    where = f"model.{teacher.name}"
+    if ode is None:
+        raise UserError(f"{where} must be a continuous-time model: its probability-flow ODE is what the student learns")
+    if teacher.train:
+        raise UserError(f"{where}.train=True is invalid: a teacher that is trained on would follow its student")
+    if model.paired:
+        raise UserError(f"{where} maps pairs of data sets, and the student's source is noise")
+    if (model.event, model.levels) != (event, levels):
+        raise UserError(f"{where} is of data with event={model.event}, levels={model.levels}, not event={event}, levels={levels}")
+    grey = make_dequantizer("auto", levels, event, event)
+    space = Coordinates(
+        ode.shape,
+        lambda key, x: grey.draw({}, key, x),
+        lambda key, y: {},
+        lambda params, y: ode.pull(teacher.of(params), y),
+        lambda params, x: ode.push(teacher.of(params), x),
+    )
+    return space, ode
