@@ -64,7 +64,45 @@ ENERGIES = {
     "dae": "denoising autoencoder with tied weights (an energy), samples by HMC",
     "dsm": "denoising score matching of an energy network, samples by HMC",
 }
-LINES = FLOWS | {name: line for name, (line, _, _) in CONTINUOUS.items()} | ENERGIES
+# What a flow map is trained by, beside the network and the layer that it shares with CONTINUOUS: (what the row is, parts, model).
+MAPS = {
+    "consistency_distillation": (
+        "consistency distillation of the row flow_matching by Heun steps between 18 points (needs --config.model.teacher)",
+        dict(intervals=dict(kind="points", count=18.0)),
+        dict(target="heun", loss="data_square", ema=0.95),
+    ),
+    "consistency_training": (
+        "improved consistency training from scratch: 11 to 161 points, no moving average of the target network",
+        dict(
+            intervals=dict(kind="points", count="count", grid="rho"),
+            count=dict(kind="doubling", end=160),
+            path=dict(kind="edm", sigma_max=10.0),
+            times=dict(kind="log_normal", mean=-0.8, std=1.6),
+            loss=dict(kind="pseudo_huber", scale=0.03),
+        ),
+        dict(target="pair", form="edm", precondition=True, t_min=0.0002),
+    ),
+    "mean_flow": ("MeanFlow, half of the examples with r = t", dict(intervals=dict(kind="ordered", equal=0.5)), dict(target="jvp")),
+    "shortcut": (
+        "shortcut model, half of the examples with r = t",
+        dict(intervals=dict(kind="binary", equal=0.5)),
+        dict(target="halves", ema=0.99),
+    ),
+}
+# Rows of table_one_step.py alone.
+MORE_MAPS = {
+    "continuous": (
+        "continuous consistency from scratch: the trigonometric path and form, gradients of equal length",
+        dict(loss=dict(kind="square", power=0.5)),
+        dict(target="jvp", intervals="to_data", path="cosine", form="trigonometric"),
+    ),
+    "distilled": (
+        "distillation of the row's teacher to one step: the end of its ODE by 8 Heun steps",
+        dict(target=dict(kind="distilled", steps=8)),
+        dict(intervals="equal", loss="data_square"),
+    ),
+}
+LINES = FLOWS | {name: line for name, (line, _, _) in (CONTINUOUS | MAPS).items()} | ENERGIES
 ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
     f"{density}_{name}": f"{density}, {line}" for density in DENSITIES for name, line in LINES.items()
 }
@@ -90,6 +128,9 @@ def get_config(row: str = "") -> ConfigDict:
         continuous(c, name)
     if name in ENERGIES:
         energy(c, name)
+    if name in MAPS:
+        c.train.update(steps=10_000, eval_every=2000, checkpoint_every=5000)
+        one_step(c, name, f"configs/densities.py:{density}_flow_matching")
     if name in ("nice", "realnvp", "spline", "mixture"):
         c.parts.net = mlp(64, 64)
         for part, flip in (("first", False), ("second", True)):
@@ -190,3 +231,17 @@ def energy(c: ConfigDict, name: str) -> None:
         c.model.update(objective="dsm", net="net", hidden=64)
         c.parts.net = mlp(128, 128, 128, activation="silu")
     c.train.update(steps=10_000, eval_every=2000, checkpoint_every=5000)
+
+
+def one_step(c: ConfigDict, name: str, teacher: str) -> None:
+    """The row `name` of MAPS or MORE_MAPS in c.train.steps steps: its model and parts, in place."""
+    _, parts, options = (MAPS | MORE_MAPS)[name]
+    c.model = dict(kind="flow_map", sigma_data=1.0, **options)
+    c.parts = dict(net=mlp(128, 128, 128, activation="silu"), embedding=dict(kind="fourier", width=64, scale=0.2), **parts)
+    if name in ("consistency_distillation", "distilled"):
+        c.model.teacher = teacher
+    else:
+        c.parts.layer = dict(kind="actnorm")
+    if "count" in c.parts:
+        c.parts.count.steps = c.train.steps
+    c.eval.update(measures=("sample_quality",), select="sample_quality.energy")  # a loss compares the network with its own target

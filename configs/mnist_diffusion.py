@@ -1,4 +1,4 @@
-"""Flow matching, score SDEs and EDM on MNIST (mnist_vae.py says how to get it): a U-Net of 28, 14 and 7 pixels; bits/dim.
+"""Flow matching, score SDEs, EDM and consistency training on MNIST (mnist_vae.py says how to get it): a U-Net.
 
     python -m experiments.train --config=configs/mnist_diffusion.py --config.data.dir=DATA_DIR --workdir=runs/mnist_diffusion
 
@@ -17,8 +17,8 @@ def get_config(row: str = "") -> ConfigDict:
     c = base()
     c.data.update(kind="tfds", name="mnist", train="train[:50000]", val="train[50000:]", test="test")
     net = dict(kind="unet", channels=32, multipliers=(1, 2, 2), attention=(7,))
-    image_diffusion(c, row or "flow_matching", 256, net)
     c.optim.update(clip=1.0, schedule="cosine", warmup=500)
     c.train.update(steps=5000, checkpoint_every=1000, eval_every=1000)
     c.eval.update(k=1, examples=1000)
+    image_diffusion(c, row or "flow_matching", 256, net)
     return c

@@ -14,7 +14,21 @@ from vaeflow.build import SAMPLING, check, maker, marked, part_kind, read_by, si
 from vaeflow.config import OF_FROZEN, is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Frozen, Model, exactly
-from vaeflow.models import classifier, contrastive, dae, diffusion, discrete, distill, flow, flow_map, flow_mixture, ladder, layered, vae, vq
+from vaeflow.models import (
+    classifier,
+    contrastive,
+    dae,
+    diffusion,
+    discrete,
+    distill,
+    flow,
+    flow_map,
+    flow_mixture,
+    ladder,
+    layered,
+    vae,
+    vq,
+)
 from vaeflow.schema import FROM_DATA
 
 

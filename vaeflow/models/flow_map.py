@@ -110,8 +110,8 @@ def flow_map(
             raise UserError(f"{', '.join(given)} of a model with a teacher is the teacher's, and must not be given")
         space, ode = coordinates_of_teacher(teacher, event, levels)
         curve, spread, low, high = ode.path, ode.spread, ode.t_min, ode.t_max
-    if curve.gamma is not None:
-        raise UserError("a flow map requires a path without gamma, from Gaussian noise")
+    if curve.gamma is not None or curve.init is not None:
+        raise UserError("a flow map requires a path without gamma, from Gaussian noise, which is not learned")
     if precondition and not low:
         raise UserError("model.precondition reads log(sigma), and so needs model.t_min > 0")
     rank = len(space.shape)
@@ -229,16 +229,12 @@ def _check(target: MapTarget, teacher: Frozen | None) -> None:
 
 
 def _differentiable(network, x) -> None:
-    """UserError: the network has no forward mode (vaeflow/nets/convolve.py has none)."""
-    try:
-        jax.eval_shape(lambda x: jax.jvp(network, (x,), (x,)), x)
-    except TypeError as error:
-        if "jvp" not in str(error):
-            raise
+    """UserError: the network has no forward mode (vaeflow/nets/convolve.py has none), which JAX says only while it compiles."""
+    if "custom_vjp_call" in str(jax.make_jaxpr(network)(x)):
         raise UserError(
             "model.target=jvp differentiates the network in forward mode, which convolutions do not have here; model.net must be an mlp "
             "or a dit, or the target pair, euler, heun, halves or distilled"
-        ) from error
+        )
 
 
 _EXAMPLE = dict(event=(4,), net="net", steps=2, encoder_steps=2)

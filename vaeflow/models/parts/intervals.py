@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from vaeflow.build import Bare, Count, Decay, NonNegative, Range, part_kind
 from vaeflow.diffusion import ProbabilityPath, TimeCoordinate
-from vaeflow.diffusion.times import located, position, rho, stratified
+from vaeflow.diffusion.times import located, position, stratified, uniform
 from vaeflow.model import Array
 from vaeflow.objectives import Schedule, scheduled
 
@@ -100,7 +100,7 @@ def to_data(*, share: Share = 0.1) -> Intervals:
     return Intervals(draw, to_data=True)
 
 
-def points(*, count: Schedule | NonNegative = 18.0, grid: Annotated[TimeCoordinate | None, Bare("rho")] = None) -> Intervals:
+def points(*, count: Schedule | NonNegative = 18.0, grid: Annotated[TimeCoordinate | None, Bare("uniform")] = None) -> Intervals:
     """The two neighbours s < t, on a grid of N points, of a draw of `times`; r the data's end.
 
     With `times` the grid's own coordinate the N - 1 intervals have equal chances, as in Song et al. 2023 (arXiv 2303.01469), whose grid
@@ -108,9 +108,9 @@ def points(*, count: Schedule | NonNegative = 18.0, grid: Annotated[TimeCoordina
 
     Args:
         count: N, a number or a schedule of the training step; at least 2.
-        grid: the coordinate in which the points are equidistant.
+        grid: the coordinate in which the points are equidistant; on a path with alpha(1) = 0 one that is finite there, as uniform is.
     """
-    coordinate, of = grid or rho(), scheduled(count)
+    coordinate, of = grid or uniform(), scheduled(count)
 
     def draw(key, times, path, n, low, high, step):
         cells = jnp.maximum(jnp.round(of.at(step)), 2) - 1
@@ -132,7 +132,7 @@ def equal(*, steps: Count = 1) -> Intervals:
         r, t = (located(times, path, (cell + after) / steps, low, high) for after in (0, 1))
         return t, r, r
 
-    return Intervals(draw)
+    return Intervals(draw, to_data=steps == 1)
 
 
 INTERVALS: dict[str, Callable[..., Intervals]] = {
