@@ -123,7 +123,7 @@ def test_short_halves_are_eulers_steps():
 @pytest.mark.parametrize("kind", ["euler", "heun", "distilled"])
 def test_a_teacher_is_required(kind):
     path = path_of("ot")
-    assert MAP_TARGETS[kind]().reads == "teacher"
+    assert MAP_TARGETS[kind]().reads == "field"
     with pytest.raises(UserError, match=f"{kind} requires a teacher's field"):
         MAP_TARGETS[kind]().of(exact(path), path, pair_at(path, teacher=False))
 

@@ -48,6 +48,7 @@ WORDS = {
     "layer": "the title of the registry of bijectors",
     "objective": "the title of the registry of objectives",
     "sampler": "the title of the registry of samplers",
+    "target": "an array of the Omniglot file",
     "variables": "the name of an axis",
 }
 METHODS = {"get", "items", "keys", "to_dict", "update", "_replace"}

@@ -43,11 +43,11 @@ class Pair(NamedTuple):
 
 
 class MapTarget(NamedTuple):
-    """of: (u, path, pair) -> the target of u(x_t, t, r) [*event]. reads: whether it takes the velocity of a teacher, that of the data (x
+    """of: (u, path, pair) -> the target of u(x_t, t, r) [*event]. reads: whether it takes the field of a teacher, the velocity of the data (x
     and noise), or either. forward: whether it differentiates u in forward mode."""
 
     of: Callable[[FlowMap, ProbabilityPath, Pair], Array]
-    reads: Literal["teacher", "data", "either"]
+    reads: Literal["field", "data", "either"]
     forward: bool = False
 
 
@@ -134,7 +134,7 @@ def euler() -> MapTarget:
         x = mix(path, pair.t, pair.x, pair.noise)
         return _near(u, pair, x, _teacher(pair, "euler")(pair.t, x))
 
-    return MapTarget(of, "teacher")
+    return MapTarget(of, "field")
 
 
 def heun() -> MapTarget:
@@ -145,7 +145,7 @@ def heun() -> MapTarget:
         first = field(pair.t, x)
         return _near(u, pair, x, (first + field(pair.s, x - (pair.t - pair.s) * first)) / 2)
 
-    return MapTarget(of, "teacher")
+    return MapTarget(of, "field")
 
 
 def pair_target() -> MapTarget:
@@ -170,7 +170,7 @@ def distilled(*, solver: SolverName = "heun", steps: Count = 4) -> MapTarget:
         end, _ = solve(field, x, pair.t, pair.r, solver=solver, steps=steps)
         return jnp.where(gap > 0, (x - end) / jnp.where(gap > 0, gap, 1), field(pair.t, x))
 
-    return MapTarget(of, "teacher")
+    return MapTarget(of, "field")
 
 
 def jvp() -> MapTarget:

@@ -222,7 +222,7 @@ def flow_map(
 
 def _check(target: MapTarget, teacher: Frozen | None) -> None:
     """UserError: the target does not read what there is."""
-    if target.reads == "teacher" and teacher is None:
+    if target.reads == "field" and teacher is None:
         raise UserError("model.target is one of distillation, and needs model.teacher, the workdir of a trained continuous-time model")
     if target.reads == "data" and teacher is not None:
         raise UserError("model.target=pair is consistency training, which reads no teacher; with model.teacher it must be euler or heun")
