@@ -67,14 +67,14 @@ def test_the_pool_has_the_examples_in_turn_and_the_noise_of_its_seed():
     teacher = diffusion(event=(2,), net=net_of(lambda x, *_: x), embedding=CLOCK, layer=scale(factor=2.0), paired=True)
     x0, context = jax.random.normal(KEY, (5, 2)), jnp.eye(5)
     batch = {"x": jnp.zeros((5, 2)), "x0": x0, "context": context}
-    made = reflow(Frozen(teacher, "teacher"), (2,), 0, "auto", True, 7, 8)
+    made = reflow(Frozen(teacher, "teacher"), (2,), 0, True, 7, 8)
     pool = made.init(KEY, batch, {})["fixed"]["pairs"]
     np.testing.assert_allclose(pool["x0"], x0[jnp.arange(7) % 5] / 2, rtol=1e-6)
     np.testing.assert_allclose(pool["x"], pool["x0"] * jnp.exp(-0.999) * 0.999, rtol=1e-5)
     np.testing.assert_array_equal(pool["context"], context[jnp.arange(7) % 5])
 
     teacher = diffusion(event=(2,), net=net_of(lambda x, *_: x), embedding=CLOCK, path=PATHS["ve"](sigma_max=3.0), sigma_data=1.0)
-    made = reflow(Frozen(teacher, "teacher"), (2,), 0, "auto", False, 400, 8)
+    made = reflow(Frozen(teacher, "teacher"), (2,), 0, False, 400, 8)
     params = made.init(KEY, {"x": jnp.zeros((5, 2))}, {})
     x, e, c = made.draw(params, KEY, {"x": jnp.zeros((300, 2))})
     assert c is None and set(params["fixed"]["pairs"]) == {"x", "seed"} and len(np.unique(x[:, 0])) > 150
@@ -103,8 +103,8 @@ def test_two_parameters_of_rounds_share_the_first_ones_coordinates():
     [
         (dict(layer=scale(factor=2.0)), "model.layer, model.flatten and model.coupling are the teacher's"),
         (dict(coupling=exact()), "model.layer, model.flatten and model.coupling are the teacher's"),
-        (dict(paired=True), "model.teacher has paired=False, and this model paired=True"),
-        (dict(event=(3,)), r"model.teacher has event=\(2,\), and this model event=\(3,\)"),
+        (dict(paired=True), "model.teacher starts from noise, and its student from the x0 of data"),
+        (dict(event=(3,)), r"model.teacher is of data with event=\(2,\), levels=0, not event=\(3,\)"),
         (dict(teacher=Frozen(shifting(), "teacher", train=True)), "model.teacher.train=True is invalid"),
         (dict(teacher=Frozen(flow(event=(2,), layer=scale(factor=1.0)), "teacher")), "must be a continuous-time model"),
         (dict(teacher=None, path=PATHS["fourier"]()), "model.path is a learned path, which needs model.objective='quadratic'"),

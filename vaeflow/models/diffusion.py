@@ -121,7 +121,7 @@ def diffusion(
     coupling, embedding = coupling or independent(), embedding or fourier()
     event, sampler, grid = tuple(event), sampler or heun(), grid or uniform()
     spread, learned = spread_of(path, sigma_data), path.init is not None
-    made = None if teacher is None else reflow(teacher, event, levels, dequantize, paired, pool, pool_steps)
+    made = None if teacher is None else reflow(teacher, event, levels, paired, pool, pool_steps)
     space = made.space if made else coordinates(event, levels, layer, flatten, dequantize)
     shape, pull = space.shape, space.pull
     rank, latent = len(shape), path.gamma is not None

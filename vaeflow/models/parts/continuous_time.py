@@ -24,6 +24,8 @@ from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Params
 from vaeflow.models.parts.dequantize import make_dequantizer
 from vaeflow.nets import Embedding
 
+_SOURCES = {False: "noise", True: "the x0 of data"}
+
 
 class Coordinates(NamedTuple):
     """Between data and x, in which the ODE runs. params: the whole tree of the model.
@@ -172,11 +174,11 @@ def needs_context(label_drop: float, c: Array | None) -> None:
         raise UserError(f"model.label_drop={label_drop:g} needs a context; set data.context")
 
 
-def coordinates_of_teacher(teacher: Frozen, event: tuple[int, ...], levels: int) -> tuple[Coordinates, Dynamics]:
+def coordinates_of_teacher(teacher: Frozen, event: tuple[int, ...], levels: int, paired: bool = False) -> tuple[Coordinates, Dynamics]:
     """The coordinates of a teacher's ODE, as functions of its student's parameters; that ODE, as a function of its own.
 
     Raises:
-        UserError: the teacher has no ODE, is trained on, starts from data instead of noise, or is of other data.
+        UserError: the teacher has no ODE, is trained on, starts from data where its student (`paired`) does not, or is of other data.
     """
     ode, model = teacher.model.dynamics, teacher.model
     where = f"model.{teacher.name}"
@@ -184,8 +186,8 @@ def coordinates_of_teacher(teacher: Frozen, event: tuple[int, ...], levels: int)
         raise UserError(f"{where} must be a continuous-time model: its probability-flow ODE is what the student learns")
     if teacher.train:
         raise UserError(f"{where}.train=True is invalid: a teacher that is trained on would follow its student")
-    if model.paired:
-        raise UserError(f"{where} maps pairs of data sets, and the student's source is noise")
+    if model.paired != paired:
+        raise UserError(f"{where} starts from {_SOURCES[model.paired]}, and its student from {_SOURCES[paired]} (model.paired={paired})")
     if (model.event, model.levels) != (event, levels):
         raise UserError(f"{where} is of data with event={model.event}, levels={model.levels}, not event={event}, levels={levels}")
     grey = make_dequantizer("auto", levels, event, event)

@@ -18,16 +18,14 @@ from the first; their CIFAR-10 configs make the pairs by RK45 and keep them on d
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vaeflow.diffusion.ode import solve
-from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Batch, Frozen, Params, merge_params
-from vaeflow.models.parts.continuous_time import Coordinates
-from vaeflow.models.parts.dequantize import make_dequantizer
+from vaeflow.models.parts.continuous_time import Coordinates, coordinates_of_teacher
 
 _AT_ONCE = 1024  # trajectories
 
@@ -51,7 +49,6 @@ def reflow(
     teacher: Frozen,
     event: tuple[int, ...],
     levels: int,
-    dequantize: Literal["auto", "none", "uniform"],
     paired: bool,
     count: int,
     steps: int,
@@ -60,30 +57,15 @@ def reflow(
 
     Args:
         teacher: a run of a continuous-time model of the same event, levels and source; also one that was trained like this.
-        event, levels, dequantize, paired: of the student.
+        event, levels, paired: of the student.
         count: P, the size of the pool; 0: there is none, and `draw` is `fresh`.
         steps: of rk4, four evaluations each.
 
     Raises:
         UserError: the teacher is trained on, has no ODE or other data.
     """
-    own = teacher.model
-    if teacher.train:
-        raise UserError("model.teacher.train=True is invalid: the pairs would not follow a teacher that is trained on")
-    if (dynamics := own.dynamics) is None:
-        raise UserError("model.teacher must be a continuous-time model: pairs are made by its ODE")
-    for name, mine, theirs in (("event", event, own.event), ("levels", levels, own.levels), ("paired", paired, own.paired)):
-        if mine != theirs:
-            raise UserError(f"model.teacher has {name}={theirs}, and this model {name}={mine}")
-    shape = dynamics.shape
-    grey = make_dequantizer(dequantize, levels, event, shape)
-    space = Coordinates(
-        shape,
-        lambda key, x: grey.draw({}, key, x),
-        lambda key, y: {},
-        lambda params, y: dynamics.pull(teacher.of(params), y.reshape(len(y), *event)),
-        lambda params, x: dynamics.push(teacher.of(params), x),
-    )
+    space, dynamics = coordinates_of_teacher(teacher, event, levels, paired)
+    shape = space.shape
 
     def source(params, key, row) -> Array:
         """e [*shape]; row: an example's leaves."""
