@@ -3,6 +3,8 @@
     python -m experiments.train --config=configs/mnist_diffusion.py --config.data.dir=DATA_DIR --workdir=runs/mnist_diffusion
 
 The NLL is a bound as in digits_diffusion.py, on 1,000 of the test images. No row was trained to its end here: no accelerator.
+A step of the default row has 329 GFLOP (1,913,889 parameters, 2.1 GB); with
+--config.parts.net.channels=8 --config.parts.net.blocks=1 --config.parts.net.attention="()" --config.data.batch=64 it is a fortieth.
 """
 
 from ml_collections import ConfigDict
@@ -21,4 +23,6 @@ def get_config(row: str = "") -> ConfigDict:
     c.train.update(steps=5000, checkpoint_every=1000, eval_every=1000)
     c.eval.update(k=1, examples=1000)
     image_diffusion(c, row or "flow_matching", 256, net)
+    if row != "consistency_training":
+        c.sample.update(trace="estimate", solver="rk4", solver_steps=20)
     return c
