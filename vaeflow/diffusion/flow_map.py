@@ -43,8 +43,8 @@ class Pair(NamedTuple):
 
 
 class MapTarget(NamedTuple):
-    """of: (u, path, pair) -> the target of u(x_t, t, r) [*event]. reads: whether it takes the field of a teacher, the velocity of the data (x
-    and noise), or either. forward: whether it differentiates u in forward mode."""
+    """of: (u, path, pair) -> the target of u(x_t, t, r) [*event]. reads: whether it takes the field of a teacher, the velocity of the data
+    (x and noise), or either. forward: whether it differentiates u in forward mode."""
 
     of: Callable[[FlowMap, ProbabilityPath, Pair], Array]
     reads: Literal["field", "data", "either"]
