@@ -28,6 +28,17 @@ test points; ± is one standard error over them, of one trained run):
     1, rectified_flow      0.904 ± 0.010        0.3137 ± 0.0079   1.085 ± 0.016
     2, reflow              9.2e-5 ± 0.8e-5      0.3123 ± 0.0078   0.0009 ± 0.0023
     3, reflow of reflow    6.3e-5 ± 0.5e-5      0.3116 ± 0.0078   0.0009 ± 0.0023
+
+Flow maps of moons, 10,000 steps (seed 0, 5,000 samples against 5,000 test points; energy distance in 1e-3, ± 0.7 to 1.2, floor 0.1, and
+sliced W2, ± 0.013 to 0.026, floor 0.047, of one and of two evaluations):
+
+    consistency_distillation    0.5  0.054     1.0  0.060    its teacher, the row rectified_flow, by Euler's one step: 1085 and 1.386
+    consistency_training        1.3  0.065     1.3  0.066
+    mean_flow                   1.5  0.067     1.1  0.062
+    shortcut                    1.6  0.074     1.7  0.074
+
+Two evaluations differ from one by less than the errors. Points between the moons remain. With frequencies of scale 1 in place of 0.2, and a
+quarter of the examples with r = t, mean_flow had 10.4.
 """
 
 from ml_collections import ConfigDict
