@@ -11,6 +11,7 @@ from tests.model_cases import KEY, config, quick
 from tests.test_diffusion_model import CLOCK, net_of
 from vaeflow.bijectors.elementwise import scale
 from vaeflow.build import build
+from vaeflow.diffusion.edits import left
 from vaeflow.diffusion.flow_map import MAP_LOSSES, MAP_TARGETS, multistep
 from vaeflow.diffusion.path import PATHS
 from vaeflow.diffusion.times import TIMES
@@ -100,6 +101,21 @@ def test_encode_is_the_inverse_of_sampling():
     t, x = jnp.float32(0.3), jnp.array([1.0, 0.5, -2.0])
     np.testing.assert_allclose(model.dynamics.velocity(params, None)(t, x), (0.3 - 0.7 * STD**2) / variance(0.3) * x, rtol=1e-5)
     assert made("pair", "points").encode is None and made("pair", "points").dynamics is None
+
+
+@pytest.mark.parametrize("kind, intervals", [("halves", "binary"), ("jvp", "to_data")])
+def test_an_edit_keeps_what_is_known_and_draws_the_rest(kind, intervals):
+    """Entries of these data are independent, so the others are N(1, (2 STD)^2) whatever is known; three evaluations."""
+    model = made(kind, intervals, layer=LAYER, edit=left(share=2 / 3), steps=3, t_min=0.01)
+    assert model.edits
+    params = model.init(KEY, {"x": jnp.zeros((4, 3))})
+    found = jax.jit(model.sample, static_argnums=2)(params, KEY, 8000, reference=jnp.full((8000, 3), 5.0))  # type: ignore[misc]
+    np.testing.assert_allclose(found["x"][:, 2], 5, rtol=1e-6)
+    np.testing.assert_allclose(found["known"][:, 2], 5, rtol=1e-6)
+    drawn = np.asarray(found["x"][:, :2])
+    # Six standard errors of the mean; of the standard deviation, 1% for t_min = 0.01 and four standard errors.
+    np.testing.assert_allclose(drawn.mean(0), 1, atol=6 * 2 * STD / 8000**0.5)
+    np.testing.assert_allclose(drawn.std(0), 2 * STD, rtol=0.01 + 4 / 16000**0.5)
 
 
 def test_the_target_network_is_a_moving_average_and_the_only_one_in_the_target():

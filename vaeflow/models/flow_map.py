@@ -12,7 +12,8 @@
     distillation to k steps     target distilled, intervals equal with k steps, teacher
 
 Maps to the data alone (intervals to_data, points) have r = t_min in every evaluation, and more than one step of them is multistep
-consistency sampling, with noise between the steps; all others are composed, without noise.
+consistency sampling, with noise between the steps; all others are composed, without noise. With `edit` every map is sampled the first way:
+after each evaluation the known coordinates of the data are put in (zero-shot editing, algorithm 4 of Song et al. 2023).
 
 References: Song et al. 2023 (arXiv 2303.01469); Song and Dhariwal 2024 (2310.14189); Geng et al. 2025 (2505.13447); Frans et al. 2025
 (2410.12557); Lu and Song 2025 (2410.11081); Boffi et al. 2024 (2406.07507).
@@ -27,7 +28,8 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors import Layer
 from vaeflow.build import SAMPLING, Bare, Count, Decay, Natural, NonNegative, Positive
-from vaeflow.diffusion import MapForm, MapLoss, MapTarget, ProbabilityPath, TimeCoordinate
+from vaeflow.diffusion import Edit, MapForm, MapLoss, MapTarget, ProbabilityPath, TimeCoordinate
+from vaeflow.diffusion.edits import replaced
 from vaeflow.diffusion.flow_map import Pair, compose, jvp, map_loss, multistep, square
 from vaeflow.diffusion.kinds import input_scale, noise_level
 from vaeflow.diffusion.map_form import linear
@@ -37,7 +39,7 @@ from vaeflow.diffusion.times import grid as grid_of
 from vaeflow.diffusion.times import uniform
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Dynamics, Frozen, Model, merge_params, overlay
-from vaeflow.models.parts.continuous_time import coordinates, coordinates_of_teacher, features, spread_of
+from vaeflow.models.parts.continuous_time import coordinates, coordinates_of_teacher, editing, features, spread_of
 from vaeflow.models.parts.density import fits
 from vaeflow.models.parts.intervals import Intervals, ordered
 from vaeflow.nets import Embedding, Net
@@ -68,6 +70,7 @@ def flow_map(
     steps: Annotated[Count, SAMPLING] = 1,
     grid: Annotated[TimeCoordinate | None, Bare("uniform"), SAMPLING] = None,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
+    edit: Annotated[Edit | None, SAMPLING] = None,
     encoder_steps: Annotated[Count, SAMPLING] = 50,
 ) -> Model:
     """See the module's docstring. Parameters: net, time (the embedding's), stats/net (the target's, with `ema`), fixed/layer or teacher.
@@ -88,6 +91,7 @@ def flow_map(
         t_min: where the map ends; > 0 on a path whose sigma or its derivative is not finite at 0, and with `precondition`.
         steps, grid: evaluations of the network, and their times from 1 to t_min.
         temperature: factor of the source's noise.
+        edit: samples keep what is known of references, see diffusion/edits.py; more than one step suits them.
         encoder_steps: of Heun's method, in `encode`.
 
     Returns: `sample` gives {x, x0: the draw of the source, nfe}. There is no density, and a loss compares the network with its own target:
@@ -114,6 +118,7 @@ def flow_map(
         raise UserError("a flow map requires a path without gamma, from Gaussian noise, which is not learned")
     if precondition and not low:
         raise UserError("model.precondition reads log(sigma), and so needs model.t_min > 0")
+    keeping = None if edit is None else editing(edit, "replacement", space, event, levels, False, sigma_data)
     rank = len(space.shape)
     network = net.module(space.shape, rank, False)
 
@@ -185,17 +190,21 @@ def flow_map(
         moved = jax.tree.map(lambda a, b: (mu * a + (1 - mu) * b).astype(a.dtype), params["stats"]["net"], params["net"])
         return params | {"stats": {"net": moved}}
 
-    def sample(params, key, n, context=None):
+    def sample(params, key, n, context=None, reference=None):
         key_e, key_walk = jax.random.split(key)
         e = temperature * spread(high) * jax.random.normal(key_e, (n, *space.shape))
         visited = grid_of(grid, curve, steps, low, high)
+        kept = keeping and keeping.read(params, reference)
 
-        def one(key, e, c):
+        def one(key, e, c, kept):
             u = map_of(params["net"], params, c)
+            if keeping:
+                return multistep(u, curve, key, e, visited, lambda data: replaced(keeping.known, data, kept))
             return multistep(u, curve, key, e, visited) if intervals.to_data else compose(u, e, visited)
 
-        x = jax.vmap(one)(jax.random.split(key_walk, n), e, context)
-        return {"x": space.push(params, x), "x0": e.reshape(n, *event), "nfe": jnp.full(n, steps)}
+        x = jax.vmap(one)(jax.random.split(key_walk, n), e, context, kept)
+        found = {"x": space.push(params, x), "x0": e.reshape(n, *event), "nfe": jnp.full(n, steps)}
+        return found | {"known": keeping.shown(params, kept)} if keeping else found
 
     def encode(params, key, batch):
         x, _ = space.pull(params, space.dequantize(key, batch["x"])[0])
@@ -216,6 +225,7 @@ def flow_map(
         update=update if average else None,
         event=event,
         levels=levels,
+        edits=keeping is not None,
         dynamics=Dynamics(space.pull, space.push, velocity, curve, spread, low, high, space.shape) if known else None,
     )
 
