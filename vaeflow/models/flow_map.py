@@ -21,6 +21,7 @@ References: Song et al. 2023 (arXiv 2303.01469); Song and Dhariwal 2024 (2310.14
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import jax
@@ -199,7 +200,7 @@ def flow_map(
         def one(key, e, c, kept):
             u = map_of(params["net"], params, c)
             if keeping:
-                return multistep(u, curve, key, e, visited, lambda data: replaced(keeping.known, data, kept))
+                return multistep(u, curve, key, e, visited, partial(replaced, keeping.known, x=kept))
             return multistep(u, curve, key, e, visited) if intervals.to_data else compose(u, e, visited)
 
         x = jax.vmap(one)(jax.random.split(key_walk, n), e, context, kept)
