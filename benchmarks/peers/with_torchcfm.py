@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torchcfm import ConditionalFlowMatcher
-from torchcfm.models.unet import UNetModel
+from torchcfm.models.unet.unet import UNetModel
 
 from benchmarks.peers import process, with_torch, works
 

@@ -34,9 +34,9 @@ CONTINUOUS: dict[str, dict[str, Any]] = {
         evaluations=50,
     ),
     "unet": dict(
-        title="flow matching, 16x16x1, U-Net of 32, 64 channels",
-        event=(16, 16, 1),
-        channels=32,
+        title="flow matching, 8x8x1, U-Net of 32, 64 channels",
+        event=(8, 8, 1),
+        channels=32,  # torchcfm: multiples of 32
         multipliers=(1, 2),
         blocks=1,
         features=32,
