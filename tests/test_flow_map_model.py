@@ -167,6 +167,16 @@ def test_intervals_are_in_order_and_in_their_range(kind, path):
         assert (s < t).all()
 
 
+def test_equal_steps_have_equal_chances_in_a_batch_of_any_size():
+    own, path, times = INTERVALS["equal"](steps=4), PATHS["ot"](), TIMES["uniform"]()
+    for n in (1, 6):
+        keys = jax.random.split(KEY, 4000)
+        t = np.asarray(jax.vmap(lambda key, n=n: own.draw(key, times, path, n, 0.0, 1.0, 0)[0])(keys))
+        for i in range(n):
+            share = [(np.isclose(t[:, i], end, atol=1e-5)).mean() for end in (0.25, 0.5, 0.75, 1.0)]
+            np.testing.assert_allclose(share, 0.25, atol=0.035)  # five standard deviations
+
+
 def test_points_are_neighbours_of_the_grid_with_the_densitys_mass():
     """Song and Dhariwal 2024: the chance of an interval is the mass of the log-normal between its ends."""
     path, grid = PATHS["edm"](), TIMES["rho"]()
@@ -243,6 +253,9 @@ def test_one_step_of_a_distilled_map_beats_one_of_its_teacher():
         (dict(precondition=True), "needs model.t_min > 0"),
         (dict(target="jpv"), "model.target='jpv' is unknown .did you mean 'jvp'"),
         (dict(ema=1.0), "model.ema=1.0 is invalid"),
+        (dict(target="halves", intervals="to_data"), "model.target=halves needs model.intervals with r = t"),
+        (dict(loss="pseudo_huber"), "which is 0 where model.intervals have r = t"),
+        (dict(intervals="equal", steps=2), "sample.steps=2 must be 1"),
     ],
 )
 def test_wrong_configs_are_one_line(values, message):

@@ -44,17 +44,20 @@ class Pair(NamedTuple):
 
 class MapTarget(NamedTuple):
     """of: (u, path, pair) -> the target of u(x_t, t, r) [*event]. reads: whether it takes the field of a teacher, the velocity of the data
-    (x and noise), or either. forward: whether it differentiates u in forward mode."""
+    (x and noise), or either. forward: whether it differentiates u in forward mode. velocity: whether it reads u at shorter steps than those
+    of its own interval, down to u(x, t, t): these must be trained as well, or any constant u is a solution."""
 
     of: Callable[[FlowMap, ProbabilityPath, Pair], Array]
     reads: Literal["field", "data", "either"]
     forward: bool = False
+    velocity: bool = False
 
 
 class MapLoss(NamedTuple):
-    """of: (path, pair, error of u [*event]) -> the loss []."""
+    """of: (path, pair, error of u [*event]) -> the loss []. apart: whether it is defined for s < t only."""
 
     of: Callable[[ProbabilityPath, Pair, Array], Array]
+    apart: bool = False
 
 
 def jump(u: FlowMap, x: Array, t: Array, r: Array) -> Array:
@@ -202,7 +205,7 @@ def halves(*, smallest: NonNegative = 2**-7) -> MapTarget:
         second = u(x - (pair.t - middle) * first, middle, jnp.where(short, middle, pair.r))
         return jnp.where(pair.t > pair.r, (first + second) / 2, _slope(path, pair, x, pair.t))
 
-    return MapTarget(of, "either")
+    return MapTarget(of, "either", velocity=True)
 
 
 def square(*, power: NonNegative = 0.0, eps: Positive = 1e-3) -> MapLoss:
@@ -235,7 +238,7 @@ def pseudo_huber(*, scale: Positive = 0.00054) -> MapLoss:
         distance = jnp.sqrt(jnp.sum(((pair.t - pair.r) * error) ** 2) + c**2) - c
         return distance / (path.sigma(pair.t) - path.sigma(pair.s))
 
-    return MapLoss(of)
+    return MapLoss(of, apart=True)
 
 
 MAP_TARGETS: dict[str, Callable[..., MapTarget]] = {

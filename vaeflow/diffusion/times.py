@@ -52,15 +52,19 @@ def position(coordinate: TimeCoordinate, path: ProbabilityPath, t: Array, low: f
     return (coordinate.of(path, t) - first) / (last - first)
 
 
+def strata(key: Array, n: int) -> Array:
+    """u_i = (u + i / n) mod 1 [n] of one u ~ U(0, 1): each alone is uniform in [0, 1), and there is one in each of n strata."""
+    return jnp.mod(jax.random.uniform(key) + jnp.arange(n) / n, 1.0)
+
+
 def stratified(
     key: Array, coordinate: TimeCoordinate, path: ProbabilityPath, n: int, low: float = 1e-3, high: float | None = None
 ) -> Array:
-    """n times in [low, high] [n], one in each of n strata: u_i = (u + i / n) mod 1 with one u ~ U(0, 1) (Kingma et al. 2021).
+    """n times in [low, high] [n], one in each of n `strata` of the coordinate (Kingma et al. 2021).
 
     high: None is 1 - low. Each time alone has the coordinate's density, so a mean over the batch is unbiased and varies less.
     """
-    u = jnp.mod(jax.random.uniform(key) + jnp.arange(n) / n, 1.0)
-    return located(coordinate, path, u, low, 1 - low if high is None else high)
+    return located(coordinate, path, strata(key, n), low, 1 - low if high is None else high)
 
 
 def density(coordinate: TimeCoordinate, path: ProbabilityPath, t: Array, low: float = 1e-3, high: float | None = None) -> Array:

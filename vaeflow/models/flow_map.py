@@ -90,7 +90,7 @@ def flow_map(
         precondition: the network reads x_t / r(t), and log(sigma) / 4 of t and r, as of `diffusion`.
         sigma_data: s_d, the standard deviation of f^-1(data): of the form edm, of `precondition`, and of the source where alpha(1) > 0.
         t_min: where the map ends; > 0 on a path whose sigma or its derivative is not finite at 0, and with `precondition`.
-        steps, grid: evaluations of the network, and their times from 1 to t_min.
+        steps, grid: evaluations of the network, and their times from 1 to t_min; of the intervals `equal` those that they have.
         temperature: factor of the source's noise.
         edit: samples keep what is known of references, see diffusion/edits.py; more than one step suits them.
         encoder_steps: of Heun's method, in `encode`.
@@ -105,7 +105,7 @@ def flow_map(
     target, intervals, form, loss_of = target or jvp(), intervals or ordered(), form or linear(), loss or square()
     times, embedding, grid, decay = times or uniform(), embedding or fourier(), grid or uniform(), scheduled(ema)
     event, average = tuple(event), isinstance(ema, Schedule) or ema > 0
-    _check(target, teacher)
+    _check(target, loss_of, intervals, teacher, steps)
     if teacher is None:
         curve: ProbabilityPath = path or ot()
         space, spread, low, high = coordinates(event, levels, layer, flatten, dequantize), spread_of(curve, sigma_data), t_min, 1.0
@@ -231,8 +231,14 @@ def flow_map(
     )
 
 
-def _check(target: MapTarget, teacher: Frozen | None) -> None:
-    """UserError: the target does not read what there is."""
+def _check(target: MapTarget, loss: MapLoss, intervals: Intervals, teacher: Frozen | None, steps: int) -> None:
+    """UserError: the target does not read what there is, or the intervals do not fit the target, the loss or the sampler."""
+    if target.velocity and not intervals.velocity:
+        raise UserError("model.target=halves needs model.intervals with r = t in a share of the examples: binary or ordered, equal > 0")
+    if loss.apart and intervals.velocity:
+        raise UserError("model.loss=pseudo_huber divides by sigma(t) - sigma(s), which is 0 where model.intervals have r = t")
+    if intervals.steps and steps != intervals.steps:
+        raise UserError(f"sample.steps={steps} must be {intervals.steps}, the model.intervals.steps that the map is trained for")
     if target.reads == "field" and teacher is None:
         raise UserError("model.target is one of distillation, and needs model.teacher, the workdir of a trained continuous-time model")
     if target.reads == "data" and teacher is not None:

@@ -6,7 +6,7 @@
     points     r = low; s and t neighbours on a grid of N points, N a schedule                        consistency models
     equal      t and r neighbours on a grid of `steps` steps                                          distillation to k steps
 
-Draws of a batch are stratified, see diffusion/times.py.
+t of ordered, to_data and points, and the step of equal, are stratified over a batch, see diffusion/times.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from vaeflow.build import Bare, Count, Decay, NonNegative, Range, part_kind
 from vaeflow.diffusion import ProbabilityPath, TimeCoordinate
-from vaeflow.diffusion.times import located, position, stratified, uniform
+from vaeflow.diffusion.times import located, position, strata, stratified, uniform
 from vaeflow.model import Array
 from vaeflow.objectives import Schedule, scheduled
 
@@ -35,11 +35,13 @@ class DrawTimes(Protocol):
 
 
 class Intervals(NamedTuple):
-    """draw: see DrawTimes. to_data: whether r is always `low`. velocity: whether some examples have r = t, where u is the velocity."""
+    """draw: see DrawTimes. to_data: whether r is always `low`. velocity: whether some examples have r = t, where u is the velocity.
+    steps: the one number of steps that a map which is trained on these takes; 0: any."""
 
     draw: DrawTimes
     to_data: bool = False
     velocity: bool = False
+    steps: int = 0
 
 
 def _equal(key: Array, share: float, t: Array, s: Array, r: Array) -> tuple[Array, Array, Array]:
@@ -124,15 +126,16 @@ def points(*, count: Schedule | NonNegative = 18.0, grid: Annotated[TimeCoordina
 
 
 def equal(*, steps: Count = 1) -> Intervals:
-    """One of `steps` steps, equal in the coordinate `times`, with equal chances: what a sampler of so many steps takes."""
+    """One of `steps` steps, equal in the coordinate `times`, with equal chances: what a sampler of so many steps takes, whose grid must be
+    in that coordinate too."""
 
     def draw(key, times, path, n, low, high, step):
         del step
-        cell = jnp.mod(jax.random.permutation(key, n), steps)
+        cell = jnp.minimum(jnp.floor(strata(key, n) * steps), steps - 1)
         r, t = (located(times, path, (cell + after) / steps, low, high) for after in (0, 1))
         return t, r, r
 
-    return Intervals(draw, to_data=steps == 1)
+    return Intervals(draw, to_data=steps == 1, steps=steps)
 
 
 INTERVALS: dict[str, Callable[..., Intervals]] = {
