@@ -222,6 +222,17 @@ def test_the_source_of_pairs_is_x0_on_the_datas_scale():
     np.testing.assert_array_equal(drawn["x0"], x0)
 
 
+@pytest.mark.parametrize("options", [{}, dict(paired=True), dict(paired=True, path=PATHS["ot"](gamma=1.0), t_max=0.9)])
+def test_no_key_is_used_twice(options):
+    model = diffusion(event=(2,), levels=17, net=mlp(hidden=(4,)), steps=2, **options)
+    batch = {"x": jnp.ones((5, 2), jnp.uint8), "x0": jnp.ones((5, 2), jnp.uint8)}
+    params = model.init(KEY, batch)
+    with jax.debug_key_reuse(True):
+        jax.jit(model.loss)(params, jax.random.key(1), batch, 0)
+        given = {"x0": batch["x0"]} if model.paired else {}
+        jax.jit(lambda key: model.sample(params, key, 5, **given))(jax.random.key(2))  # type: ignore[misc]
+
+
 @pytest.mark.parametrize(
     "levels, trace, density",
     [(0, "auto", "exact"), (17, "auto", "weight"), (0, "estimate", "estimate"), (17, "estimate", "bound")],
@@ -237,6 +248,7 @@ def test_density_says_what_log_prob_is(levels, trace, density):
         (dict(t_min=0.5, t_max=0.5), "model.t_min=0.5 must be below sample.t_max=0.5"),
         (dict(path="cosine_gamma"), "sample.t_max=1 is invalid with a path with gamma"),
         (dict(paired=True, sampler="ancestral"), "sample.sampler adds noise"),
+        (dict(paired=True, temperature=0.5), "sample.temperature=0.5 must be 1 with model.paired"),
         (dict(path="cosine_gamma", t_max=0.99, edit="left"), "sample.edit needs Gaussian noise as the source"),
         (dict(edit="top"), "sample.edit: this edit needs images"),
         (dict(layer="norm"), "model.layer is a layer that keeps statistics"),

@@ -39,7 +39,7 @@ from vaeflow.diffusion.times import grid as grid_of
 from vaeflow.diffusion.times import stratified, uniform
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Model, overlay
-from vaeflow.models.parts.continuous_time import check_times, coordinates, drop, editing, features, needs_context, spread_of
+from vaeflow.models.parts.continuous_time import check_source, check_times, coordinates, drop, editing, features, needs_context, spread_of
 from vaeflow.models.parts.density import fits
 from vaeflow.models.parts.reflow import reflow
 from vaeflow.nets import Embedding, Net
@@ -131,8 +131,7 @@ def diffusion(
     if guidance != 1 and not label_drop:
         raise UserError(f"sample.guidance={guidance:g} needs a model that was trained without its context too: model.label_drop > 0")
     check_times(latent, t_min, t_max)
-    if paired and not latent and sampler.noisy:
-        raise UserError("sample.sampler adds noise, which with model.paired needs a path with gamma; known: euler, heun, ddim, dpm_2m")
+    check_source(paired, latent, sampler, temperature)
     if made and (layer is not None or flatten or coupling.moves):
         raise UserError("model.layer, model.flatten and model.coupling are the teacher's with model.teacher: leave them out")
     if learned and (objective != "quadratic" or not kind.rate or precondition or t_max != 1):
@@ -250,8 +249,8 @@ def diffusion(
 
     def sample(params, key, n, context=None, x0=None, reference=None):
         key_e, key_walk = jax.random.split(key)
-        noise = temperature * spread(t_max) * jax.random.normal(key_e, (n, *shape))
-        e = pull(params, space.dequantize(key_e, x0)[0])[0] if paired else noise
+        e = pull(params, space.dequantize(key_e, x0)[0])[0] if paired else jax.random.normal(key_e, (n, *shape))
+        e = e if paired else temperature * spread(t_max) * e
         own = path_of(params)
         visited = grid_of(grid, own, steps, t_min, t_max)
         kept = keeping and keeping.read(params, reference)

@@ -19,6 +19,7 @@ from vaeflow.diffusion.edits import Edit, Measurement, flattened, replaced
 from vaeflow.diffusion.guidance import EditMethod, edited
 from vaeflow.diffusion.kinds import input_scale
 from vaeflow.diffusion.path import Predict, ProbabilityPath
+from vaeflow.diffusion.steps import Sampler
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Params
 from vaeflow.models.parts.dequantize import make_dequantizer
@@ -138,6 +139,16 @@ def check_times(gamma: bool, t_min: float, t_max: float) -> None:
         raise UserError(f"model.t_min={t_min:g} must be below sample.t_max={t_max:g}")
     if gamma and t_max == 1:
         raise UserError("sample.t_max=1 is invalid with a path with gamma, whose rate is infinite there; it must be below 1, as 0.999")
+
+
+def check_source(paired: bool, gamma: bool, sampler: Sampler, temperature: float) -> None:
+    """UserError: samples that start from data (`paired`) have no temperature and, on a path without gamma, no score for a noisy sampler."""
+    if paired and not gamma and sampler.noisy:
+        raise UserError(
+            "sample.sampler adds noise, which with model.paired needs a path with gamma; known: euler, midpoint, heun, dopri5, ddim, dpm_2m"
+        )
+    if paired and temperature != 1:
+        raise UserError(f"sample.temperature={temperature:g} must be 1 with model.paired: the source is data, not noise")
 
 
 def spread_of(path: ProbabilityPath, sigma_data: float) -> Callable[[Array | float], Array]:
