@@ -56,4 +56,6 @@ def get_config(row: str = "") -> ConfigDict:
     c.eval.examples = 2000
     if budget == "paper":
         c.train.steps *= 10
+    if "count" in c.parts:
+        c.parts["count"].steps = c.train.steps
     return c

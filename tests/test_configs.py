@@ -121,6 +121,13 @@ def test_no_batch_of_a_tabular_row_is_larger_than_its_training_split():
         assert c.train.eval_every <= c.train.steps and c.train.steps * c.data.batch >= examples, row
 
 
+@pytest.mark.parametrize("row", ["table_continuous.py:moons_consistency_training", "table_one_step.py:digits_consistency_training"])
+@pytest.mark.parametrize("budget", ["cpu", "paper"])
+def test_the_number_of_points_rises_over_the_whole_training(row, budget):
+    c = load(f"configs/{row},{budget}")
+    assert c.parts["count"].steps == c.train.steps
+
+
 @pytest.mark.parametrize("name", [full(name, bool(SAME.search(name))) for name in DISTINCT if name not in STEPPING])
 def test_every_row_builds(name, monkeypatch):
     x = built(name, monkeypatch)  # make() evaluates the shapes of init

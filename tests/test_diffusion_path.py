@@ -202,3 +202,14 @@ def test_gamma_requires_its_latent():
     ):
         with pytest.raises(UserError, match="requires the"):
             call()
+
+
+@pytest.mark.parametrize(("path", "low", "high"), [("ot", 0.1, 1.0), ("ot", 0.0, 0.9), ("vp", 0.0, 1.0)])
+def test_a_coordinate_without_finite_ends_is_an_error(path, low, high):
+    """It would put every time at one end. Also in a program that is being traced."""
+    p, own = path_of(path), TIMES["logsnr"]()
+    with pytest.raises(UserError, match=r"the time coordinate is -?inf at t="):
+        jax.jit(lambda: grid(own, p, 3, low, high))()
+    with pytest.raises(UserError, match=r"the time coordinate is -?inf at t="):
+        stratified(jax.random.key(0), own, p, 3, low, high)
+    assert np.isfinite(jax.jit(lambda: grid(own, p, 3, 0.1, 0.9))()).all()

@@ -253,6 +253,7 @@ def test_one_step_of_a_distilled_map_beats_one_of_its_teacher():
         (dict(precondition=True), "needs model.t_min > 0"),
         (dict(target="jpv"), "model.target='jpv' is unknown .did you mean 'jvp'"),
         (dict(ema=1.0), "model.ema=1.0 is invalid"),
+        (dict(t_min=1.0), "model.t_min=1.0 is invalid"),
         (dict(target="halves", intervals="to_data"), "model.target=halves needs model.intervals with r = t"),
         (dict(loss="pseudo_huber"), "which is 0 where model.intervals have r = t"),
         (dict(intervals="equal", steps=2), "sample.steps=2 must be 1"),

@@ -7,14 +7,16 @@ If c is a distribution function, t has that distribution truncated to [low, high
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vaeflow.build import Positive
 from vaeflow.diffusion.path import ProbabilityPath, logsnr
+from vaeflow.errors import UserError
 from vaeflow.model import Array
 
 _HALVINGS = 64  # more than the bits of a float64's fraction
@@ -42,14 +44,27 @@ def invert(function: Callable[[Array], Array], value: Array, low: Array | float,
 
 def located(coordinate: TimeCoordinate, path: ProbabilityPath, u: Array, low: float, high: float) -> Array:
     """The times [...] at the shares u [...] of the coordinate's way from low to high."""
-    first, last = (coordinate.of(path, jnp.asarray(end, u.dtype)) for end in (low, high))
+    first, last = _ends(coordinate, path, u.dtype, low, high)
     return invert(lambda t: coordinate.of(path, t), first + u * (last - first), low, high)
 
 
 def position(coordinate: TimeCoordinate, path: ProbabilityPath, t: Array, low: float, high: float) -> Array:
     """The inverse of `located`: u [...] of times t [...] in [low, high]."""
-    first, last = (coordinate.of(path, jnp.asarray(end, t.dtype)) for end in (low, high))
+    first, last = _ends(coordinate, path, t.dtype, low, high)
     return (coordinate.of(path, t) - first) / (last - first)
+
+
+def _ends(coordinate: TimeCoordinate, path: ProbabilityPath, dtype: Any, low: float, high: float) -> list[Array]:
+    """[c(low), c(high)]. UserError: one is not finite, where no time between has a place. Not checked for a path that is being learned."""
+    with jax.ensure_compile_time_eval():
+        ends = [coordinate.of(path, jnp.asarray(end, dtype)) for end in (low, high)]
+    for t, value in zip((low, high), ends, strict=True):
+        if not isinstance(value, jax.core.Tracer) and not math.isfinite(float(value)):
+            raise UserError(
+                f"the time coordinate is {float(value)} at t={t:g}: rho and logsnr need a path with alpha > 0 at the largest time, or one "
+                "below 1, and logsnr also sigma > 0 at the smallest"
+            )
+    return ends
 
 
 def strata(key: Array, n: int) -> Array:

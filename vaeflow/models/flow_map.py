@@ -67,7 +67,7 @@ def flow_map(
     dequantize: Literal["auto", "none", "uniform"] = "auto",
     precondition: bool = False,
     sigma_data: Positive = 0.5,
-    t_min: NonNegative = 0.0,
+    t_min: Decay = 0.0,
     steps: Annotated[Count, SAMPLING] = 1,
     grid: Annotated[TimeCoordinate | None, Bare("uniform"), SAMPLING] = None,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
