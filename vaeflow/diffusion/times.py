@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from vaeflow.build import Positive
 from vaeflow.diffusion.path import ProbabilityPath, logsnr
@@ -59,7 +60,7 @@ def _ends(coordinate: TimeCoordinate, path: ProbabilityPath, dtype: Any, low: fl
     with jax.ensure_compile_time_eval():
         ends = [coordinate.of(path, jnp.asarray(end, dtype)) for end in (low, high)]
     for t, value in zip((low, high), ends, strict=True):
-        if not isinstance(value, jax.core.Tracer) and not math.isfinite(float(value)):
+        if not isinstance(value, Tracer) and not math.isfinite(float(value)):
             raise UserError(
                 f"the time coordinate is {float(value)} at t={t:g}: rho and logsnr need a path with alpha > 0 at the largest time, or one "
                 "below 1, and logsnr also sigma > 0 at the smallest"
