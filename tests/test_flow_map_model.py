@@ -144,6 +144,11 @@ def test_a_nan_in_the_data_is_one_in_the_loss():
     assert np.isnan(model.loss(params, KEY, batch, 0)[0])
 
 
+def test_a_map_of_neighbouring_times_edits_nothing():
+    with pytest.raises(UserError, match=r"sample.edit maps to the data at every step"):
+        made("distilled", "equal", teacher=EXACT_TEACHER, edit=left(), steps=3)
+
+
 @pytest.mark.parametrize("kind, intervals", [("jvp", "ordered"), ("pair", "points"), ("halves", "binary"), ("heun", "to_data")])
 def test_no_key_is_used_twice(kind, intervals):
     model = made(kind, intervals, net=mlp(hidden=(4,)), teacher=EXACT_TEACHER if kind == "heun" else None)

@@ -89,6 +89,7 @@ def flow_map(
         layer, flatten, dequantize, embedding: as of `diffusion`.
         precondition: the network reads x_t / r(t), and log(sigma) / 4 of t and r, as of `diffusion`.
         sigma_data: s_d, the standard deviation of f^-1(data): of the form edm, of `precondition`, and of the source where alpha(1) > 0.
+            The form trigonometric does not read it: it assumes 1.
         t_min: where the map ends; > 0 on a path whose sigma or its derivative is not finite at 0, and with `precondition`.
         steps, grid: evaluations of the network, and their times from 1 to t_min; of the intervals `equal` those that they have.
         temperature: factor of the source's noise.
@@ -119,6 +120,8 @@ def flow_map(
         raise UserError("a flow map requires a path without gamma, from Gaussian noise, which is not learned")
     if precondition and not low:
         raise UserError("model.precondition reads log(sigma), and so needs model.t_min > 0")
+    if edit is not None and intervals.steps > 1:
+        raise UserError("sample.edit maps to the data at every step, which a map of model.intervals=equal with more than one step does not")
     keeping = None if edit is None else editing(edit, "replacement", space, event, levels, False, sigma_data)
     rank = len(space.shape)
     network = net.module(space.shape, rank, False)
@@ -140,7 +143,7 @@ def flow_map(
         return lambda x, t, r: outputs(net, params, x, t, r, c)
 
     def velocity(params, c):
-        """The (t, x) -> dx/dt of the ODE whose map this is; None if it is not known."""
+        """The (t, x) -> dx/dt of the ODE whose map this is: the teacher's, or that of u(x, t, t), if some examples have r = t."""
         if teacher is not None:
             return teacher.model.dynamics.velocity(teacher.of(params), c)  # type: ignore[union-attr]
         u = map_of(params["net"], params, c)
