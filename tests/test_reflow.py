@@ -101,8 +101,9 @@ def test_two_parameters_of_rounds_share_the_first_ones_coordinates():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(layer=scale(factor=2.0)), "model.layer, model.flatten and model.coupling are the teacher's"),
-        (dict(coupling=exact()), "model.layer, model.flatten and model.coupling are the teacher's"),
+        (dict(layer=scale(factor=2.0)), "model.layer, model.flatten, model.dequantize and model.coupling are the teacher's"),
+        (dict(dequantize="none"), "model.layer, model.flatten, model.dequantize and model.coupling are the teacher's"),
+        (dict(coupling=exact()), "model.layer, model.flatten, model.dequantize and model.coupling are the teacher's"),
         (dict(paired=True), "model.teacher starts from noise, and its student from the x0 of data"),
         (dict(event=(3,)), r"model.teacher is of data with event=\(2,\), levels=0, not event=\(3,\)"),
         (dict(teacher=Frozen(shifting(), "teacher", train=True)), "model.teacher.train=True is invalid"),

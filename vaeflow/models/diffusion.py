@@ -132,8 +132,8 @@ def diffusion(
         raise UserError(f"sample.guidance={guidance:g} needs a model that was trained without its context too: model.label_drop > 0")
     check_times(latent, t_min, t_max)
     check_source(paired, latent, sampler, temperature)
-    if made and (layer is not None or flatten or coupling.moves):
-        raise UserError("model.layer, model.flatten and model.coupling are the teacher's with model.teacher: leave them out")
+    if made and (layer is not None or flatten or dequantize != "auto" or coupling.moves):
+        raise UserError("model.layer, model.flatten, model.dequantize and model.coupling are the teacher's with model.teacher")
     if learned and (objective != "quadratic" or not kind.rate or precondition or t_max != 1):
         needs = "model.objective='quadratic', model.predict='velocity', model.precondition=False and sample.t_max=1"
         raise UserError(f"model.path is a learned path, which needs {needs}")
