@@ -69,6 +69,7 @@ VAE, FLOW = MODELS["vae"].examples[0], MODELS["flow"].examples[0]
 # Values of Frozen arguments in examples: untrained models.
 FROZEN = {
     "frozen_dynamics": ("diffusion", MODELS["diffusion"].examples[0] | dict(layer="layer")),
+    "frozen_classifier": ("classifier", MODELS["classifier"].examples[2]),
     "frozen_vae": ("vae", VAE),
     "frozen_flow_prior": ("vae", VAE | dict(levels=0, likelihood="gaussian", likelihood_std=0.3, prior="layer")),
     "frozen_flow": ("flow", FLOW),

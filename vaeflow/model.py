@@ -31,6 +31,9 @@ Params = dict[str, Any]
 NO_PARAMS: Params = {}  # the default of an init's `given`
 
 # Callables of a model. pyright checks what a maker returns against them. Arguments before `/` are positional: their names are free.
+UpdateFn = Callable[[Params, Array, Batch, Any], Params]  # (params, key, batch, step): with new "stats" leaves, after the optimiser's step
+TermsFn = Callable[[Params, Array, Batch], dict[str, Array]]  # (params, key, batch) -> {name: [B]}: further numbers per example
+ShowFn = Callable[[Array, Any], Array]  # (key, p(x|z)) -> x [B, *event] as `Model.sample` returns it: a mean that an image shows, or a draw
 
 
 class InitFn(Protocol):
@@ -57,18 +60,6 @@ class BatchFn(Protocol):
     def __call__(self, params: Params, key: Array, batch: Batch, /) -> Array: ...
 
 
-class UpdateFn(Protocol):
-    """Parameters with new "stats" leaves, computed after the optimiser's step."""
-
-    def __call__(self, params: Params, key: Array, batch: Batch, step: Any, /) -> Params: ...
-
-
-class TermsFn(Protocol):
-    """{name: [B]}: further numbers per example."""
-
-    def __call__(self, params: Params, key: Array, batch: Batch, /) -> dict[str, Array]: ...
-
-
 class ContinuousFn(Protocol):
     """log p(y|c) [B] in nats of y [B, *event]."""
 
@@ -85,12 +76,6 @@ class ConditionalFn(Protocol):
     """q(z | x, context) or p(x | z, context) as a distrax distribution."""
 
     def __call__(self, params: Params, given: Array, /, context: Array | None = None) -> Any: ...
-
-
-class ShowFn(Protocol):
-    """x [B, *event] of p(x|z) as `Model.sample` returns it: its mean where an image should show it, else a draw."""
-
-    def __call__(self, key: Array, p: Any, /) -> Array: ...
 
 
 def _draw(key: Array, p: Any) -> Array:
@@ -141,6 +126,19 @@ class Dynamics(NamedTuple):
     predictor: Callable[[Params, Array | None], Callable[[Array, Array], Any]] | None = None
 
 
+class Noised(NamedTuple):
+    """A classifier of noised data, by whose gradient a continuous-time model is guided. Params are the classifier's own (`Frozen.of`).
+
+    log_prob   (params, x_t [*shape], t []) -> log p(c | x_t, t) [classes], of one example, for t in [t_min, 1]
+    path, space   the ProbabilityPath of x_t = alpha x + sigma e; the Coordinates of x (vaeflow/models/parts/continuous_time.py)
+    """
+
+    log_prob: Callable[[Params, Array, Array], Array]
+    path: Any
+    space: Any
+    t_min: float
+
+
 class Model(NamedTuple):
     """One model family, built from its config by a maker in MODELS.
 
@@ -167,6 +165,7 @@ class Model(NamedTuple):
     classes   number of classes of `label`, which the model reads and every example must have; 0: it reads no labels
     masked    whether the model reads `mask`; data with a mask are refused otherwise
     dynamics  the probability-flow ODE of a continuous-time model, or None
+    noised    of a classifier that was trained on noised data: p(c | x_t, t), or None
     init_examples  how many examples of the training split `init` is best given; 0: a batch of data.batch
     one_device  why the model trains on one device only; "": it trains on any number
     """
@@ -191,6 +190,7 @@ class Model(NamedTuple):
     classes: int = 0
     masked: bool = False
     dynamics: Dynamics | None = None
+    noised: Noised | None = None
     init_examples: int = 0
     one_device: str = ""
 

@@ -32,15 +32,16 @@ from vaeflow.diffusion import BatchCoupling, Edit, PredictionKind, ProbabilityPa
 from vaeflow.diffusion.coupling import independent
 from vaeflow.diffusion.guidance import EditMethod, guided
 from vaeflow.diffusion.kinds import input_scale, noise_level, own, read, target, velocity_kind
-from vaeflow.diffusion.ode import EXACT_TRACE, SolverName, field, log_density, solve
+from vaeflow.diffusion.ode import EXACT_TRACE, SolverName, field, solve
 from vaeflow.diffusion.path import at, mix, ot, reversed_gradient
 from vaeflow.diffusion.steps import heun, walk
 from vaeflow.diffusion.times import grid as grid_of
 from vaeflow.diffusion.times import stratified, uniform
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Model, overlay
+from vaeflow.models.parts.class_guidance import class_guidance
 from vaeflow.models.parts.continuous_time import check_source, check_times, coordinates, drop, editing, features, needs_context, spread_of
-from vaeflow.models.parts.density import fits
+from vaeflow.models.parts.density import fits, ode_density
 from vaeflow.models.parts.reflow import reflow
 from vaeflow.nets import Embedding, Net
 from vaeflow.nets.embedding import fourier
@@ -67,6 +68,7 @@ def diffusion(
     teacher: Frozen | None = None,
     pool: Natural = 100_000,
     pool_steps: Count = 25,
+    classifier: Frozen | None = None,
     label_drop: Decay = 0.0,
     paired: bool = False,
     sampler: Annotated[Sampler | None, Bare("heun"), SAMPLING] = None,
@@ -74,6 +76,7 @@ def diffusion(
     grid: Annotated[TimeCoordinate | None, Bare("uniform"), SAMPLING] = None,
     t_max: Annotated[Fraction, SAMPLING] = 1.0,
     guidance: Annotated[NonNegative, SAMPLING] = 1.0,
+    classifier_scale: Annotated[NonNegative, SAMPLING] = 1.0,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
     edit: Annotated[Edit | None, SAMPLING] = None,
     edit_method: Annotated[EditMethod, SAMPLING] = "replacement",
@@ -82,7 +85,7 @@ def diffusion(
     tol: Annotated[Positive, SAMPLING] = 1e-5,
     trace: Annotated[Literal["auto", "exact", "estimate"], SAMPLING] = "auto",
 ) -> Model:
-    """See the module's docstring. Parameters: net, time (the embedding's), path (if learned), fixed/layer, fixed/teacher, fixed/pairs.
+    """See the module's docstring. Parameters: net, time (the embedding's), path (if learned), fixed/{layer, teacher, pairs, classifier}.
 
     Args:
         event, levels: the shape of one example; number of its grey values, 0 for continuous data.
@@ -100,12 +103,14 @@ def diffusion(
             the network are equal. Its minimum over velocities is -E|v|^2; a learned path requires it and takes the reversed gradient.
         teacher: the run of an earlier round, with `pool` and `pool_steps` the number of its pairs and the steps of its ODE; see
             models/parts/reflow.py. The layer and the source are the teacher's; the batch's x is not learned.
+        classifier: a run of a classifier of noised data of this path, for samples of a class; see models/parts/class_guidance.py.
         label_drop: probability with which training drops the context: it is zero and an entry before it 1. For guidance.
         paired: the source is the x0 of the data, not noise; without gamma there is no score then, and no sampler that adds noise.
         sampler, steps, grid: a sampler of vaeflow/diffusion/steps.py, and its times from t_max to t_min. Then the data are predicted there;
             steps = 0: at t_max, by one evaluation, which is one step of Euler's method on the path ot.
         t_max: where sampling starts and the density's solve ends; below 1 for what divides by alpha, and with gamma.
         guidance: classifier-free: unconditional + guidance (conditional - unconditional); 1: none. A guided field has no density.
+        classifier_scale: factor of the classifier's gradient, 0: none. Its evaluations are not in nfe, and a guided field has no density.
         temperature: factor of the source's noise.
         edit, edit_method: samples keep what is known of references, by a method of vaeflow/diffusion/guidance.py. The density has none.
         solver, solver_steps, tol: of the density and `encode`: fixed steps, or dopri5 with a tolerance where solver_steps is 0.
@@ -122,7 +127,12 @@ def diffusion(
     event, sampler, grid = tuple(event), sampler or heun(), grid or uniform()
     spread, learned = spread_of(path, sigma_data), path.init is not None
     made = None if teacher is None else reflow(teacher, event, levels, paired, pool, pool_steps)
-    space = made.space if made else coordinates(event, levels, layer, flatten, dequantize)
+    by_class = class_guidance(classifier, classifier_scale, path, event, levels, t_min, t_max)
+    if by_class and (made or paired or label_drop or layer is not None or flatten or dequantize != "auto" or coupling.moves):
+        others = "teacher, paired, label_drop, coupling, flatten and dequantize"
+        raise UserError(f"model.classifier has its own layer: leave out model.layer, {others}")
+    of = made or by_class
+    space = of.space if of else coordinates(event, levels, layer, flatten, dequantize)
     shape, pull = space.shape, space.pull
     rank, latent = len(shape), path.gamma is not None
     network = net.module((2, *shape) if latent else shape, rank, False)
@@ -144,7 +154,8 @@ def diffusion(
 
     def context_of(params, t, c, dropped):
         """The network's context [..., C] of t [...], c [..., K] or None, dropped [...]."""
-        return features(embedding, params["time"], (noise_level(path, t) if precondition else t,), c, dropped, label_drop > 0)
+        times = (noise_level(path, t) if precondition else t,)
+        return features(embedding, params["time"], times, None if by_class else c, dropped, label_drop > 0)
 
     def outputs(params, x, t, c, dropped, key=None) -> tuple[Array, Array | None]:
         """(F, the predicted z or None) [..., *shape] of x = x_t [..., *shape], t [...]."""
@@ -163,6 +174,8 @@ def diffusion(
         def conditional(x, t, dropped=0.0):
             return read(kind, own, t, x, *outputs(params, x, t, c, jnp.full_like(t, dropped)))
 
+        if by_class:
+            return by_class.guide(conditional, params, c)
         return conditional if guidance == 1 else guided(conditional, lambda x, t: conditional(x, t, 1.0), guidance)
 
     def velocity(params, c):
@@ -175,10 +188,10 @@ def diffusion(
         key_u, key_layer, key_time, key_net = jax.random.split(key, 4)
         y, _ = space.dequantize(key_u, batch["x"])
         c = batch.get("context")
-        needs_context(label_drop, c)
+        needs_context(label_drop, c, by_class.classes if by_class else 0)
         params = {"time": embedding.init(key_time)} | space.init(key_layer, y)
         params |= {"path": path.init(key_layer)} if path.init is not None else {}
-        params |= made.init(key_layer, batch, given) if made else {}
+        params |= of.init(key_layer, batch, given) if of else {}
         params = overlay(params, given)
         context = context_of(params, jnp.full(len(y), 0.5), c, jnp.zeros(len(y)))
         params["net"] = network.init(key_net, pull(params, y)[0], context)["params"]
@@ -218,18 +231,7 @@ def diffusion(
     def terms(params, key, batch):
         return {"loss": errors(params, key, batch, train=False)}
 
-    def density(params, key, y, c):
-        """log p(y|c) [B] of y [B, *shape]; key None: the trace is exact."""
-        x, log_det = pull(params, y)
-        r = spread(t_max)
-
-        def one(x, c, key):
-            def source(e):
-                return jnp.sum(jax.scipy.stats.norm.logpdf(e, 0, r.astype(e.dtype)))
-
-            return log_density(velocity(params, c), x, t_min, t_max, source, key=key, exact=0, **solving)[0]
-
-        return jax.vmap(one)(x, c, None if key is None else jax.random.split(key, len(x))) + log_det
+    density = ode_density(pull, velocity, spread, t_min, t_max, solving)
 
     def log_prob(params, key, batch):
         key_u, key_probe = jax.random.split(key)
@@ -241,11 +243,7 @@ def diffusion(
 
     def encode(params, key, batch):
         x, _ = pull(params, space.dequantize(key, batch["x"])[0])
-
-        def one(x, c):
-            return solve(velocity(params, c), x, t_min, t_max, **solving)[0]
-
-        return jax.vmap(one)(x, batch.get("context"))
+        return jax.vmap(lambda x, c: solve(velocity(params, c), x, t_min, t_max, **solving)[0])(x, batch.get("context"))
 
     def sample(params, key, n, context=None, x0=None, reference=None):
         key_e, key_walk = jax.random.split(key)
@@ -263,7 +261,8 @@ def diffusion(
         found = {"x": space.push(params, x), "x0": x0 if paired else e.reshape(n, *event), "nfe": nfe * (1 if guidance == 1 else 2)}
         return found | {"known": keeping.shown(params, kept)} if keeping else found
 
-    known = not paired and guidance == 1
+    guide = f"guidance={guidance:g}" if guidance != 1 else f"classifier_scale={classifier_scale:g}" if by_class and classifier_scale else ""
+    known = not paired and not guide
     return Model(
         init=init,
         loss=loss,
@@ -272,7 +271,7 @@ def diffusion(
         density="none" if not known else ("weight" if exact else "bound") if levels else "exact" if exact else "estimate",
         encode=encode,
         terms=terms,
-        note="" if known or paired else f"the field of guidance={guidance:g} has no density",
+        note="" if known or paired else f"the field of {guide} has no density",
         remark=f"of x_t at t = {t_min:g}" if known else "",
         continuous=continuous if known and exact else None,
         event=event,
@@ -280,6 +279,7 @@ def diffusion(
         paired=paired,
         init_examples=pool if made else 0,
         edits=keeping is not None,
+        classes=by_class.classes if by_class else 0,
         dynamics=Dynamics(pull, space.push, velocity, path, spread, t_min, t_max, shape, predictor),
     )
 
@@ -293,6 +293,7 @@ EXAMPLES = (
     _EXAMPLE | dict(path="vp", label_drop=0.2, guidance=2.0, sampler="ddim", coupling="exact", edit="right", edit_method="covariance"),
     _EXAMPLE | dict(path="fourier", objective="quadratic"),
     _EXAMPLE | dict(teacher="frozen_dynamics", pool=6, pool_steps=2),
+    _EXAMPLE | dict(path="vp", classifier="frozen_classifier"),
     _IMAGE,
     _IMAGE
     | dict(path="edm", predict="edm", weight="edm", times="log_normal", precondition=True, grid="rho", sampler="dpm_2m", trace="estimate"),

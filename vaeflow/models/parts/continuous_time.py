@@ -179,8 +179,10 @@ def drop(key: Array, rate: float, like: Array) -> Array:
     return jax.random.bernoulli(key, rate, like.shape[:1]).astype(like.dtype) if rate else jnp.zeros(len(like), like.dtype)
 
 
-def needs_context(label_drop: float, c: Array | None) -> None:
-    """UserError: a model that is to drop its context has none."""
+def needs_context(label_drop: float, c: Array | None, classes: int = 0) -> None:
+    """UserError: a model that is to drop its context has none, or a classifier's class [B, classes] is not the context."""
+    if classes and (c is None or c.shape[-1] != classes):
+        raise UserError(f"model.classifier needs the class as context, of {classes} classes; set data.context='label'")
     if label_drop and c is None:
         raise UserError(f"model.label_drop={label_drop:g} needs a context; set data.context")
 
@@ -202,11 +204,14 @@ def coordinates_of_teacher(teacher: Frozen, event: tuple[int, ...], levels: int,
     if (model.event, model.levels) != (event, levels):
         raise UserError(f"{where} is of data with event={model.event}, levels={model.levels}, not event={event}, levels={levels}")
     grey = make_dequantizer("auto", levels, event, event)
-    space = Coordinates(
-        ode.shape,
-        lambda key, x: grey.draw({}, key, x),
-        lambda key, y: {},
-        lambda params, y: ode.pull(teacher.of(params), y),
-        lambda params, x: ode.push(teacher.of(params), x),
+    space = Coordinates(ode.shape, lambda key, x: grey.draw({}, key, x), lambda key, y: {}, ode.pull, ode.push)
+    return of_frozen(teacher, space), ode
+
+
+def of_frozen(other: Frozen, space: Coordinates) -> Coordinates:
+    """Another model's coordinates, as functions of the parameters of the model that has it as an argument."""
+    return space._replace(
+        init=lambda key, y: {},
+        pull=lambda params, y: space.pull(other.of(params), y),
+        push=lambda params, x: space.push(other.of(params), x),
     )
-    return space, ode

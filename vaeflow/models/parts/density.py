@@ -1,15 +1,16 @@
 """Density: a learned p(y|c) over continuous y, as pure functions, and the two ways to make one: the image of a base under a Layer, and a
-mixture of such. `model_of` puts data around it."""
+mixture of such. `model_of` puts data around it. `ode_density`: that of a continuous-time model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors.core.layer import Layer, at_rank
+from vaeflow.diffusion.ode import log_density
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Batch, Model, Params, overlay
 from vaeflow.models.parts.bases import Base
@@ -115,6 +116,35 @@ def mixture(density: Density, k: int) -> Density:
         return params | {"components": jax.vmap(lambda own: one(own, y, context))(params["components"])}
 
     return Density(init, log_prob, sample, None, update if density.update else None)
+
+
+def ode_density(
+    pull: Callable[[Params, Array], tuple[Array, Array]],
+    velocity: Callable[[Params, Array | None], Callable[[Array, Array], Array]],
+    spread: Callable[[Array | float], Array],
+    t_min: float,
+    t_max: float,
+    solving: Mapping[str, Any],
+) -> Callable[[Params, Array | None, Array, Array | None], Array]:
+    """(params, key, y [B, *shape], c [B, K] or None) -> log p(y|c) [B] of the ODE from N(0, spread(t_max)^2 I); key None: exact trace.
+
+    pull: (params, y) -> (x [B, *shape], log |det dx/dy| [B]), where the ODE runs. velocity: (params, c [K] or None) -> (t, x) -> dx/dt.
+    solving: of the solver, see vaeflow/diffusion/ode.py.
+    """
+
+    def density(params, key, y, c):
+        x, log_det = pull(params, y)
+        r = spread(t_max)
+
+        def one(x, c, key):
+            def source(e):
+                return jnp.sum(jax.scipy.stats.norm.logpdf(e, 0, r.astype(e.dtype)))
+
+            return log_density(velocity(params, c), x, t_min, t_max, source, key=key, exact=0, **solving)[0]
+
+        return jax.vmap(one)(x, c, None if key is None else jax.random.split(key, len(x))) + log_det
+
+    return density
 
 
 def model_of(density: Density, grey: Dequantizer, event: tuple[int, ...], levels: int, temperature: float, shape: tuple[int, ...]) -> Model:
