@@ -11,7 +11,7 @@
 
 The row classifier_guided is score_vp, whose network sees no labels: its samples are of a class by the gradient of a classifier of noised
 digits. Without --label, all classes in turn; with --config.sample.classifier_scale=0, those of no class, and the density (the guided field
-has none). --config.init_from=RUN starts from a run of score_vp, of which one step, --config.train.steps=1, changes next to nothing.
+has none). A run of score_vp gets a classifier by --config.init_from=RUN --config.train.steps=1 --config.optim.learning_rate=1e-9.
 
 x + u, u ~ U(0,1), is scaled to [-1, 1]. The NLL is a bound: the probability-flow ODE's at t_min, of dequantised data, with one Hutchinson
 probe a draw, by 20 steps of rk4 (60 steps changed 12 images by 0.001 bits/dim).
