@@ -89,6 +89,8 @@ def structure(name: str) -> str:
     config = plain(load(name))
     numbers = {k: bool(config["model"].get(k)) for k in ("posterior_context", "pseudo_inputs")}
     switches = {k: v for k, v in config["model"].items() if isinstance(v, str | bool)} | numbers
+    if "teacher" in switches:  # a row of the same name but for its density
+        switches["teacher"] = switches["teacher"].rpartition("_")[2]
     sizes = ("hidden", "n", "channels", "kernels", "strides", "width", "blocks", "columns", "reflections", "k", "weight", "nats", "steps")
     kinds = {
         name: {k: v for k, v in part.items() if k not in (*sizes, "beta") or isinstance(v, str)} for name, part in config["parts"].items()

@@ -28,7 +28,7 @@ VAE = [
     (["parts.encoder.kind=affine_coupling"], ["parts.encoder.kind='affine_coupling'", "is a layer, where a net is needed", "mlp"]),
     (["model.prior=encoder"], ["parts.encoder.kind='mlp'", "is a net, where a layer is needed", "spline_coupling"]),
     (["model.encoder=nope"], ["model.encoder='nope'", "decoder", "encoder"]),
-    (["model.kind=vea"], ["model.kind='vea'", "flow, flow_mixture, ladder, layered, vae"]),
+    (["model.kind=vea"], ["model.kind='vea'", "flow, flow_map, flow_mixture, ladder, layered, vae"]),
     (["model.kind=flow"], ["config.model", "'latent'", "flatten"]),  # the command has config.model.latent=2
     (["model.kind=classifier"], ["config.model", "'latent'", "smoothing"]),
     (["model.latent=0"], ["model.latent=0", ">= 1"]),
@@ -40,7 +40,7 @@ VAE = [
     (["model.objective=linear"], ["model.objective='linear'", "dreg, elbo, elbo_path, free_bits"]),
     (["model.objective=free_bits"], ["model.objective='free_bits' requires nats", "config.parts.objective.kind=free_bits with nats"]),
     (["parts.elbo.beta=linear"], ["parts.elbo.beta='linear' requires steps", "config.parts.beta.kind=linear with steps"]),
-    (["parts.elbo.beta=rise"], ["parts.elbo.beta='rise' is unknown", "constant, cyclical, geometric, linear", "or a number"]),
+    (["parts.elbo.beta=rise"], ["parts.elbo.beta='rise' is unknown", "constant, cyclical, doubling, geometric, linear", "or a number"]),
     (["parts.elbo.beta=-1"], ["parts.elbo.beta=-1.0", ">= 0"]),
     (["parts.beta.kind=linear"], ["parts.beta", "missing parts.beta.steps (int >= 1)"]),
     (["optim.learning_rate=nan"], ["optim.learning_rate=nan", "finite"]),

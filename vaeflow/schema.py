@@ -97,7 +97,7 @@ def _completed(
         elif (value := default_of(name, argument, parts, opened)) is not REQUIRED and name not in leave_out:
             out[name] = value
         value, want = out.get(name), part_of(argument.hint)
-        if isinstance(value, str) and value not in parts and value in registry(want) and len(build.part_types(value)) > 1:
+        if isinstance(value, str) and value not in parts and value in build.bare_kinds(registry(want)) and len(build.part_types(value)) > 1:
             out[name] = name if name not in parts else f"{name}_{value}"  # a part cannot be of two types
             parts.setdefault(out[name], {"kind": value})
         for part, want in parts_in(argument.hint, out.get(name)):
