@@ -205,6 +205,7 @@ def fourier(*, terms: Count = 8, start: Literal["cosine", "ot"] = "cosine") -> P
         start: the path of the initial parameters, (alpha_0, sigma_0).
 
     Reference: Albergo and Vanden-Eijnden 2023 (arXiv 2209.15571), where the game and its relation to optimal transport are.
+    Read in excerpts, so the factor 1/M and the sine series are to be checked against the paper.
     """
     base = cosine() if start == "cosine" else ot()
 
