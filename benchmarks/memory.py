@@ -21,7 +21,7 @@ import jax
 from benchmarks import common
 from configs.base import affine, base, mlp, repeat
 from vaeflow import models
-from vaeflow.bijectors import Memory
+from vaeflow.bijectors.core.layer import Memory
 from vaeflow.build import call
 from vaeflow.training import optimizer
 from vaeflow.training.configure import complete

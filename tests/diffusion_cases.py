@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import pytest
 
 from vaeflow.diffusion.path import PATHS, Predict, Prediction, ProbabilityPath, ot
-from vaeflow.diffusion.steps import STEPS, Sampler
+from vaeflow.diffusion.steps import STEPS
+from vaeflow.diffusion.walk import Sampler
 
 TYPICAL = ("ot", "vp")
 

@@ -77,7 +77,7 @@ def test_good_values_pass_and_are_made_what_the_annotations_say():
     [
         ({"sise": 3}, "model: the key='sise' is unknown (did you mean 'size'?); known: decay, flip, hidden, layer, level, mode,"),
         ({"size": None, "mode": None}, "model: missing model.size (int >= 1), model.mode (one of fast, slow)"),
-        ({"layer": None}, "missing model.layer (the name of a layer in config.parts or '')"),
+        ({"layer": None}, "missing model.layer (a layer, or the name of one in config.parts or '')"),
         ({"size": "3"}, "model.size='3' has the wrong type; it must be int"),
         ({"size": 3.0}, "model.size=3.0 has the wrong type"),
         ({"size": True}, "model.size=True has the wrong type"),
@@ -97,7 +97,7 @@ def test_good_values_pass_and_are_made_what_the_annotations_say():
         ({"hidden": [4, 0]}, "model.hidden[1]=0 is invalid; it must be >= 1"),
         ({"hidden": "45"}, "model.hidden='45' has the wrong type"),
         ({"layer": "stepp"}, "model.layer='stepp' is unknown (did you mean 'step'?); known: actnorm, "),
-        ({"layer": 3}, "model.layer=3 has the wrong type; it must be the name of a layer in config.parts"),
+        ({"layer": 3}, "model.layer=3 has the wrong type; it must be a layer, or the name of one in config.parts"),
         ({"layer": "net"}, "parts.net.kind='mlp' is a net, where a layer is needed; known: actnorm, "),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_wrong_value_is_one_line(changes, expected):
         ({"step": {"kind": "chain", "of": ["affine", "flop"]}}, "parts.step.of[1]='flop' is unknown (did you mean 'flip'?)"),
         (
             {"step": {"kind": "chain", "of": "affine"}},
-            "parts.step.of='affine' has the wrong type; it must be a list of the name of a layer",
+            "parts.step.of='affine' has the wrong type; it must be a list of a layer, or the name of one",
         ),
         ({"step": {"kind": "repeat", "of": "step", "n": 2, "memory": "store"}}, "parts.step contains itself: step -> step"),
         ({"affine": {"kind": "inverse", "of": "step"}}, "parts.step contains itself: step -> affine -> step"),

@@ -11,7 +11,8 @@ from tests.diffusion_cases import Mixture, path_case, path_of, with_gamma
 from vaeflow.diffusion.edits import EDITS, replaced
 from vaeflow.diffusion.guidance import classifier_guided, edited, guided, inpainted, inpainted_by_covariance
 from vaeflow.diffusion.path import PATHS, Prediction, mix
-from vaeflow.diffusion.steps import STEPS, walk
+from vaeflow.diffusion.steps import STEPS
+from vaeflow.diffusion.walk import walk
 from vaeflow.errors import UserError
 
 

@@ -12,8 +12,9 @@ import pytest
 from tests.diffusion_cases import STEP_CASES, Mixture, StepCase, matrix, path_case, path_of, with_gamma
 from vaeflow.diffusion.ode import SOLVERS, field, log_density, solve
 from vaeflow.diffusion.path import PATHS, Prediction, ProbabilityPath
-from vaeflow.diffusion.steps import STEPS, Sampler, walk
+from vaeflow.diffusion.steps import STEPS
 from vaeflow.diffusion.times import TIMES, grid
+from vaeflow.diffusion.walk import Sampler, walk
 from vaeflow.errors import UserError
 
 

@@ -24,7 +24,7 @@ CONFIGS = [path for path in FILES if path.parent.name == "configs" and path.stem
 DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
 
 # What each room of vaeflow may import of it, beside its own files: the whole architecture, from the bottom up.
-_BASE = {"build", "config", "schema", "override", "model", "errors", "rng"}
+_BASE = {"build", "config", "schema", "override", "model", "errors", "rng", "record"}
 _PARTS = _BASE | {"distributions"}
 _LAYERS = _PARTS | {"nets", "bijectors", "objectives"}
 _TRAINING = _LAYERS | {"runs", "data", "models", "diffusion", "hmc"}
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "model": {"errors"},
     "build": {"errors"},
     "config": {"errors"},
+    "record": {"build", "errors"},
     "schema": {"build", "config"},
     "override": {"build", "config", "errors", "schema"},
     "runs": {"build", "config", "errors", "schema", "override"},

@@ -23,6 +23,7 @@ one line that names the key, the value and the known choices. Nothing is compile
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import math
 import types
@@ -159,7 +160,6 @@ def build(parts: Mapping[str, Any], name: str, want: type, _open: tuple[str, ...
 
 
 def _a(title: str) -> str:
-    """The title with its article."""
     return f"{'an' if title[0] in 'aeiou' else 'a'} {title}"
 
 
@@ -178,7 +178,8 @@ def required(make: Callable[..., Any]) -> list[str]:
     return [key for key, argument in inspect.signature(make).parameters.items() if argument.default is argument.empty]
 
 
-def signature(make: Callable[..., Any]) -> dict[str, Any]:
+@functools.lru_cache(maxsize=1024)
+def signature(make: Callable[..., Any]) -> Mapping[str, Any]:
     """{keyword: annotation} of a maker or of a NamedTuple class."""
     hints = typing.get_type_hints(make, include_extras=True)
     return {key: hints[key] for key in inspect.signature(make).parameters}
@@ -212,7 +213,7 @@ def describe(hint: Any) -> str:
     if origin is Mapping or _is_section(hint):
         return "a group of values"
     if hint in _PART_KINDS:
-        return f"the name of a {_PART_KINDS[hint][0]} in config.parts"
+        return f"{_a(_PART_KINDS[hint][0])}, or the name of one in config.parts"
     return getattr(hint, "__name__", str(hint))
 
 
@@ -222,25 +223,27 @@ def numeric(hint: Any) -> bool:
 
 
 def marked(hint: Any, mark: Any) -> bool:
-    """True if an annotation has the mark, SAMPLING or TRACED."""
+    """True if an annotation is marked SAMPLING or TRACED."""
     return get_origin(hint) is Annotated and mark in get_args(hint)[1:]
 
 
 def _is_section(hint: Any) -> bool:
     """True for a NamedTuple class that is no part."""
-    return (
-        hint not in _PART_KINDS and hint not in _READERS and isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
-    )
+    return isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields") and hint not in {*_PART_KINDS, *_READERS}
 
 
 def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tuple[str, ...]) -> Any:
     origin, args = get_origin(hint), get_args(hint)
+    if (hint in _PART_KINDS or hint in _READERS or _is_section(hint)) and isinstance(value, hint):
+        return value  # made already, in a notebook
+    if getattr(value, "shape", None) == () and hasattr(value, "item") and not hasattr(value, "aval"):
+        value = value.item()  # a number of numpy
     if origin is Annotated:
         marks = args[1:]
         if TRACED in marks and hasattr(value, "aval"):  # a tracer, whose value is not known
             return value
         bare = next((mark.kind for mark in marks if isinstance(mark, Bare)), "")
-        value = _value(args[0], bare if value == "" else value, key, parts, _open)
+        value = _value(args[0], bare if isinstance(value, str) and not value else value, key, parts, _open)
         for mark in marks:
             if isinstance(mark, Range) and value not in mark:
                 raise UserError(f"{key}={value!r} is invalid; it must be {mark}")
@@ -254,7 +257,7 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
             raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
         return tuple(_value(args[0], v, f"{key}[{i}]", parts, _open) for i, v in enumerate(value))
     if origin in (types.UnionType, typing.Union):
-        if value == "" and type(None) in args:
+        if (value is None or (isinstance(value, str) and not value)) and type(None) in args:
             return None
         choices = [a for a in args if a is not type(None)]
         numbers = [a for a in choices if numeric(a)]
@@ -271,7 +274,8 @@ def _value(hint: Any, value: Any, key: str, parts: Mapping[str, Any], _open: tup
         return _READERS[hint][1](value, key)
     if hint in _PART_KINDS:
         if not isinstance(value, str):
-            raise UserError(f"{key}={value!r} has the wrong type; it must be {describe(hint)}")
+            shown = f"{value.__name__}, a function that must be called," if inspect.isfunction(value) else repr(value)
+            raise UserError(f"{key}={shown} has the wrong type; it must be {describe(hint)}")
         bare = bare_kinds(_PART_KINDS[hint][1])
         if value not in parts and value not in bare:
             kinds, own = _PART_KINDS[hint][1], key.rpartition(".")[2]

@@ -167,7 +167,7 @@ class Model(NamedTuple):
     dynamics  the probability-flow ODE of a continuous-time model, or None
     noised    of a classifier that was trained on noised data: p(c | x_t, t), or None
     init_examples  how many examples of the training split `init` is best given; 0: a batch of data.batch
-    one_device  why the model trains on one device only; "": it trains on any number
+    one_device, spec   why the model trains on one device only, or ""; how it was made, see record.py
     """
 
     init: InitFn
@@ -193,6 +193,7 @@ class Model(NamedTuple):
     noised: Noised | None = None
     init_examples: int = 0
     one_device: str = ""
+    spec: Any = None
 
 
 def by_path(params: Params) -> dict[tuple[str, ...], Any]:
@@ -212,10 +213,7 @@ def split_params(params: Params, frozen: frozenset[tuple[str, ...]] = frozenset(
 
 def merge_params(*trees: Params) -> Params:
     """The union of parameter trees with disjoint leaves."""
-    flat: dict = {}
-    for tree in trees:
-        flat.update(by_path(tree))
-    return traverse_util.unflatten_dict(flat)
+    return traverse_util.unflatten_dict({path: leaf for tree in trees for path, leaf in by_path(tree).items()})
 
 
 def common(params: Params, given: Params) -> dict[tuple[str, ...], Any]:
@@ -291,7 +289,7 @@ class Frozen(NamedTuple):
         return (params if self.train else params.get("fixed", NO_PARAMS)).get(self.name, NO_PARAMS)
 
     def put(self, own: Params) -> Params:
-        """The inverse of `of`: a tree with the parameters `own` of `model` alone."""
+        """A tree with the parameters `own` of `model` alone: the inverse of `of`."""
         return ({self.name: own} if self.train else {"fixed": {self.name: own}}) if own else {}
 
     def init(self, key: Array, batch: Batch, given: Params = NO_PARAMS) -> Params:

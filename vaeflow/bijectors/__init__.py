@@ -17,7 +17,7 @@ from vaeflow.bijectors.affine import affine_coupling
 from vaeflow.bijectors.autoregressive import affine_autoregressive, mixture_autoregressive, spline_autoregressive
 from vaeflow.bijectors.batch_norm import batch_norm
 from vaeflow.bijectors.cnf import cnf
-from vaeflow.bijectors.core.layer import Layer, Memory, chain, inverse, repeat
+from vaeflow.bijectors.core.layer import Layer, chain, chain_of, inverse, inverse_of, repeat, repeat_of
 from vaeflow.bijectors.elementwise import logit, scale
 from vaeflow.bijectors.gaussianize import gaussianize
 from vaeflow.bijectors.householder import householder
@@ -33,7 +33,7 @@ from vaeflow.bijectors.split import split
 from vaeflow.bijectors.squeeze import flatten, squeeze
 from vaeflow.bijectors.sylvester import sylvester
 from vaeflow.bijectors.triangular import triangular
-from vaeflow.build import Count, part_kind
+from vaeflow.build import part_kind
 
 VECTORS = ((2,), (5,))
 FROM_ONE = ((1,), *VECTORS)
@@ -68,21 +68,6 @@ class BijectorEntry(NamedTuple):
     identity: bool = False
 
 
-def _chain(*, of: tuple[Layer, ...]) -> Layer:
-    """Layers in turn. of: from the data end to the latent one."""
-    return chain(*of)
-
-
-def _repeat(*, of: Layer, n: Count, memory: Memory = "store") -> Layer:
-    """n copies of the layer `of`. memory: how training keeps activations: store, remat or invert, see `repeat` in core/layer.py."""
-    return repeat(of, n, memory)
-
-
-def _inverse(*, of: Layer) -> Layer:
-    """The layer `of` with its two directions exchanged."""
-    return inverse(of)
-
-
 def _couplings(*masks: str, **arguments: Any) -> tuple[Example, ...]:
     """A coupling at some masks, half of them flipped; how a mask splits does not depend on the transformer."""
     every = {
@@ -97,9 +82,9 @@ def _couplings(*masks: str, **arguments: Any) -> tuple[Example, ...]:
 _SPLINE = dict(bins=4, bound=3.0)
 
 BIJECTORS: dict[str, BijectorEntry] = {
-    "chain": BijectorEntry(_chain, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
+    "chain": BijectorEntry(chain_of, (Example(dict(of=["coupling", "norm", "coupling"])),), context=True),
     "repeat": BijectorEntry(
-        _repeat,
+        repeat_of,
         (
             Example(dict(of="step", n=3)),
             Example(dict(of="step", n=3, memory="remat")),
@@ -107,7 +92,7 @@ BIJECTORS: dict[str, BijectorEntry] = {
         ),
         context=True,
     ),
-    "inverse": BijectorEntry(_inverse, (Example(dict(of="coupling")),), context=True),
+    "inverse": BijectorEntry(inverse_of, (Example(dict(of="coupling")),), context=True),
     "additive_coupling": BijectorEntry(additive_coupling, _couplings("half", "channel"), context=True, identity=True),
     "affine_coupling": BijectorEntry(
         affine_coupling, _couplings("half", "alternating", "checkerboard", "channel"), context=True, identity=True
@@ -212,3 +197,42 @@ BIJECTORS: dict[str, BijectorEntry] = {
 }
 
 part_kind(Layer, "layer", BIJECTORS)
+
+__all__ = [
+    "BIJECTORS",
+    "BijectorEntry",
+    "Example",
+    "Layer",
+    "actnorm",
+    "additive_coupling",
+    "affine_autoregressive",
+    "affine_coupling",
+    "batch_norm",
+    "chain",
+    "chain_of",
+    "cnf",
+    "flatten",
+    "gaussianize",
+    "householder",
+    "inverse",
+    "inverse_of",
+    "logit",
+    "lu_linear",
+    "mintnet",
+    "mixture_autoregressive",
+    "mixture_coupling",
+    "nice_scaling",
+    "permutation",
+    "planar",
+    "radial",
+    "repeat",
+    "repeat_of",
+    "residual",
+    "scale",
+    "spline_autoregressive",
+    "spline_coupling",
+    "split",
+    "squeeze",
+    "sylvester",
+    "triangular",
+]

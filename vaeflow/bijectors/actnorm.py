@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.bijectors.core.scalar_map import bounded, unbounded
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 
 def moments(x: Array) -> tuple[Array, Array]:
@@ -29,6 +30,7 @@ def affine_map(shift: Array, log_scale: Array) -> Bijection:
     return Bijection(forward, inverse, 1)
 
 
+@recorded
 def actnorm() -> Layer:
     """x = z * exp(s) + shift, s = bounded(log_scale), both [D] and trained; D the last axis (an image's channels,
     shared by all pixels).

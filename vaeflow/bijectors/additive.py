@@ -8,6 +8,7 @@ from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.bijectors.core.scalar_map import ScalarMap, bounded
 from vaeflow.bijectors.coupling import Mask, coupling
 from vaeflow.nets.net import Net
+from vaeflow.record import recorded
 
 
 def additive() -> ScalarMap:
@@ -15,6 +16,7 @@ def additive() -> ScalarMap:
     return ScalarMap(1, lambda theta, z: (z + theta[0], jnp.zeros_like(z)), lambda theta, x: (x - theta[0], jnp.zeros_like(x)))
 
 
+@recorded
 def additive_coupling(*, net: Net, mask: Mask, flip: bool = False) -> Layer:
     """x_moved = z_moved + t(z_kept); log_det = 0.
 
@@ -26,6 +28,7 @@ def additive_coupling(*, net: Net, mask: Mask, flip: bool = False) -> Layer:
     return coupling(additive(), net, mask, flip)
 
 
+@recorded
 def nice_scaling() -> Layer:
     """x = z * exp(s), s = bounded(log_scale), [D] trained, over the last axis; log_det = sum(s) (event rank 1). Starts as the identity."""
 

@@ -9,6 +9,7 @@ from vaeflow.bijectors.core.scalar_map import ScalarMap, bounded
 from vaeflow.bijectors.coupling import Mask, coupling
 from vaeflow.build import Positive
 from vaeflow.nets.net import Net
+from vaeflow.record import recorded
 
 
 def affine(cap: float) -> ScalarMap:
@@ -29,6 +30,7 @@ def affine(cap: float) -> ScalarMap:
     return ScalarMap(2, forward, inverse)
 
 
+@recorded
 def affine_coupling(*, net: Net, mask: Mask, flip: bool = False, cap: Positive = 2.0) -> Layer:
     """x_moved = z_moved * exp(s(z_kept)) + t(z_kept), |s| < cap; log_det = sum(s).
 

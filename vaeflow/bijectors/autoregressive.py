@@ -26,6 +26,7 @@ from vaeflow.bijectors.spline import Least
 from vaeflow.build import Positive, Range
 from vaeflow.errors import UserError
 from vaeflow.nets.made import Made, MadeNet
+from vaeflow.record import recorded
 
 
 def autoregressive(transformer: ScalarMap, made: Made) -> Layer:
@@ -85,6 +86,7 @@ def _of_first(pair, f):
     return f(pair[0]), pair[1]
 
 
+@recorded
 def affine_autoregressive(*, made: Made, cap: Positive = 2.0) -> Layer:
     """MAF (Papamakarios et al. 2017): x_i = z_i * exp(s_i) + t_i, |s_i| < cap; log_det = sum(s).
 
@@ -95,6 +97,7 @@ def affine_autoregressive(*, made: Made, cap: Positive = 2.0) -> Layer:
     return autoregressive(affine(cap), made)
 
 
+@recorded
 def spline_autoregressive(
     *,
     made: Made,
@@ -116,6 +119,7 @@ def spline_autoregressive(
     return autoregressive(rational_quadratic(bins, bound, min_width, min_height, min_slope), made)
 
 
+@recorded
 def mixture_autoregressive(*, made: Made, components: Components = 10, kernel: KernelName = "normal", cap: Positive = 3.0) -> Layer:
     """z_i = F^-1(sum_k w_k F((x_i - m_k) / s_k)), all numbers of made(x_0 .. x_(i-1)); see mixture.py.
 

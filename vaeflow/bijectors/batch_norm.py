@@ -8,8 +8,10 @@ from vaeflow.bijectors.actnorm import affine_map, moments
 from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.bijectors.core.scalar_map import bounded
 from vaeflow.build import Decay, Positive
+from vaeflow.record import recorded
 
 
+@recorded
 def batch_norm(*, momentum: Decay = 0.99, eps: Positive = 1e-5) -> Layer:
     """z = (x - m) / sqrt(v + eps) * exp(g) + beta, g = bounded(gamma), over the last axis D; log |dz/dx| = sum(g - log(v + eps) / 2).
 

@@ -37,8 +37,10 @@ from vaeflow.diffusion.ode import EXACT_TRACE, SolverName, derivatives, solve
 from vaeflow.errors import UserError
 from vaeflow.nets.embedding import Embedding
 from vaeflow.nets.net import Net
+from vaeflow.record import recorded
 
 
+@recorded
 def cnf(
     *,
     net: Net,

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 
 from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.build import Positive, Range
+from vaeflow.record import recorded
 
 
+@recorded
 def logit(*, alpha: Annotated[float, Range(0, 0.5, open_high=True)] = 0.05) -> Layer:
     """Data in (0, 1): z = logit(alpha + (1 - 2 alpha) x), x = (sigmoid(z) - alpha) / (1 - 2 alpha) (RealNVP, section 4.1).
 
@@ -35,6 +37,7 @@ def logit(*, alpha: Annotated[float, Range(0, 0.5, open_high=True)] = 0.05) -> L
     return _constant(Bijection(forward, inverse, 0))
 
 
+@recorded
 def scale(*, factor: Positive, shift: float = 0.0) -> Layer:
     """x = shift + factor * z, constants; log |dx/dz| = log factor.
 

@@ -19,12 +19,14 @@ from vaeflow.bijectors.core.layer import Bijection, Layer, sum_event
 from vaeflow.bijectors.mixture import KERNELS, LOGISTIC, NORMAL, Components, KernelName, Mixture, exchange, mixture_of, to_data, to_latent
 from vaeflow.build import Positive
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 LEVELS = 8  # quantiles that describe the share of one component
 WIDEN = 1.5  # a kernel's standard deviation, in those of its share: neighbours then overlap to a smooth density
 UNIT = {"logistic": math.sqrt(3) / math.pi, "normal": 1.0}  # the scale at which a kernel has unit variance
 
 
+@recorded
 def gaussianize(
     *, components: Components = 8, kernel: KernelName = "logistic", cap: Positive = 3.0, start: Literal["data", "normal"] = "data"
 ) -> Layer:

@@ -12,8 +12,10 @@ from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.build import Count
 from vaeflow.errors import UserError
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 
+@recorded
 def householder(*, reflections: Count, start: Literal["identity", "random", "pca"] = "random") -> Layer:
     """z = x R Q over the last axis D, Q = H_1 H_2 ... H_n, H_i = I - 2 v_i v_i^T / |v_i|^2: orthogonal, so log_det = 0 (event rank 1).
 

@@ -10,8 +10,10 @@ from jax.scipy.linalg import lu, solve_triangular
 
 from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.bijectors.core.scalar_map import bounded, unbounded
+from vaeflow.record import recorded
 
 
+@recorded
 def lu_linear(*, start: Literal["identity", "rotation"] = "rotation") -> Layer:
     """z = W x with W = P L U over the last axis D; log |det dz/dx| = sum(d), d = bounded(log_diag) (event rank 1).
 

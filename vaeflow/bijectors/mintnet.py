@@ -30,6 +30,7 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets.convolve import convolve, images
 from vaeflow.nets.masked_conv import pads, raw_kernel, triangular
+from vaeflow.record import recorded
 
 MORE_STEPS = 100  # of the inversion, beyond one for every entry of the event
 
@@ -52,6 +53,7 @@ class Weights(NamedTuple):
         return self.scale, self.scale + jnp.sum(first, 0) @ second @ third
 
 
+@recorded
 def mintnet(*, copies: Count, kernel: Count = 3, flip: bool = False, cap: Positive = 2.0, tolerance: NonNegative = 1e-6) -> Layer:
     """See the module's docstring.
 

@@ -32,6 +32,7 @@ from vaeflow.bijectors.coupling import Mask, coupling
 from vaeflow.build import Positive, Range
 from vaeflow.model import Array
 from vaeflow.nets.net import Net
+from vaeflow.record import recorded
 
 Components = Annotated[int, Range(1, 1000)]
 KernelName = Literal["logistic", "normal"]
@@ -216,6 +217,7 @@ def in_turn(data_end: ScalarMap, latent_end: ScalarMap) -> ScalarMap:
     return ScalarMap(n + latent_end.size, forward, inverse)
 
 
+@recorded
 def mixture_coupling(*, net: Net, mask: Mask, flip: bool = False, components: Components = 8, cap: Positive = 3.0) -> Layer:
     """Flow++ (Ho et al. 2019): z_moved = (logit(sum_k w_k sigmoid((x_moved - m_k) / s_k)) - b) * exp(-a), all of net(x_kept, context);
     |a| < cap and |log s_k| < cap. See `mixture_cdf` for how it starts.

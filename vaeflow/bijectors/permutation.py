@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors.core.layer import Bijection, Layer
+from vaeflow.record import recorded
 
 
+@recorded
 def permutation(*, order: Literal["reverse", "random"] = "reverse") -> Layer:
     """x_i = z_p(i).
 

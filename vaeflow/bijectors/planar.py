@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vaeflow.bijectors import amortised
 from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.bijectors.core.solve import bisect, solve
+from vaeflow.record import recorded
 
 
 def _scalar(slope, a):
@@ -20,6 +21,7 @@ def _bracket(slope, y):
     return y - jnp.abs(slope), y + jnp.abs(slope)
 
 
+@recorded
 def planar() -> Layer:
     """x = z + u' tanh(a), a = w^T z + b; log |det dx/dz| = log(1 + (w^T u') (1 - tanh(a)^2)). Vectors [D], D >= 1.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vaeflow.bijectors import amortised
 from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 
 def _norm(h: Array) -> Array:
@@ -16,6 +17,7 @@ def _norm(h: Array) -> Array:
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
+@recorded
 def radial() -> Layer:
     """x = c + (z - c) (1 + beta / (alpha + r)), r = |z - c|. Vectors [D], D >= 1.
 

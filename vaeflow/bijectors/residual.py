@@ -31,6 +31,7 @@ from vaeflow.build import Count, Range
 from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets import lipschitz
+from vaeflow.record import recorded
 
 Open = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 
@@ -67,6 +68,7 @@ def _sweep(a: Array) -> tuple[Array, Array]:
     return log_det, inverse
 
 
+@recorded
 def residual(
     *,
     hidden: tuple[Count, ...],

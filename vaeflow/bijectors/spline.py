@@ -9,10 +9,12 @@ from vaeflow.bijectors.coupling import Mask, coupling
 from vaeflow.bijectors.rational_quadratic import rational_quadratic
 from vaeflow.build import Positive, Range
 from vaeflow.nets.net import Net
+from vaeflow.record import recorded
 
 Least = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 
 
+@recorded
 def spline_coupling(
     *,
     net: Net,

@@ -14,8 +14,10 @@ from vaeflow.build import Count, Positive
 from vaeflow.errors import UserError
 from vaeflow.model import Params
 from vaeflow.nets.net import Net
+from vaeflow.record import recorded
 
 
+@recorded
 def split(*, event: tuple[Count, ...], inner: Layer, net: Net | None = None, cap: Positive = 2.0) -> Layer:
     """Multi-scale as one bijector between data and a flat latent vector; the last axis C of `event` is cut at C // 2:
 

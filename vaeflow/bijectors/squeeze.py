@@ -10,8 +10,10 @@ from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.build import Count
 from vaeflow.errors import UserError
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 
+@recorded
 def squeeze(*, factor: Count = 2) -> Layer:
     """Space to depth: data [H, W, C] -> latent [H/f, W/f, f*f*C], f the factor; every f x f block of pixels becomes one pixel.
 
@@ -44,6 +46,7 @@ def squeeze(*, factor: Count = 2) -> Layer:
     return Layer(init, lambda params, **_: Bijection(forward, inverse, 3))
 
 
+@recorded
 def flatten(*, event: tuple[Count, ...]) -> Layer:
     """Data of the shape `event` -> latent vector [its size], row by row.
 

@@ -10,6 +10,7 @@ from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.bijectors.core.solve import newton, solve
 from vaeflow.build import Count, Natural
 from vaeflow.errors import UserError
+from vaeflow.record import recorded
 
 
 def _times(matrix, v):
@@ -34,6 +35,7 @@ def _reflect(vectors, h, transposed=False):
     return jax.lax.scan(step, h, vectors, reverse=not transposed)[0]
 
 
+@recorded
 def sylvester(*, columns: Count = 8, reflections: Natural = 8) -> Layer:
     """x = z + Q R tanh(R~ Q^T z + b); log |det dx/dz| = sum_i log(1 + R_ii R~_ii (1 - tanh_i^2)). Vectors [D], D >= 1.
 

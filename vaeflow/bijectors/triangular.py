@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from vaeflow.bijectors import amortised
 from vaeflow.bijectors.core.layer import Bijection, Layer
 from vaeflow.errors import UserError
+from vaeflow.record import recorded
 
 
+@recorded
 def triangular() -> Layer:
     """x = L z, L = I + (a strictly lower-triangular matrix); log |det dx/dz| = 0. Vectors [D].
 

@@ -13,8 +13,9 @@ from vaeflow.diffusion.flow_map import MAP_LOSSES, MAP_TARGETS, MapLoss, MapTarg
 from vaeflow.diffusion.kinds import KINDS, WEIGHTINGS, PredictionKind, Weighting
 from vaeflow.diffusion.map_form import MAP_FORMS, MapForm
 from vaeflow.diffusion.path import PATHS, ProbabilityPath
-from vaeflow.diffusion.steps import STEPS, Sampler
+from vaeflow.diffusion.steps import STEPS
 from vaeflow.diffusion.times import TIMES, TimeCoordinate
+from vaeflow.diffusion.walk import Sampler
 
 part_kind(ProbabilityPath, "path", PATHS)
 part_kind(PredictionKind, "prediction kind", KINDS)

@@ -7,7 +7,7 @@ only among examples of one class: otherwise the noise would depend on the class,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import optax
 
 from vaeflow.build import Count, Positive
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 
 class BatchCoupling(NamedTuple):
@@ -23,6 +24,7 @@ class BatchCoupling(NamedTuple):
 
     pair: Callable[[Array, Array, Array, Array | None], Array]
     moves: bool = True
+    spec: Any = None  # how it was made, see record.py
 
 
 def costs(x: Array, noise: Array, label: Array | None = None) -> Array:
@@ -35,11 +37,13 @@ def costs(x: Array, noise: Array, label: Array | None = None) -> Array:
     return square + jnp.where(label[:, None] == label, 0, (len(x) + 1) * (jnp.max(square) + 1))
 
 
+@recorded
 def independent() -> BatchCoupling:
     """No permutation: the independent coupling."""
     return BatchCoupling(lambda key, x, noise, label=None: jnp.arange(len(x)), moves=False)
 
 
+@recorded
 def exact() -> BatchCoupling:
     """The permutation of least total squared distance, by the Hungarian algorithm inside the program: O(B^3), for B up to about 64.
 
@@ -53,6 +57,7 @@ def exact() -> BatchCoupling:
     return BatchCoupling(pair)
 
 
+@recorded
 def sinkhorn(*, eps: Positive = 0.05, iterations: Count = 50) -> BatchCoupling:
     """A permutation drawn from the entropic plan exp((f_i + g_j - c_ij) / (eps mean c)), row by row without replacement.
 

@@ -14,7 +14,7 @@ References: Song et al. 2021 (arXiv 2011.13456), appendices I.2 and I.3; Song et
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from vaeflow.build import Count, Range, Seed
 from vaeflow.errors import UserError
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 Change = Callable[[Array], Array]
 Share = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
@@ -48,6 +49,7 @@ class Edit(NamedTuple):
     """on: the shape of one example -> Measurement; a UserError if the edit does not apply to it."""
 
     on: Callable[[tuple[int, ...]], Measurement]
+    spec: Any = None  # how it was made, see record.py
 
 
 def replaced(known: Measurement, data: Array, x: Array) -> Array:
@@ -90,11 +92,13 @@ def _outside(event: tuple[int, ...], axis: int, start: int, stop: int) -> np.nda
     return np.broadcast_to((index < start) | (index >= stop), event)
 
 
+@recorded
 def left(*, share: Share = 0.5) -> Edit:
     """The left `share` of an image's columns, or of a vector's entries, is missing."""
     return Edit(lambda event: Measurement(_outside(event, axis := _columns(event), 0, _missing(event[axis], share))))
 
 
+@recorded
 def right(*, share: Share = 0.5) -> Edit:
     """The right `share` of an image's columns, or of a vector's entries, is missing: of points of the plane x_2, given x_1."""
     return Edit(
@@ -102,6 +106,7 @@ def right(*, share: Share = 0.5) -> Edit:
     )
 
 
+@recorded
 def top(*, share: Share = 0.5) -> Edit:
     """The upper `share` of an image's rows is missing."""
 
@@ -112,6 +117,7 @@ def top(*, share: Share = 0.5) -> Edit:
     return Edit(on)
 
 
+@recorded
 def bottom(*, share: Share = 0.5) -> Edit:
     """The lower `share` of an image's rows is missing."""
 
@@ -122,6 +128,7 @@ def bottom(*, share: Share = 0.5) -> Edit:
     return Edit(on)
 
 
+@recorded
 def center(*, share: Share = 0.5) -> Edit:
     """A box in the middle of an image is missing, `share` of its height and of its width."""
 
@@ -135,6 +142,7 @@ def center(*, share: Share = 0.5) -> Edit:
     return Edit(on)
 
 
+@recorded
 def random(*, share: Share = 0.5, seed: Seed = 0) -> Edit:
     """A random `share` of an image's pixels, or of a vector's entries, is missing: the same ones of every example."""
 
@@ -154,6 +162,7 @@ def _mean_first(n: int) -> np.ndarray:
     return np.eye(n) - 2 * np.outer(towards, towards) / (towards @ towards)
 
 
+@recorded
 def colorize() -> Edit:
     """The mean of an RGB image's three channels is known."""
 
@@ -170,6 +179,7 @@ def colorize() -> Edit:
     return Edit(on)
 
 
+@recorded
 def super_resolve(*, size: Count = 2) -> Edit:
     """The mean of every patch of size x size pixels is known, in each channel: super-resolution."""
 

@@ -17,7 +17,7 @@ target. Nothing is masked or summed without its NaN: a map that is not finite ha
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from vaeflow.diffusion.ode import Field, SolverName, solve
 from vaeflow.diffusion.path import Prediction, ProbabilityPath, mix, velocity
 from vaeflow.errors import UserError
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 FlowMap = Callable[[Array, Array, Array], Array]  # (x [*event], t [], r []) -> u [*event]
 
@@ -51,6 +52,7 @@ class MapTarget(NamedTuple):
     reads: Literal["field", "data", "either"]
     forward: bool = False
     velocity: bool = False
+    spec: Any = None  # how it was made, see record.py
 
 
 class MapLoss(NamedTuple):
@@ -58,6 +60,7 @@ class MapLoss(NamedTuple):
 
     of: Callable[[ProbabilityPath, Pair, Array], Array]
     apart: bool = False
+    spec: Any = None  # how it was made, see record.py
 
 
 def jump(u: FlowMap, x: Array, t: Array, r: Array) -> Array:
@@ -130,6 +133,7 @@ def _near(u: FlowMap, pair: Pair, x: Array, slope: Array) -> Array:
     return share * slope + (1 - share) * u(x - (pair.t - pair.s) * slope, pair.s, pair.r)
 
 
+@recorded
 def euler() -> MapTarget:
     """One Euler step of the teacher to s, then the own map (Song et al. 2023, consistency models, arXiv 2303.01469)."""
 
@@ -140,6 +144,7 @@ def euler() -> MapTarget:
     return MapTarget(of, "field")
 
 
+@recorded
 def heun() -> MapTarget:
     """One Heun step of the teacher to s, then the own map: consistency distillation (Song et al. 2023)."""
 
@@ -151,6 +156,7 @@ def heun() -> MapTarget:
     return MapTarget(of, "field")
 
 
+@recorded
 def pair_target() -> MapTarget:
     """x_s of the same x and noise, then the own map: consistency training, without a teacher. Its error is of first order in t - s."""
 
@@ -163,6 +169,7 @@ def pair_target() -> MapTarget:
     return MapTarget(of, "data")
 
 
+@recorded
 def distilled(*, solver: SolverName = "heun", steps: Count = 4) -> MapTarget:
     """The mean velocity of the teacher's solution from t to r, by `steps` steps of the solver: with the intervals of k equal steps, what
     progressive distillation ends at (Salimans and Ho 2022, arXiv 2202.00512), in one stage; at r = t the velocity."""
@@ -176,6 +183,7 @@ def distilled(*, solver: SolverName = "heun", steps: Count = 4) -> MapTarget:
     return MapTarget(of, "field")
 
 
+@recorded
 def jvp() -> MapTarget:
     """slope - (t - r) du/dt: the derivative of (t - r) u = x_t - X along the ODE (Geng et al. 2025, MeanFlow, arXiv 2505.13447, eq. 10).
 
@@ -192,6 +200,7 @@ def jvp() -> MapTarget:
     return MapTarget(of, "either", forward=True)
 
 
+@recorded
 def halves(*, smallest: NonNegative = 2**-7) -> MapTarget:
     """The mean of two half steps of the own map; at r = t the velocity (Frans et al. 2025, shortcut models, arXiv 2410.12557).
 
@@ -208,6 +217,7 @@ def halves(*, smallest: NonNegative = 2**-7) -> MapTarget:
     return MapTarget(of, "either", velocity=True)
 
 
+@recorded
 def square(*, power: NonNegative = 0.0, eps: Positive = 1e-3) -> MapLoss:
     """|d|^2 / stop_gradient(|d|^2 + eps)^power of the error d of u.
 
@@ -222,11 +232,13 @@ def square(*, power: NonNegative = 0.0, eps: Positive = 1e-3) -> MapLoss:
     return MapLoss(of)
 
 
+@recorded
 def data_square() -> MapLoss:
     """|d|^2 of the error d of X, the consistency loss with the weight 1 and the squared l2 metric (Song et al. 2023)."""
     return MapLoss(lambda path, pair, error: jnp.sum(((pair.t - pair.r) * error) ** 2))
 
 
+@recorded
 def pseudo_huber(*, scale: Positive = 0.00054) -> MapLoss:
     """(sqrt(|d|^2 + c^2) - c) / (sigma_t - sigma_s) of the error d of X, c = scale sqrt D.
 

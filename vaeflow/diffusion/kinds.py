@@ -17,7 +17,7 @@ with gamma the network also predicts z: it is subtracted from x_t, and gamma' z 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -25,6 +25,7 @@ from vaeflow.build import Positive
 from vaeflow.diffusion.path import Prediction, ProbabilityPath, derivative, diffusion2, velocity
 from vaeflow.errors import UserError
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 
 class PredictionKind(NamedTuple):
@@ -33,6 +34,7 @@ class PredictionKind(NamedTuple):
 
     row: Callable[[ProbabilityPath, Array], tuple[Array, Array]]
     rate: bool = False
+    spec: Any = None  # how it was made, see record.py
 
 
 def target(kind: PredictionKind, path: ProbabilityPath, t: Array, x: Array, noise: Array, latent: Array | None = None) -> Array:
@@ -74,31 +76,37 @@ def noise_level(path: ProbabilityPath, t: Array) -> Array:
     return jnp.log(path.sigma(t)) / 4
 
 
+@recorded
 def data() -> PredictionKind:
     """F = x."""
     return PredictionKind(lambda path, t: (jnp.ones_like(t), jnp.zeros_like(t)))
 
 
+@recorded
 def noise() -> PredictionKind:
     """F = e (Ho et al. 2020)."""
     return PredictionKind(lambda path, t: (jnp.zeros_like(t), jnp.ones_like(t)))
 
 
+@recorded
 def score() -> PredictionKind:
     """F = -e / sigma, whose conditional mean is the score of p_t (Vincent 2011)."""
     return PredictionKind(lambda path, t: (jnp.zeros_like(t), -1 / path.sigma(t)))
 
 
+@recorded
 def velocity_kind() -> PredictionKind:
     """F = dx_t/dt = alpha' x + sigma' e (Lipman et al. 2023)."""
     return PredictionKind(lambda path, t: (derivative(path.alpha, t), derivative(path.sigma, t)), rate=True)
 
 
+@recorded
 def v() -> PredictionKind:
     """F = alpha e - sigma x (Salimans and Ho 2022, appendix D)."""
     return PredictionKind(lambda path, t: (-path.sigma(t), path.alpha(t)))
 
 
+@recorded
 def edm(*, sigma_data: Positive = 0.5) -> PredictionKind:
     """F = (sigma x / s_d - alpha s_d e) / r, of variance 1 if the data have the standard deviation sigma_data (Karras et al. 2022)."""
 
@@ -123,6 +131,7 @@ class Weighting(NamedTuple):
     """weigh: (kind, path, t []) -> the weight [] of |F - target|^2 at t."""
 
     weigh: Callable[[PredictionKind, ProbabilityPath, Array], Array]
+    spec: Any = None  # how it was made, see record.py
 
 
 def _det2(kind: PredictionKind, path: ProbabilityPath, t: Array) -> Array:
@@ -130,37 +139,44 @@ def _det2(kind: PredictionKind, path: ProbabilityPath, t: Array) -> Array:
     return (path.alpha(t) * v - path.sigma(t) * u) ** 2
 
 
+@recorded
 def own() -> Weighting:
     """1: the squared error of what the network predicts."""
     return Weighting(lambda kind, path, t: jnp.ones_like(t))
 
 
+@recorded
 def data_error() -> Weighting:
     """sigma^2 / det^2: the squared error of the predicted data."""
     return Weighting(lambda kind, path, t: path.sigma(t) ** 2 / _det2(kind, path, t))
 
 
+@recorded
 def noise_error() -> Weighting:
     """alpha^2 / det^2: the squared error of the predicted noise, L_simple of Ho et al. 2020."""
     return Weighting(lambda kind, path, t: path.alpha(t) ** 2 / _det2(kind, path, t))
 
 
+@recorded
 def velocity_error() -> Weighting:
     """(alpha sigma' - sigma alpha')^2 / det^2: the squared error of the predicted velocity, the loss of flow matching."""
     return Weighting(lambda kind, path, t: _det2(velocity_kind(), path, t) / _det2(kind, path, t))
 
 
+@recorded
 def edm_error(*, sigma_data: Positive = 0.5) -> Weighting:
     """(r / s_d)^2 / det^2: the squared error of edm's F, 1 / c_out^2 times that of the data (Karras et al. 2022, table 1)."""
     return Weighting(lambda kind, path, t: (_radius(path, t, sigma_data) / sigma_data) ** 2 / _det2(kind, path, t))
 
 
+@recorded
 def likelihood() -> Weighting:
     """g^2 alpha^2 / (2 sigma^2 det^2): 1/2 g^2 times the squared error of the score (Song et al. 2021b, arXiv 2101.09258), which is also
     -1/2 logsnr' times that of the noise, the integrand of the ELBO in nats (Kingma et al. 2021, arXiv 2107.00630)."""
     return Weighting(lambda kind, path, t: diffusion2(path, t) * (path.alpha(t) / path.sigma(t)) ** 2 / (2 * _det2(kind, path, t)))
 
 
+@recorded
 def min_snr(*, most: Positive = 5.0) -> Weighting:
     """min(alpha^2 / sigma^2, most) times the squared error of the data (Hang et al. 2023, arXiv 2303.09556; their gamma is `most`)."""
     return Weighting(lambda kind, path, t: jnp.minimum(path.alpha(t) ** 2, most * path.sigma(t) ** 2) / _det2(kind, path, t))

@@ -10,25 +10,29 @@ A form gives u = (x - X) / (t - r) = p x + q F, whose coefficients are finite at
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from vaeflow.diffusion.path import Coefficient, ProbabilityPath, derivative
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 
 class MapForm(NamedTuple):
     """of: (path, t [], r [], s_d) -> the coefficients (p, q) of u = p x + q F; s_d is the standard deviation of the data."""
 
     of: Callable[[ProbabilityPath, Array, Array, float], tuple[Array, Array]]
+    spec: Any = None  # how it was made, see record.py
 
 
+@recorded
 def linear() -> MapForm:
     """u = F: MeanFlow, shortcut models."""
     return MapForm(lambda path, t, r, std: (jnp.zeros_like(t), jnp.ones_like(t)))
 
 
+@recorded
 def edm() -> MapForm:
     """c_skip = alpha_t s_d^2 / (d^2 + alpha_t^2 s_d^2),  c_out = d s_d / sqrt(sigma_t^2 + alpha_t^2 s_d^2),
     d = sigma_t - alpha_t sigma_r / alpha_r.
@@ -54,6 +58,7 @@ def _quotient(coefficient: Coefficient, t: Array, r: Array) -> Array:
     return jnp.where(gap > 0, (coefficient(t) - coefficient(r)) / jnp.where(gap > 0, gap, 1), derivative(coefficient, t))
 
 
+@recorded
 def trigonometric() -> MapForm:
     """(1 - cos theta) / (t - r) and sin theta / (t - r), for data of unit variance: every step between r and t is a rotation of (x, F).
 

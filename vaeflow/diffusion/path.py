@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from vaeflow.build import Count, NonNegative, Positive
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
+from vaeflow.record import recorded
 
 Coefficient = Callable[[Array], Array]
 
@@ -36,6 +37,7 @@ class ProbabilityPath(NamedTuple):
     gamma: Coefficient | None = None
     init: Callable[[Array], Params] | None = None
     of: Callable[[Params], ProbabilityPath] | None = None
+    spec: Any = None  # how it was made, see record.py
 
 
 def at(path: ProbabilityPath, params: Params) -> ProbabilityPath:
@@ -112,6 +114,7 @@ def _bridge(scale: float) -> Coefficient | None:
     return None if scale == 0 else lambda t: scale * jnp.sqrt(t * (1 - t))
 
 
+@recorded
 def ot(*, gamma: NonNegative = 0.0) -> ProbabilityPath:
     """alpha = 1 - t, sigma = t: the conditional optimal-transport path of flow matching, the linear one of rectified flow.
 
@@ -123,6 +126,7 @@ def ot(*, gamma: NonNegative = 0.0) -> ProbabilityPath:
     return ProbabilityPath(lambda t: 1 - t, lambda t: t, _bridge(gamma))
 
 
+@recorded
 def cosine(*, gamma: NonNegative = 0.0) -> ProbabilityPath:
     """alpha = cos(pi t / 2), sigma = sin(pi t / 2): variance preserving; the trigonometric interpolant.
 
@@ -133,6 +137,7 @@ def cosine(*, gamma: NonNegative = 0.0) -> ProbabilityPath:
     return ProbabilityPath(lambda t: jnp.sin(jnp.pi / 2 * (1 - t)), lambda t: jnp.sin(jnp.pi / 2 * t), _bridge(gamma))
 
 
+@recorded
 def nichol(*, s: Positive = 0.008) -> ProbabilityPath:
     """alpha^2 = cos^2(c) / cos^2(a), sigma^2 = 1 - alpha^2, with c = pi/2 (t + s) / (1 + s) and a = c(0).
 
@@ -155,6 +160,7 @@ def _log_alpha(t: Array, low: float, high: float) -> Array:
     return -0.5 * (low * t + 0.5 * (high - low) * t**2)
 
 
+@recorded
 def vp(*, beta_min: NonNegative = 0.1, beta_max: Positive = 20.0) -> ProbabilityPath:
     """alpha = exp(-1/2 int beta), sigma^2 = 1 - alpha^2, for beta(t) = beta_min + t (beta_max - beta_min); g^2 = beta.
 
@@ -166,6 +172,7 @@ def vp(*, beta_min: NonNegative = 0.1, beta_max: Positive = 20.0) -> Probability
     )
 
 
+@recorded
 def subvp(*, beta_min: NonNegative = 0.1, beta_max: Positive = 20.0) -> ProbabilityPath:
     """alpha as in `vp`, sigma = 1 - alpha^2; g^2 = beta (1 - exp(-2 int beta)).
 
@@ -177,6 +184,7 @@ def subvp(*, beta_min: NonNegative = 0.1, beta_max: Positive = 20.0) -> Probabil
     )
 
 
+@recorded
 def ve(*, sigma_min: Positive = 0.01, sigma_max: Positive = 50.0) -> ProbabilityPath:
     """alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t; g^2 = 2 sigma^2 log(sigma_max / sigma_min). sigma(0) is sigma_min, not 0.
 
@@ -185,6 +193,7 @@ def ve(*, sigma_min: Positive = 0.01, sigma_max: Positive = 50.0) -> Probability
     return ProbabilityPath(jnp.ones_like, lambda t: sigma_min * (sigma_max / sigma_min) ** t)
 
 
+@recorded
 def edm(*, sigma_max: Positive = 80.0) -> ProbabilityPath:
     """alpha = 1, sigma = sigma_max t: the paper's time, which is sigma itself, divided by sigma_max; its sigma_min is a solve's last t.
 
@@ -193,6 +202,7 @@ def edm(*, sigma_max: Positive = 80.0) -> ProbabilityPath:
     return ProbabilityPath(jnp.ones_like, lambda t: sigma_max * t)
 
 
+@recorded
 def fourier(*, terms: Count = 8, start: Literal["cosine", "ot"] = "cosine") -> ProbabilityPath:
     """A learned path: alpha = alpha_0 + 1/M sum_m a_m sin(pi m t), sigma = sigma_0 + 1/M sum_m b_m sin(pi m t), m = 1 .. M.
 

@@ -1,4 +1,4 @@
-"""Samplers: one step from t to s < t along a path, and `walk`, which takes all steps of a grid and ends with Tweedie's formula.
+"""Samplers: one step from t to s < t along a path; vaeflow/diffusion/walk.py takes all steps of a grid.
 
 A sampler's maker has its options; `on(path, predict)` is its Step. Everything is for one example; jax.vmap over keys and x.
 p is predict(x, t): data E[x | x_t], noise E[e | x_t]; h = s - t < 0; z ~ N(0, I).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,49 +17,10 @@ from vaeflow.build import Bare, Count, NonNegative, Positive
 from vaeflow.diffusion.ode import SOLVERS, field, solve
 from vaeflow.diffusion.path import Predict, ProbabilityPath, diffusion2, score, velocity
 from vaeflow.diffusion.times import invert
+from vaeflow.diffusion.walk import Sampler, Step
 from vaeflow.errors import UserError
 from vaeflow.model import Array
-
-
-class Step(NamedTuple):
-    """move: (key, x [*event], t [], s [], state) -> (x_s [*event], state). start: x -> the first state (multistep methods keep the last
-    prediction in it). tweedie: (x, t) -> the predicted data. nfe: evaluations of the network in a step. adaptive: (x, t, s) ->
-    (x_s, NFE []) of a method that chooses its own steps; then `walk` visits the two ends of its grid alone."""
-
-    move: Callable[[Array, Array, Array, Array, Any], tuple[Array, Any]]
-    tweedie: Callable[[Array, Array], Array]
-    nfe: int = 1
-    start: Callable[[Array], Any] = lambda x: ()
-    adaptive: Callable[[Array, Array, Array], tuple[Array, Array]] | None = None
-
-
-class Sampler(NamedTuple):
-    """on: (path, predict) -> Step. noisy: whether it adds noise, which requires the score: a Gaussian source, or a path with gamma."""
-
-    on: Callable[[ProbabilityPath, Predict], Step]
-    noisy: bool = False
-
-
-def walk(step: Step, key: Array, x: Array, grid: Array, *, denoise: bool = True) -> tuple[Array, Array]:
-    """All steps of a grid, as one lax.scan; then the data predicted at the grid's last time (Tweedie's formula), which is > 0.
-
-    Args:
-        key: of all steps' noise; deterministic steps ignore it.
-        x: [*event] at grid[0], a draw of the source or sigma times one.
-        grid: decreasing times [N + 1], see times.grid. denoise: False returns x at grid[-1] instead.
-
-    Returns: (x [*event], NFE []): N nfe + 1, without the last 1 if denoise is False; of an adaptive step what it took instead of N nfe.
-    """
-    if step.adaptive is not None:
-        x, nfe = step.adaptive(x, grid[0], grid[-1])
-        return (step.tweedie(x, grid[-1]) if denoise else x), nfe + denoise
-
-    def body(carry, inputs):
-        return step.move(inputs[0], carry[0], inputs[1], inputs[2], carry[1]), None
-
-    (x, _), _ = jax.lax.scan(body, (x, step.start(x)), (jax.random.split(key, len(grid) - 1), grid[:-1], grid[1:]))
-    nfe = step.nfe * (len(grid) - 1) + denoise
-    return (step.tweedie(x, grid[-1]) if denoise else x), jnp.asarray(nfe)
+from vaeflow.record import recorded
 
 
 def _plain(path: ProbabilityPath, predict: Predict, move: Callable[[Array, Array, Array, Array], Array], nfe: int = 1) -> Step:
@@ -74,6 +35,7 @@ def _without_gamma(path: ProbabilityPath, name: str) -> None:
         )
 
 
+@recorded
 def euler() -> Sampler:
     """x + h velocity: first order."""
 
@@ -83,11 +45,13 @@ def euler() -> Sampler:
     return Sampler(on)
 
 
+@recorded
 def midpoint() -> Sampler:
     """x + h velocity(x + h/2 velocity(x, t), t + h/2): second order, two evaluations."""
     return _runge_kutta("midpoint", None)
 
 
+@recorded
 def dopri5(*, tol: NonNegative = 0.0) -> Sampler:
     """The method of Dormand and Prince (1980), fifth order, six evaluations. tol: 0: fixed steps, those of the grid; > 0: the relative and
     absolute tolerance of adaptive steps from the grid's first time to its last, per example, whose NFE is what they took."""
@@ -105,6 +69,7 @@ def _runge_kutta(solver: str, tol: float | None) -> Sampler:
     return Sampler(on)
 
 
+@recorded
 def heun(*, churn: NonNegative = 0.0, lowest: NonNegative = 0.0, highest: Positive | None = None, scale: Positive = 1.0) -> Sampler:
     """x_hat + h (velocity(x_hat, t_hat) + velocity(x', s)) / 2, with Euler's x' from t_hat: second order, two evaluations.
 
@@ -141,6 +106,7 @@ def heun(*, churn: NonNegative = 0.0, lowest: NonNegative = 0.0, highest: Positi
     return Sampler(on, churn > 0)
 
 
+@recorded
 def ancestral(*, eta: NonNegative = 1.0) -> Sampler:
     """x_s = alpha_s E[x | x_t] + sqrt(sigma_s^2 - var) E[e | x_t] + sqrt(var) z,  var = eta^2 sigma_s^2 (1 - rho^2),
     rho = (alpha_t / alpha_s) (sigma_s / sigma_t).
@@ -173,11 +139,13 @@ def _ancestral(path: ProbabilityPath, t: Array, s: Array, eta: float) -> tuple[A
     return sigma * jnp.sqrt(1 - share), sigma**2 * share
 
 
+@recorded
 def ddim() -> Sampler:
     """x_s = alpha_s E[x | x_t] + sigma_s E[e | x_t]: `ancestral` with eta = 0."""
     return ancestral(eta=0.0)
 
 
+@recorded
 def sde(*, diffusion: Literal["forward", "sigma"] = "forward", scale: NonNegative = 1.0) -> Sampler:
     """Euler-Maruyama of the reverse SDE: x + h (velocity - w/2 score) + sqrt(w |h|) z, for any w(t) >= 0 the same marginals.
 
@@ -201,6 +169,7 @@ def sde(*, diffusion: Literal["forward", "sigma"] = "forward", scale: NonNegativ
     return Sampler(on, scale > 0)
 
 
+@recorded
 def reverse_diffusion() -> Sampler:
     """(2 - a) x + b^2 score + b z: the increments of the forward transition x_t = a x_s + b z, reversed,
     a = alpha_t / alpha_s, b^2 = sigma_t^2 - a^2 sigma_s^2 (Song et al. 2021, arXiv 2011.13456, eq. 46)."""
@@ -218,6 +187,7 @@ def reverse_diffusion() -> Sampler:
     return Sampler(on, True)
 
 
+@recorded
 def dpm_2m() -> Sampler:
     """DPM-Solver++ (2M): x_s = sigma_s / sigma_t x + alpha_s (1 - rho) D,  D = (1 + 1/(2r)) data_t - 1/(2r) data_before, r = h_before / h.
 
@@ -261,6 +231,7 @@ def langevin(path: ProbabilityPath, predict: Predict, key: Array, x: Array, t: A
     return x + step * value + jnp.sqrt(2 * step) * z
 
 
+@recorded
 def predictor_corrector(
     *,
     predictor: Annotated[Sampler | None, Bare("reverse_diffusion")] = None,

@@ -19,6 +19,7 @@ from vaeflow.build import Positive
 from vaeflow.diffusion.path import ProbabilityPath, logsnr
 from vaeflow.errors import UserError
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 _HALVINGS = 64  # more than the bits of a float64's fraction
 
@@ -27,6 +28,7 @@ class TimeCoordinate(NamedTuple):
     """of: (path, t [...]) -> c [...], increasing in t."""
 
     of: Callable[[ProbabilityPath, Array], Array]
+    spec: Any = None  # how it was made, see record.py
 
 
 def invert(function: Callable[[Array], Array], value: Array, low: Array | float, high: Array | float) -> Array:
@@ -100,37 +102,44 @@ def grid(coordinate: TimeCoordinate, path: ProbabilityPath, steps: int, low: flo
     return jnp.concatenate([jnp.array([high], inner.dtype), inner, jnp.array([low], inner.dtype)])
 
 
+@recorded
 def uniform() -> TimeCoordinate:
     """c = t."""
     return TimeCoordinate(lambda path, t: t)
 
 
+@recorded
 def quadratic() -> TimeCoordinate:
     """c = sqrt(t): a grid of times proportional to i^2 (Song et al. 2021, DDIM, arXiv 2010.02502, appendix D.2)."""
     return TimeCoordinate(lambda path, t: jnp.sqrt(t))
 
 
+@recorded
 def logsnr_uniform() -> TimeCoordinate:
     """c = -logsnr(t). Its density is proportional to g^2 / sigma^2: the importance sampling of likelihood training, at which the weight
     `likelihood` of the noise's squared error is constant (Song et al. 2021b, arXiv 2101.09258). `high` must have alpha > 0."""
     return TimeCoordinate(lambda path, t: -logsnr(path, t))
 
 
+@recorded
 def rho(*, rho: Positive = 7.0) -> TimeCoordinate:
     """c = (sigma / alpha)^(1 / rho): the grid of Karras et al. 2022 (arXiv 2206.00364), eq. 5. `high` must have alpha > 0."""
     return TimeCoordinate(lambda path, t: (path.sigma(t) / path.alpha(t)) ** (1 / rho))
 
 
+@recorded
 def logit_normal(*, mean: float = 0.0, std: Positive = 1.0) -> TimeCoordinate:
     """logit t ~ N(mean, std^2) (Esser et al. 2024, arXiv 2403.03206)."""
     return TimeCoordinate(lambda path, t: jax.scipy.stats.norm.cdf(jnp.log(t) - jnp.log1p(-t), mean, std))
 
 
+@recorded
 def beta(*, a: Positive = 1.0, b: Positive = 1.0) -> TimeCoordinate:
     """t ~ Beta(a, b)."""
     return TimeCoordinate(lambda path, t: jax.scipy.special.betainc(a, b, t))
 
 
+@recorded
 def log_normal(*, mean: float = -1.2, std: Positive = 1.2) -> TimeCoordinate:
     """ln(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, arXiv 2206.00364, table 1, where alpha = 1)."""
     return TimeCoordinate(lambda path, t: jax.scipy.stats.norm.cdf(-logsnr(path, t) / 2, mean, std))

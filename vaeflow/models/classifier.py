@@ -40,11 +40,13 @@ from vaeflow.models.parts.continuous_time import coordinates
 from vaeflow.nets import Embedding, Net
 from vaeflow.nets.classes import ClassLogits
 from vaeflow.nets.embedding import fourier
+from vaeflow.record import recorded
 
 # An entry with a smaller standard deviation in the first batch is only shifted.
 _CONSTANT = 1e-6
 
 
+@recorded
 def classifier(
     *,
     event: tuple[Count, ...],

@@ -34,8 +34,10 @@ from vaeflow.model import NO_PARAMS, Array, Frozen, Latent, Model, overlay
 from vaeflow.models.parts.reweight import langevin, log_mean, resample
 from vaeflow.models.parts.vae_loss import log_weight
 from vaeflow.nets import Net
+from vaeflow.record import recorded
 
 
+@recorded
 def contrastive(
     *,
     frozen: Frozen,

@@ -39,6 +39,7 @@ from vaeflow.model import NO_PARAMS, Array, Model, Params, overlay
 from vaeflow.models.parts.continuous_time import coordinates
 from vaeflow.models.parts.density import fits
 from vaeflow.nets import Net
+from vaeflow.record import recorded
 
 _JITTER = 0.2  # of the leapfrog's step size, see vaeflow/hmc.py
 
@@ -104,6 +105,7 @@ def parzen_score(points: Array, sigma: float, x: Array) -> Array:
     return (jax.nn.softmax(-distances / (2 * sigma**2)) @ points - x) / sigma**2
 
 
+@recorded
 def dae(
     *,
     event: tuple[Count, ...],

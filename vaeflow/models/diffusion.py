@@ -11,10 +11,9 @@
     rectified flow     path ot, predict velocity, from noise or `paired`; its next round, reflow: the same with a `teacher`
     learned interpolant   path fourier with the quadratic objective: the path maximises what the velocity minimises
 
-With gamma the network has a second output, E[z | x_t], trained by its own squared error.
-
-References: Song et al. 2021 (arXiv 2011.13456); Karras et al. 2022 (2206.00364); Lipman et al. 2023 (2210.02747); Liu et al. 2023
-(2209.03003); Tong et al. 2024 (2302.00482); Albergo et al. 2023 (2303.08797).
+With gamma the network has a second output, E[z | x_t], trained by its own squared error. References: Song et al.
+2021 (arXiv 2011.13456); Karras et al. 2022 (2206.00364); Lipman et al. 2023 (2210.02747); Liu et al. 2023 (2209.03003); Tong et al. 2024
+(2302.00482); Albergo et al. 2023 (2303.08797).
 """
 
 from __future__ import annotations
@@ -34,9 +33,10 @@ from vaeflow.diffusion.guidance import EditMethod, guided
 from vaeflow.diffusion.kinds import input_scale, noise_level, own, read, target, velocity_kind
 from vaeflow.diffusion.ode import EXACT_TRACE, SolverName, field, solve
 from vaeflow.diffusion.path import at, mix, ot, reversed_gradient
-from vaeflow.diffusion.steps import heun, walk
+from vaeflow.diffusion.steps import heun
 from vaeflow.diffusion.times import grid as grid_of
 from vaeflow.diffusion.times import stratified, uniform
+from vaeflow.diffusion.walk import walk
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Model, overlay
 from vaeflow.models.parts.class_guidance import class_guidance
@@ -45,8 +45,10 @@ from vaeflow.models.parts.density import fits, ode_density
 from vaeflow.models.parts.reflow import reflow
 from vaeflow.nets import Embedding, Net
 from vaeflow.nets.embedding import fourier
+from vaeflow.record import recorded
 
 
+@recorded
 def diffusion(
     *,
     event: tuple[Count, ...],
@@ -129,8 +131,9 @@ def diffusion(
     made = None if teacher is None else reflow(teacher, event, levels, paired, pool, pool_steps)
     by_class = class_guidance(classifier, classifier_scale, path, event, levels, t_min, t_max)
     if by_class and (made or paired or label_drop or layer is not None or flatten or dequantize != "auto" or coupling.moves):
-        others = "teacher, paired, label_drop, coupling, flatten and dequantize"
-        raise UserError(f"model.classifier has its own layer: leave out model.layer, {others}")
+        raise UserError(
+            "model.classifier has its own layer: leave out layer, teacher, paired, label_drop, coupling, flatten and dequantize"
+        )
     of = made or by_class
     space = of.space if of else coordinates(event, levels, layer, flatten, dequantize)
     shape, pull = space.shape, space.pull
@@ -162,17 +165,14 @@ def diffusion(
         scaled = x * jnp.expand_dims(input_scale(path, t, sigma_data), tuple(range(-rank, 0))) if precondition else x
         rngs = None if key is None else {"dropout": key}
         out = jnp.asarray(network.apply({"params": params["net"]}, scaled, context_of(params, t, c, dropped), rngs=rngs))
-        if not latent:
-            return out, None
-        both = jnp.moveaxis(out, -rank - 1, 0)
+        both = jnp.moveaxis(out, -rank - 1, 0) if latent else (out, None)
         return both[0], both[1]
 
     def predictor(params, c):
         """(x [*shape], t []) -> Prediction, given c [K] or None."""
-        own = path_of(params)
 
         def conditional(x, t, dropped=0.0):
-            return read(kind, own, t, x, *outputs(params, x, t, c, jnp.full_like(t, dropped)))
+            return read(kind, path_of(params), t, x, *outputs(params, x, t, c, jnp.full_like(t, dropped)))
 
         if by_class:
             return by_class.guide(conditional, params, c)
@@ -220,7 +220,7 @@ def diffusion(
             return jnp.mean(a.reshape(n, -1), -1)
 
         error = mean_of(jnp.square(out - want) if objective == "regression" else jnp.square(out) - 2 * out * want)
-        error = jax.lax.stop_gradient(jax.vmap(partial(weight.weigh, kind, here))(t)) * error
+        error *= jax.lax.stop_gradient(jax.vmap(partial(weight.weigh, kind, here))(t))
         return error if z is None or z_out is None else error + mean_of(jnp.square(z_out - z))
 
     def loss(params, key, batch, step):
@@ -254,7 +254,7 @@ def diffusion(
         kept = keeping and keeping.read(params, reference)
 
         def one(key, e, c, kept):
-            predict = keeping.guide(predictor(params, c), own, kept) if keeping else predictor(params, c)
+            predict = predictor(params, c) if keeping is None else keeping.guide(predictor(params, c), own, kept)
             return walk(sampler.on(own, predict), key, e, visited)
 
         x, nfe = jax.vmap(one)(jax.random.split(key_walk, n), e, context, kept)
@@ -286,6 +286,7 @@ def diffusion(
 
 _EXAMPLE = dict(event=(4,), net="net", steps=4, solver="rk4", solver_steps=4)
 _IMAGE = _EXAMPLE | dict(event=(4, 4, 1), levels=17, net="unet", embedding="sinusoidal")
+_EDM = dict(path="edm", predict="edm", weight="edm", times="log_normal", precondition=True, grid="rho", sampler="dpm_2m")
 EXAMPLES = (
     _EXAMPLE,
     _EXAMPLE | dict(path="vp", predict="noise", layer="layer", coupling="sinkhorn", label_drop=0.2, sampler="ancestral", t_min=0.01),
@@ -295,6 +296,5 @@ EXAMPLES = (
     _EXAMPLE | dict(teacher="frozen_dynamics", pool=6, pool_steps=2),
     _EXAMPLE | dict(path="vp", classifier="frozen_classifier"),
     _IMAGE,
-    _IMAGE
-    | dict(path="edm", predict="edm", weight="edm", times="log_normal", precondition=True, grid="rho", sampler="dpm_2m", trace="estimate"),
+    _IMAGE | _EDM | dict(trace="estimate"),
 )

@@ -27,11 +27,13 @@ from vaeflow.model import NO_PARAMS, Frozen, Model, merge_params
 from vaeflow.models.parts.bases import Base, normal
 from vaeflow.models.parts.density import model_of, pushforward
 from vaeflow.models.parts.dequantize import make_dequantizer
+from vaeflow.record import recorded
 
 # Fresh samples of the student per example of a split, in evaluation.
 _DRAWS = 8
 
 
+@recorded
 def distill(
     *,
     teacher: Frozen,

@@ -46,8 +46,10 @@ from vaeflow.models.parts.intervals import Intervals, ordered
 from vaeflow.nets import Embedding, Net
 from vaeflow.nets.embedding import fourier
 from vaeflow.objectives import Schedule, scheduled
+from vaeflow.record import recorded
 
 
+@recorded
 def flow_map(
     *,
     event: tuple[Count, ...],

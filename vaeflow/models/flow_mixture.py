@@ -17,8 +17,10 @@ from vaeflow.model import Model
 from vaeflow.models.parts.bases import Base, normal
 from vaeflow.models.parts.density import mixture, model_of, pushforward
 from vaeflow.models.parts.dequantize import Dequantize, make_dequantizer
+from vaeflow.record import recorded
 
 
+@recorded
 def flow_mixture(
     *,
     event: tuple[Count, ...],

@@ -34,8 +34,10 @@ from vaeflow.models.parts.vae_loss import bound_terms, check_objective
 from vaeflow.nets.ladder import Down, LadderSizes, Moments, Pass, Up
 from vaeflow.nets.net import Activation, Dtype
 from vaeflow.objectives import Draws, Objective
+from vaeflow.record import recorded
 
 
+@recorded
 def ladder(
     *,
     event: tuple[Count, ...],

@@ -30,8 +30,10 @@ from vaeflow.models.parts.observation import observation_model
 from vaeflow.models.parts.vae_loss import bound_terms, check_objective, log_weight
 from vaeflow.nets import Net
 from vaeflow.objectives import Draws, Objective
+from vaeflow.record import recorded
 
 
+@recorded
 def layered(
     *,
     event: tuple[Count, ...],

@@ -36,8 +36,10 @@ from vaeflow.models.parts.pixels import pixels
 from vaeflow.models.parts.vae_prior import make_prior
 from vaeflow.nets import Made, Net
 from vaeflow.objectives import Draws, Objective
+from vaeflow.record import recorded
 
 
+@recorded
 def vae(
     *,
     event: tuple[Count, ...],

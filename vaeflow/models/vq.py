@@ -31,8 +31,10 @@ from vaeflow.models.parts import codebook
 from vaeflow.models.parts.code_prior import code_prior, draw
 from vaeflow.models.parts.observation import observation_model
 from vaeflow.nets import Causal, Net
+from vaeflow.record import recorded
 
 
+@recorded
 def vq(
     *,
     event: tuple[Count, ...],

@@ -20,14 +20,17 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets.net import Activation, Dtype, compute_dtype, inits
 from vaeflow.nets.transformer import TransformerBlock
+from vaeflow.record import recorded
 
 
 class Causal(NamedTuple):
     """See the module's docstring."""
 
     module: Callable[[int, int, int], nn.Module]
+    spec: Any = None  # how it was made, see record.py
 
 
+@recorded
 def causal_transformer(
     *, width: Count, depth: Count, heads: Count = 2, activation: Activation = "gelu", dtype: Dtype = "float32"
 ) -> Causal:

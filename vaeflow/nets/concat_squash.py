@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from vaeflow.build import Count
 from vaeflow.model import Array
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, flatten, inits
+from vaeflow.record import recorded
 
 
+@recorded
 def concat_squash(*, hidden: tuple[Count, ...] = (64, 64, 64), activation: Activation = "softplus", dtype: Dtype = "float32") -> Net:
     """x [..., *event] -> flat -> a layer for each of `hidden` and a head -> [..., *out]; with c the context (a time, or its features)
 

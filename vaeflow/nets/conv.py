@@ -17,8 +17,10 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets.convolve import Convolution, convolve, images
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, flatten, inits
+from vaeflow.record import recorded
 
 
+@recorded
 def conv(
     *,
     channels: tuple[Count, ...],
@@ -47,6 +49,7 @@ def conv(
     return Net(module)
 
 
+@recorded
 def deconv(
     *,
     channels: tuple[Count, ...],
@@ -79,6 +82,7 @@ def deconv(
     return Net(module)
 
 
+@recorded
 def convnet(*, channels: tuple[Count, ...], kernel: Count = 3, activation: Activation = "relu", dtype: Dtype = "float32") -> Net:
     """Same-size network, image -> image (a coupling's conditioner): convolutions of stride 1, then one as the head.
 
@@ -91,6 +95,7 @@ def convnet(*, channels: tuple[Count, ...], kernel: Count = 3, activation: Activ
     return _same_size("convnet", channels, kernel, kernel, activation, dtype)
 
 
+@recorded
 def glow_net(*, channels: tuple[Count, ...], kernel: Count = 3, activation: Activation = "relu", dtype: Dtype = "float32") -> Net:
     """Glow's conditioner (Kingma and Dhariwal 2018), image -> image: as `convnet`, but only the first convolution and the head are wider
     than one pixel. With two `channels` and kernel 3: 3x3, 1x1, 3x3.

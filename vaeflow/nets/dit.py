@@ -16,8 +16,10 @@ from vaeflow.model import Array
 from vaeflow.nets.attention import Attention, ContextEmbedding, common_lead, context_parts, dropped, needs_heads, needs_token_width
 from vaeflow.nets.conv import Convolutional, image_out
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, inits
+from vaeflow.record import recorded
 
 
+@recorded
 def dit(
     *,
     patch: Count = 2,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from vaeflow.build import Count, Positive
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
+from vaeflow.record import recorded
 
 
 class Embedding(NamedTuple):
@@ -35,8 +36,10 @@ class Embedding(NamedTuple):
 
     init: Callable[[Array], Params]
     features: Callable[[Params, Array], Array]
+    spec: Any = None  # how it was made, see record.py
 
 
+@recorded
 def fourier(*, width: Count = 256, scale: Positive = 16.0) -> Embedding:
     """Random Fourier features of a time of order 1: t itself, or log sigma.
 
@@ -52,6 +55,7 @@ def fourier(*, width: Count = 256, scale: Positive = 16.0) -> Embedding:
     return Embedding(init, _features)
 
 
+@recorded
 def sinusoidal(*, width: Count = 128, times: Positive = 1000.0, period: Positive = 10_000.0) -> Embedding:
     """Sinusoidal features of a time in [0, 1]; the key of `init` is not used.
 

@@ -21,10 +21,12 @@ from vaeflow.model import Array
 from vaeflow.nets.conv import Convolutional, UpConv, image_out, needs_image
 from vaeflow.nets.convolve import Convolution
 from vaeflow.nets.net import Dtype, Net, compute_dtype, flatten
+from vaeflow.record import recorded
 
 Counts = tuple[Count, ...]
 
 
+@recorded
 def gated_conv(*, channels: Counts, kernels: Counts, strides: Counts, hidden: Counts = (), dtype: Dtype = "float32") -> Net:
     """Encoder, image -> vector: gated convolutions; gated dense layers of the flattened image; a dense head of any shape. (An unpadded
     convolution as large as its image, the paper's last layer, is a dense one.)
@@ -46,6 +48,7 @@ def gated_conv(*, channels: Counts, kernels: Counts, strides: Counts, hidden: Co
     return Net(module)
 
 
+@recorded
 def gated_deconv(*, width: Count, channels: Counts, kernels: Counts, strides: Counts, hidden: Counts = (), dtype: Dtype = "float32") -> Net:
     """Decoder, vector -> image: gated dense layers; one more to a small image (the paper's first layer, a transposed convolution of a
     single pixel); gated convolutions, transposed where the stride is above 1; a 1x1 convolution as the head.

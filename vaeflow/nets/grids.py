@@ -14,8 +14,10 @@ from vaeflow.nets.conv import Convolutional, UpConv, image_out, needs_image
 from vaeflow.nets.convolve import Convolution
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype
 from vaeflow.nets.resnet import ResNetBlock
+from vaeflow.record import recorded
 
 
+@recorded
 def downsample(
     *,
     channels: tuple[Count, ...],
@@ -44,6 +46,7 @@ def downsample(
     return Net(module)
 
 
+@recorded
 def upsample(
     *,
     channels: tuple[Count, ...],

@@ -21,6 +21,7 @@ import numpy as np
 from vaeflow.build import Count, NonNegative
 from vaeflow.model import Array
 from vaeflow.nets.net import Activation, Dtype, compute_dtype, inits
+from vaeflow.record import recorded
 
 # Blocks of columns that a masked product is cut into on a CPU: with 4 it does 5/8 of the multiplications, and the log-density of a MAF of
 # 5 layers of 512 x 2 takes 0.82 to 0.94 of the time (three runs in turns, two cores). Where launches and passes over memory cost more than
@@ -47,8 +48,10 @@ class Made(NamedTuple):
     inversion: str
     tolerance: float
     dtype: Any
+    spec: Any = None  # how it was made, see record.py
 
 
+@recorded
 def made(
     *,
     hidden: tuple[Count, ...],

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from vaeflow.build import Count
 from vaeflow.model import Array
 from vaeflow.nets.net import Activation, Dtype, Init, Net, compute_dtype, flatten, inits, torch_inits
+from vaeflow.record import recorded
 
 
+@recorded
 def mlp(*, hidden: tuple[Count, ...], activation: Activation = "relu", dtype: Dtype = "float32", init: Init = "lecun_normal") -> Net:
     """Fully connected network: x [..., *event] -> flat -> Dense + activation for each of `hidden` -> Dense -> [..., *out].
 

@@ -31,6 +31,7 @@ class Net(NamedTuple):
     """See the module's docstring. module: (out shape, event_ndims, zero_head) -> linen module."""
 
     module: Callable[[tuple[int, ...], int, bool], nn.Module]
+    spec: Any = None  # how it was made, see record.py
 
 
 def compute_dtype(dtype: str) -> Any:

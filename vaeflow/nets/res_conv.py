@@ -21,8 +21,10 @@ from vaeflow.model import Array
 from vaeflow.nets.conv import Convolutional, UpConv, image_out, needs_image
 from vaeflow.nets.convolve import Convolution
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, flatten
+from vaeflow.record import recorded
 
 
+@recorded
 def res_conv(
     *, channels: tuple[Count, ...], kernel: Count = 3, stride: Count = 2, activation: Activation = "relu", dtype: Dtype = "float32"
 ) -> Net:
@@ -44,6 +46,7 @@ def res_conv(
     return Net(module)
 
 
+@recorded
 def res_deconv(
     *, channels: tuple[Count, ...], kernel: Count = 3, stride: Count = 2, activation: Activation = "relu", dtype: Dtype = "float32"
 ) -> Net:

@@ -10,8 +10,10 @@ from vaeflow.model import Array
 from vaeflow.nets.conv import Convolutional, image_out, needs_image
 from vaeflow.nets.convolve import Convolution
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype
+from vaeflow.record import recorded
 
 
+@recorded
 def resnet(*, width: Count, blocks: Count, kernel: Count = 3, activation: Activation = "relu", dtype: Dtype = "float32") -> Net:
     """x [..., H, W, C] -> [..., *out]; every convolution k x k, but for the 1x1 head:
 

@@ -11,8 +11,10 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.nets.conv import Convolutional, image_out, needs_image
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype
+from vaeflow.record import recorded
 
 
+@recorded
 def transformer(*, width: Count, depth: Count, heads: Count = 4, activation: Activation = "gelu", dtype: Dtype = "float32") -> Net:
     """x [..., H, W, C] -> [..., *out]; a token is a pixel, all attend to all:
 

@@ -16,6 +16,7 @@ from vaeflow.nets.conv import Convolutional, image_out, needs_image
 from vaeflow.nets.convolve import Convolution, convolve, images
 from vaeflow.nets.net import Activation, Dtype, Net, compute_dtype, inits
 from vaeflow.nets.resample import double_fir, double_nearest, filtered, half_fir, half_mean
+from vaeflow.record import recorded
 
 Modulation = Literal["scale_shift", "shift"]
 _GROUPS = 32
@@ -41,6 +42,7 @@ class UnetOptions(NamedTuple):
         return (h + inner) * 0.5**0.5 if self.skip_scale else h + inner
 
 
+@recorded
 def unet(
     *,
     channels: Count = 64,

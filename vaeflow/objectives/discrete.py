@@ -29,10 +29,12 @@ from vaeflow.nets import Net
 from vaeflow.objectives import bounds, score_function
 from vaeflow.objectives.objective import Draws, Objective, for_discrete
 from vaeflow.objectives.schedules import Schedule, scheduled
+from vaeflow.record import recorded
 
 Several = Annotated[int, Range(2)]  # it compares draws
 
 
+@recorded
 @for_discrete
 def reinforce(*, k: Count = 1, beta: Annotated[Schedule | NonNegative, TRACED] = 1.0, baseline: Net | None = None) -> Objective:
     """baseline: the network of b(x), which is added to a trained constant that starts at the first batch's mean log w."""
@@ -61,12 +63,14 @@ def reinforce(*, k: Count = 1, beta: Annotated[Schedule | NonNegative, TRACED] =
     return Objective(loss, k, init=init, discrete=True, kind="reinforce")
 
 
+@recorded
 @for_discrete
 def leave_one_out(*, k: Several = 5, beta: Annotated[Schedule | NonNegative, TRACED] = 1.0) -> Objective:
     """The ELBO, each draw's baseline being the mean of the others."""
     return _score("leave_one_out", k, beta, score_function.leave_one_out)
 
 
+@recorded
 @for_discrete
 def vimco(*, k: Several = 5) -> Objective:
     """The k-sample bound log 1/k sum_i w_i."""
@@ -79,6 +83,7 @@ def vimco(*, k: Several = 5) -> Objective:
     return Objective(loss, k, bound=bounds.iwae, discrete=True, kind="vimco")
 
 
+@recorded
 @for_discrete
 def wake_sleep(*, k: Count = 5, wake_q: bool = True, sleep_q: bool = False) -> Objective:
     """wake_q, sleep_q: the phases of q, the sum of both where both are on."""
@@ -101,6 +106,7 @@ def wake_sleep(*, k: Count = 5, wake_q: bool = True, sleep_q: bool = False) -> O
     return Objective(loss, k, bound=bounds.iwae, discrete=True, kind="wake_sleep")
 
 
+@recorded
 @for_discrete
 def gumbel_softmax(
     *,
@@ -112,6 +118,7 @@ def gumbel_softmax(
     return _relaxed("gumbel_softmax", k, beta, temperature, lambda q, soft: soft)
 
 
+@recorded
 @for_discrete
 def straight_through(
     *,

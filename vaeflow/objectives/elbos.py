@@ -19,15 +19,18 @@ from vaeflow.model import Array
 from vaeflow.objectives import bounds, regularisers
 from vaeflow.objectives.objective import Draws, Objective
 from vaeflow.objectives.schedules import Schedule, scheduled
+from vaeflow.record import recorded
 
 Divergence = Literal["auto", "monte_carlo"]
 
 
+@recorded
 def elbo(*, k: Count = 1, beta: Annotated[Schedule | NonNegative, TRACED] = 1.0, kl: Divergence = "auto") -> Objective:
     """-E_q[log p(x|z)] + beta(step) KL, with k draws per example."""
     return _weighted("elbo", k, beta, kl, lambda groups, size, step: jnp.sum(groups))
 
 
+@recorded
 def free_bits(
     *,
     nats: Annotated[NonNegative, TRACED],
@@ -40,6 +43,7 @@ def free_bits(
     return _weighted("free_bits", k, beta, kl, lambda groups, size, step: regularisers.free_bits(groups, nats * size))
 
 
+@recorded
 def capacity(
     *,
     nats: Annotated[NonNegative, TRACED],

@@ -29,20 +29,24 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.objectives import bounds
 from vaeflow.objectives.objective import Draws, Objective
+from vaeflow.record import recorded
 
 Several = Annotated[int, Range(2)]  # of one draw every bound is the elbo
 
 
+@recorded
 def elbo_path(*, k: Count = 1) -> Objective:
     """The ELBO without the score of q."""
     return _bound("elbo_path", k, lambda draws, key: bounds.elbo(_path_weights(draws, draws.z)), path=True)
 
 
+@recorded
 def iwae(*, k: Count = 5) -> Objective:
     """log mean_i w_i."""
     return _bound("iwae", k, lambda draws, key: bounds.iwae(_weights(draws)), bounds.iwae)
 
 
+@recorded
 def iwae_one(*, k: Several = 5) -> Objective:
     """iwae with the gradient of one draw i ~ v."""
 
@@ -56,11 +60,13 @@ def iwae_one(*, k: Several = 5) -> Objective:
     return _bound("iwae_one", k, estimate, bounds.iwae)
 
 
+@recorded
 def iwae_path(*, k: Several = 5) -> Objective:
     """iwae without the score of q."""
     return _bound("iwae_path", k, lambda draws, key: bounds.iwae(_path_weights(draws, draws.z)), bounds.iwae, path=True)
 
 
+@recorded
 def dreg(*, k: Several = 5) -> Objective:
     """iwae with the doubly reparameterised gradient."""
 
@@ -72,6 +78,7 @@ def dreg(*, k: Several = 5) -> Objective:
     return _bound("dreg", k, estimate, bounds.iwae, path=True)
 
 
+@recorded
 def renyi(*, alpha: Annotated[float, Range()], k: Count = 5) -> Objective:
     """1/(1 - alpha) log mean_i w_i^(1 - alpha), alpha != 1."""
     if alpha == 1:

@@ -94,3 +94,4 @@ class Objective(NamedTuple):
     gaussian: bool = False
     path: bool = False
     kind: str = ""
+    spec: Any = None  # how it was made, see record.py

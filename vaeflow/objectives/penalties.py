@@ -23,8 +23,10 @@ from vaeflow.nets import Net
 from vaeflow.objectives import regularisers
 from vaeflow.objectives.elbos import elbo
 from vaeflow.objectives.objective import Draws, Objective
+from vaeflow.record import recorded
 
 
+@recorded
 def total_correlation(*, weight: Annotated[NonNegative, TRACED], of: Annotated[Objective | None, Bare("elbo")] = None) -> Objective:
     """Needs a diagonal Gaussian posterior and the prior N(0, I). Metrics: the KL's terms mutual_information, tc, dimension_kl."""
 
@@ -38,6 +40,7 @@ def total_correlation(*, weight: Annotated[NonNegative, TRACED], of: Annotated[O
     return _add("tc", of, extra)._replace(gaussian=True)
 
 
+@recorded
 def mmd(*, weight: Annotated[NonNegative, TRACED], of: Annotated[Objective | None, Bare("elbo")] = None) -> Objective:
     """Metric: mmd, the squared maximum mean discrepancy between the batch's draws and as many draws of the prior."""
 
@@ -49,6 +52,7 @@ def mmd(*, weight: Annotated[NonNegative, TRACED], of: Annotated[Objective | Non
     return _add("mmd", of, extra)
 
 
+@recorded
 def adversarial(*, critic: Net, weight: Annotated[NonNegative, TRACED], of: Annotated[Objective | None, Bare("elbo")] = None) -> Objective:
     """critic: the network z -> logit. It learns in the same step: its loss adds a gradient for its parameters and no value. Metrics:
     fooling, what the encoder minimises; critic, the critic's own loss."""

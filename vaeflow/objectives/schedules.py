@@ -22,12 +22,14 @@ import jax.numpy as jnp
 
 from vaeflow.build import TRACED, Count, Decay, NonNegative, Positive, Range
 from vaeflow.model import Array
+from vaeflow.record import recorded
 
 
 class Schedule(NamedTuple):
     """at: step (an integer, which may be traced) -> the coefficient, a scalar array."""
 
     at: Callable[[Any], Array]
+    spec: Any = None  # how it was made, see record.py
 
 
 def scheduled(value: Schedule | float) -> Schedule:
@@ -40,16 +42,19 @@ def scheduled(value: Schedule | float) -> Schedule:
     return value if isinstance(value, Schedule) else constant(value=value)
 
 
+@recorded
 def constant(*, value: Annotated[NonNegative, TRACED]) -> Schedule:
     """The same value at every step."""
     return Schedule(lambda step: jnp.asarray(value, jnp.result_type(float)))
 
 
+@recorded
 def linear(*, steps: Count, start: Annotated[NonNegative, TRACED] = 0.0, end: Annotated[NonNegative, TRACED] = 1.0) -> Schedule:
     """start + (end - start) min(1, step / steps)."""
     return Schedule(lambda step: start + (end - start) * jnp.minimum(1.0, jnp.asarray(step) / steps))
 
 
+@recorded
 def cyclical(
     *,
     steps: Count,
@@ -61,11 +66,13 @@ def cyclical(
     return Schedule(lambda step: start + (end - start) * jnp.minimum(1.0, jnp.mod(jnp.asarray(step), steps) / (ramp * steps)))
 
 
+@recorded
 def geometric(*, steps: Count, start: Annotated[Positive, TRACED], end: Annotated[Positive, TRACED]) -> Schedule:
     """start (end / start)^min(1, step / steps)."""
     return Schedule(lambda step: start * (end / start) ** jnp.minimum(1.0, jnp.asarray(step) / steps))
 
 
+@recorded
 def root(*, steps: Count, start: Count = 2, end: Count = 150) -> Schedule:
     """N(k) = ceil(sqrt(k/K ((end + 1)^2 - start^2) + start^2) - 1) + 1: from `start` points to `end` + 1, that is `end` intervals.
 
@@ -79,6 +86,7 @@ def root(*, steps: Count, start: Count = 2, end: Count = 150) -> Schedule:
     return Schedule(at)
 
 
+@recorded
 def doubling(*, steps: Count, start: Count = 10, end: Count = 1280) -> Schedule:
     """N(k) = min(start 2^floor(k / K'), end) + 1 with K' = floor(K / (log2 floor(end / start) + 1)).
 
@@ -89,6 +97,7 @@ def doubling(*, steps: Count, start: Count = 10, end: Count = 1280) -> Schedule:
     return Schedule(lambda step: jnp.minimum(start * 2.0 ** jnp.minimum(jnp.floor(jnp.asarray(step) / stage), most), end) + 1.0)
 
 
+@recorded
 def root_decay(*, steps: Count, start: Count = 2, end: Count = 150, decay: Decay = 0.9) -> Schedule:
     """mu(k) = exp(start log(decay) / N(k)) with the N of `root`: from decay towards 1.
 

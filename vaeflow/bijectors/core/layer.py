@@ -21,8 +21,10 @@ import jax
 import jax.numpy as jnp
 
 from vaeflow.bijectors.core.memory import Repetition, invertible_scan, layer_scan
+from vaeflow.build import Count
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
+from vaeflow.record import recorded
 
 
 class LayerInitFn(Protocol):
@@ -51,6 +53,7 @@ class Layer(NamedTuple):
     init: LayerInitFn
     bijector: BijectorFn
     update: LayerUpdateFn | None = None
+    spec: Any = None  # how it was made, see record.py
 
 
 class Bijection(distrax.Bijector):
@@ -82,6 +85,13 @@ def at_rank(bijector: distrax.Bijector, event_ndims_out: int) -> distrax.Bijecto
 
 def chain(*layers: Layer) -> Layer:
     """Layers listed from the data to the latent, as in distrax.Chain: x = f_1(f_2(... f_n(z)))."""
+    return chain_of(of=layers)
+
+
+@recorded
+def chain_of(*, of: tuple[Layer, ...]) -> Layer:
+    """Layers in turn. of: from the data end to the latent one."""
+    layers = of
     names = [f"{i:02d}" for i in range(len(layers))]
 
     def init(key, x, context=None):
@@ -142,6 +152,12 @@ Memory = Literal["store", "remat", "invert"]
 
 
 def repeat(layer: Layer, n: int, memory: Memory = "store") -> Layer:
+    """`repeat_of` without the names of its arguments."""
+    return repeat_of(of=layer, n=n, memory=memory)
+
+
+@recorded
+def repeat_of(*, of: Layer, n: Count, memory: Memory = "store") -> Layer:
     """n copies of a shape-preserving layer with stacked parameters [n, ...]: ONE lax.scan in each direction, and in init,
     so compile time does not grow with n. Put the flip or the linear layer that alternates into the repeated unit.
 
@@ -151,6 +167,7 @@ def repeat(layer: Layer, n: int, memory: Memory = "store") -> Layer:
         invert  the last output; inputs are recovered by inversion (memory.py). Not for layers with statistics, which are no
                 bijection while training: an error
     """
+    layer = of
     if memory == "invert" and layer.update is not None:
         raise UserError("memory='invert' needs a layer without batch statistics, which is a bijection in training too; take store or remat")
 
@@ -202,8 +219,15 @@ def repeat(layer: Layer, n: int, memory: Memory = "store") -> Layer:
 
 
 def inverse(layer: Layer) -> Layer:
-    """The layer with its directions exchanged: MAF <-> IAF. It is initialised on noise, so only for layers that keep the
+    """`inverse_of` without the name of its argument."""
+    return inverse_of(of=layer)
+
+
+@recorded
+def inverse_of(*, of: Layer) -> Layer:
+    """The layer `of` with its directions exchanged: MAF <-> IAF. It is initialised on noise, so only for layers that keep the
     shape; its statistics are those of its own latent end."""
+    layer = of
 
     def init(key, x, context=None):
         key, noise = jax.random.split(key)

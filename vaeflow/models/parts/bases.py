@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from vaeflow.bijectors.core.layer import sum_event
 from vaeflow.build import Count, NonNegative, Positive, part_kind
 from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
+from vaeflow.record import recorded
 
 
 class Base(NamedTuple):
@@ -38,6 +39,7 @@ class Base(NamedTuple):
     init: Callable[..., Params]
     log_prob: Callable[..., Array]
     sample: Callable[..., Array]
+    spec: Any = None  # how it was made, see record.py
 
 
 def _independent(log_p: Callable[[Array], Array], draw: Callable[..., Array], centre: float = 0.0) -> Base:
@@ -58,16 +60,19 @@ def _normal_log_p(z: Array) -> Array:
     return -0.5 * (z**2 + math.log(2 * math.pi))
 
 
+@recorded
 def normal() -> Base:
     """log p(z) = -z^2 / 2 - log(2 pi) / 2 per entry. What a flow's base is where none is given."""
     return _independent(_normal_log_p, jax.random.normal)
 
 
+@recorded
 def logistic() -> Base:
     """log p(z) = log sigmoid(z) + log sigmoid(-z) per entry (Dinh et al. 2014, section 3.4)."""
     return _independent(lambda z: jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z), jax.random.logistic)
 
 
+@recorded
 def uniform(*, low: float = 0.0, high: float = 1.0) -> Base:
     """log p(z) = -log(high - low) per entry on the closed box, -inf outside.
 
@@ -87,6 +92,7 @@ def uniform(*, low: float = 0.0, high: float = 1.0) -> Base:
     return _independent(log_p, lambda key, shape: jax.random.uniform(key, shape, minval=low, maxval=high), 0.5 * (low + high))
 
 
+@recorded
 def student_t(*, df: Positive = 10.0, learned: bool = True) -> Base:
     """Degrees of freedom n > 0 of every entry:
 
@@ -117,6 +123,7 @@ def student_t(*, df: Positive = 10.0, learned: bool = True) -> Base:
     return Base(init, log_prob, sample)
 
 
+@recorded
 def gaussian_mixture(*, components: Count = 50, spread: NonNegative = 1.0, cap: Positive = 3.0) -> Base:
     """p(z) = sum_k pi_k N(z; m_k, diag(s_k)^2), pi = softmax(w), log s = cap * tanh(raw / cap): K Gaussians over whole events.
 
@@ -150,6 +157,7 @@ def gaussian_mixture(*, components: Count = 50, spread: NonNegative = 1.0, cap: 
     return Base(init, log_prob, sample)
 
 
+@recorded
 def context_normal(*, cap: Positive = 3.0) -> Base:
     """N(m(c), diag(s(c))^2), (m, raw) = W c + b, log s = cap * tanh(raw / cap). It starts as N(0, I).
 

@@ -19,7 +19,7 @@ from vaeflow.diffusion.edits import Edit, Measurement, flattened, replaced
 from vaeflow.diffusion.guidance import EditMethod, edited
 from vaeflow.diffusion.kinds import input_scale
 from vaeflow.diffusion.path import Predict, ProbabilityPath
-from vaeflow.diffusion.steps import Sampler
+from vaeflow.diffusion.walk import Sampler
 from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Array, Dynamics, Frozen, Params
 from vaeflow.models.parts.dequantize import make_dequantizer

@@ -22,6 +22,7 @@ from vaeflow.diffusion import ProbabilityPath, TimeCoordinate
 from vaeflow.diffusion.times import located, position, strata, stratified, uniform
 from vaeflow.model import Array
 from vaeflow.objectives import Schedule, scheduled
+from vaeflow.record import recorded
 
 Share = Annotated[float, Range(0, 1, open_low=True)]
 
@@ -42,6 +43,7 @@ class Intervals(NamedTuple):
     to_data: bool = False
     velocity: bool = False
     steps: int = 0
+    spec: Any = None  # how it was made, see record.py
 
 
 def _equal(key: Array, share: float, t: Array, s: Array, r: Array) -> tuple[Array, Array, Array]:
@@ -50,6 +52,7 @@ def _equal(key: Array, share: float, t: Array, s: Array, r: Array) -> tuple[Arra
     return t, jnp.where(here, t, s), jnp.where(here, t, r)
 
 
+@recorded
 def ordered(*, share: Share = 0.1, equal: Decay = 0.75) -> Intervals:
     """The larger and the smaller of two draws of `times`.
 
@@ -69,6 +72,7 @@ def ordered(*, share: Share = 0.1, equal: Decay = 0.75) -> Intervals:
     return Intervals(draw, velocity=equal > 0)
 
 
+@recorded
 def binary(*, halvings: Count = 7, equal: Decay = 0.875) -> Intervals:
     """Steps of the lengths (high - low) / 2^i, i < halvings with equal chances, from a multiple of the length; `times` is not read.
 
@@ -90,6 +94,7 @@ def binary(*, halvings: Count = 7, equal: Decay = 0.875) -> Intervals:
     return Intervals(draw, velocity=equal > 0)
 
 
+@recorded
 def to_data(*, share: Share = 0.1) -> Intervals:
     """t by `times`, and r the data's end."""
 
@@ -102,6 +107,7 @@ def to_data(*, share: Share = 0.1) -> Intervals:
     return Intervals(draw, to_data=True)
 
 
+@recorded
 def points(*, count: Schedule | NonNegative = 18.0, grid: Annotated[TimeCoordinate | None, Bare("uniform")] = None) -> Intervals:
     """The two neighbours s < t, on a grid of N points, of a draw of `times`; r the data's end.
 
@@ -125,6 +131,7 @@ def points(*, count: Schedule | NonNegative = 18.0, grid: Annotated[TimeCoordina
     return Intervals(draw, to_data=True)
 
 
+@recorded
 def equal(*, steps: Count = 1) -> Intervals:
     """One of `steps` steps, equal in the coordinate `times`, with equal chances: what a sampler of so many steps takes, whose grid must be
     in that coordinate too."""
