@@ -180,3 +180,13 @@ def test_a_row_with_a_frozen_model_and_a_row_that_the_config_does_not_know(tmp_p
         assert [cell.row for cell in todo if cell.seed == 0] == ["vae", "ncp", "cool"]
         with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
             runner._check_overrides(p, todo)
+
+
+def test_a_table_of_curves_has_no_figure_before_a_row_of_one_is_evaluated(folder, tmp_path):
+    """The trained run is the first cell that is done, and it is not on a curve."""
+    more = 'CURVES = {"cool": ("digits", "euler")}\nTABLE["against"] = "energy"\n'
+    plan = planned(table(tmp_path, EVALUATE + more))
+    here, absent = cells(folder), {c.row: c for c in spec.cells(plan, tmp_path / "none", 0)}
+    for cool, drawn in ((absent["cool"], False), (here["cool"], True)):
+        report.write(plan, [here["small"], cool], tmp_path / "results", keep=False)
+        assert (tmp_path / "results" / "table_digits.png").exists() is drawn and list(results(tmp_path))

@@ -55,6 +55,11 @@ def published_and_ours(
     return path
 
 
+def points_of(rows: Sequence[Row], curves: Mapping[str, tuple[str, str]], against: str) -> dict[str, Row]:
+    """{row: its entry} of the rows that `number_against` draws."""
+    return {row["row"]: row for row in rows if "mean" in row and row["more"].get(against) and row["row"] in curves}
+
+
 def number_against(
     rows: Sequence[Row],
     path: Path,
@@ -68,14 +73,14 @@ def number_against(
     """The number against a column, both logarithmic, means over seeds: a panel for each name in `curves`, in it a line for each line.
 
     Args:
-        rows: a table's entries, with `row` and, if they have cells, `mean` and `more` {column: values}.
+        rows: a table's entries, with `row` and, if they have cells, `mean` and `more` {column: values}. One of them must be in `points_of`.
         label: the table's number and its unit.
         curves: {row: (panel, line)}.
         against: the column on the x axis.
         floor: the column whose smallest value in a panel is a dashed line; "": none.
         note: text below the figure.
     """
-    points = {row["row"]: row for row in rows if "mean" in row and row["more"].get(against) and row["row"] in curves}
+    points = points_of(rows, curves, against)
     panels = list(dict.fromkeys(panel for row, (panel, _) in curves.items() if row in points))
     lines = list(dict.fromkeys(line for _, line in curves.values()))
     columns = min(2, len(panels))

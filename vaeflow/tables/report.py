@@ -130,7 +130,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
 def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]], output: Path) -> list[Path]:
     """OUTPUT/TABLE.md, .json and .png (TABLE_BUDGET of another budget than cpu, +KEY=VALUE of overrides), written whole or not at all."""
-    from vaeflow.figures.tables import number_against, published_and_ours
+    from vaeflow.figures.tables import number_against, points_of, published_and_ours
 
     name = _name(p)
     output.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,8 @@ def written(p: Plan, rows: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[
     about = {"table": p.name, **p.table._asdict(), "budget": p.budget, "budget_is": p.what}
     about |= {"overrides": told(p), "warning": warning(p)}
     workdir.write_json(paths[1], about | {"rows": list(rows), "pairs": list(pairs)})
-    figure = any("mean" in row for row in rows)
+    drawn = [row for row in rows if "mean" in row]
+    figure = bool(drawn if not p.curves else points_of(drawn, p.curves, p.table.against))
     write_atomic(paths[0], markdown(p, rows, pairs, paths[2].name if figure else ""))
     if figure and p.curves:
         label = f"{p.table.number} [{p.table.unit}]"
