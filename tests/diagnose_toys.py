@@ -9,11 +9,11 @@ import numpy as np
 
 from tests.toys import sections
 from vaeflow.data import Source, Split
-from vaeflow.evaluation.measures import Finding, Run
+from vaeflow.evaluation.measures import Evaluation, Finding
 from vaeflow.model import Model
 
 
-def run(model: Model, test: Split, train: Split | None = None, levels: int = 0, name: str = "test", **data: Any) -> Run:
+def run(model: Model, test: Split, train: Split | None = None, levels: int = 0, name: str = "test", **data: Any) -> Evaluation:
     """A run with the examples `test` of the split `name`; `data`: values of config.data."""
     config: Any = sections()
     config.model.kind = "toy"
@@ -22,7 +22,7 @@ def run(model: Model, test: Split, train: Split | None = None, levels: int = 0, 
     labels = None if test.label is None else tuple(str(i) for i in range(int(np.max(test.label)) + 1))
     source = Source(test if train is None else train, None, test, levels, labels)
     options = dict(batch=100, levels=levels if config.data.binarize == "dynamic" else 0, devices=None)
-    return Run(model, {}, config, source, test, name, jax.random.key(5), options)
+    return Evaluation(model, {}, config, source, test, name, jax.random.key(5), options)
 
 
 def number(finding: Finding) -> tuple[float, float]:

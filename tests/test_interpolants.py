@@ -14,7 +14,7 @@ from tests.test_diffusion_model import CLOCK, gaussian, net_of
 from vaeflow.data.source import Split
 from vaeflow.diffusion.path import PATHS, at, derivative
 from vaeflow.evaluation.measures import MEASURES, lacking
-from vaeflow.evaluation.measures.measure import Run
+from vaeflow.evaluation.measures.measure import Evaluation
 from vaeflow.models.diffusion import diffusion
 from vaeflow.nets.mlp import mlp
 
@@ -96,7 +96,7 @@ def measured(model, x0=None, batch: int = 50, **settings):
     split = Split(np.zeros((300, 3), np.float32), x0=x0)
     config = SimpleNamespace(model={"kind": "diffusion"}, seed=0)
     params = model.init(KEY, {"x": jnp.zeros((2, 3))})
-    run = Run(model, params, config, None, split, "test", KEY, dict(batch=batch))  # type: ignore[arg-type]
+    run = Evaluation(model, params, config, None, split, "test", KEY, dict(batch=batch))  # type: ignore[arg-type]
     measure = MEASURES["transport"]
     assert lacking("transport", run, measure.defaults) == ""
     return measure.prepare(run, measure.defaults._replace(**settings))(params, KEY)

@@ -19,7 +19,7 @@ from vaeflow.data import named_split
 from vaeflow.errors import UserError, unknown_kind
 from vaeflow.evaluation.evaluate import entry_of, map_options
 from vaeflow.evaluation.information import evenly
-from vaeflow.evaluation.measures import MEASURES, Run, known, settings_of
+from vaeflow.evaluation.measures import MEASURES, Evaluation, known, settings_of
 from vaeflow.evaluation.results import findings_table
 from vaeflow.evaluation.store import restore
 from vaeflow.override import override
@@ -81,16 +81,16 @@ def diagnose(directory: Path, measures: Sequence[str], examples: int, split: str
     print(f"\n{path}")
 
 
-def load(directory: Path, examples: int, split: str = "", overrides: Overrides = ()) -> Run:
+def load(directory: Path, examples: int, split: str = "", overrides: Overrides = ()) -> Evaluation:
     """A run from its workdir, with at most `examples` evenly spaced examples of a split ("": the one that `named_split` gives)."""
     model, params, config, source, *_ = restore(directory, overrides=overrides)
     name = named_split(source, split)
     chosen = evenly(source.split(name), examples)
     options = map_options(source, config, devices.for_evaluation(config.devices.mapping))
-    return Run(model, params, config, source, chosen, name, eval_key(config.seed), options)
+    return Evaluation(model, params, config, source, chosen, name, eval_key(config.seed), options)
 
 
-def _stem(run: Run) -> str:
+def _stem(run: Evaluation) -> str:
     """diagnostics, or diagnostics_SPLIT of another split than the run's own."""
     return "diagnostics" if run.name == named_split(run.source) else f"diagnostics_{run.name}"
 

@@ -20,7 +20,7 @@ from vaeflow.evaluation.elbo import elbo_terms, gaussian
 from vaeflow.evaluation.information import collapse_warnings, evenly
 from vaeflow.evaluation.likelihood import average
 from vaeflow.evaluation.map_split import Example, gather, map_split
-from vaeflow.evaluation.measures import MEASURES, Finding, Run, applicable, known, lacking, settings_of
+from vaeflow.evaluation.measures import MEASURES, Evaluation, Finding, applicable, known, lacking, settings_of
 from vaeflow.evaluation.results import flat
 from vaeflow.model import Array, Model, Params
 from vaeflow.rng import eval_key
@@ -55,7 +55,7 @@ def validator(x: Experiment) -> Callable[..., Validation]:
     return by_measure
 
 
-def selecting(x: Experiment) -> tuple[Run, str, str, Any, int]:
+def selecting(x: Experiment) -> tuple[Evaluation, str, str, Any, int]:
     """(what the measure is applied to, measure, finding, settings, 1 where lower is better or -1) of eval.select = "measure.finding".
 
     Raises:
@@ -70,7 +70,7 @@ def selecting(x: Experiment) -> tuple[Run, str, str, Any, int]:
     first = first_batch(x)
     shapes = jax.eval_shape(x.model.init, jax.random.key(0), first)
     options = map_options(x.source, x.config, x.devices)
-    run = Run(x.model, shapes, x.config, x.source, x.source.val, "val", eval_key(x.config.seed), options)
+    run = Evaluation(x.model, shapes, x.config, x.source, x.source.val, "val", eval_key(x.config.seed), options)
     settings = settings_of(name, x.config.eval, {**MEASURES[name].selecting(run, finding), **plain(x.config.eval.validate)})
     if why := lacking(name, run, settings):
         raise UserError(f"eval.select={x.eval.select!r} does not apply: {why}")
@@ -94,7 +94,7 @@ def check_eval(x: Experiment) -> None:
         n = min(x.eval.examples or len(split.x), len(split.x))
         shapes = jax.eval_shape(x.model.init, jax.random.key(0), first_batch(x))
         options = map_options(x.source, x.config, x.devices)
-        applicable(Run(x.model, shapes, x.config, x.source, evenly(split, n), of, eval_key(x.config.seed), options), x.eval.measures)
+        applicable(Evaluation(x.model, shapes, x.config, x.source, evenly(split, n), of, eval_key(x.config.seed), options), x.eval.measures)
     if x.eval.select != "loss":
         selecting(x)
     elif x.eval.validate:
@@ -182,7 +182,7 @@ def measured(
     split, size = source.split(name), len(source.split(name).x)
     if 0 < config.eval.get("examples", 0) < size:
         split = shuffled(split, config.eval.examples)
-    run = Run(model, params, config, source, split, name, eval_key(config.seed), map_options(source, config, devices))
+    run = Evaluation(model, params, config, source, split, name, eval_key(config.seed), map_options(source, config, devices))
     known(config.eval.get("settings", {}), "eval.settings")
     wanted = applicable(run, config.eval.get("measures", ()))
     arrays: dict[str, np.ndarray] = {}

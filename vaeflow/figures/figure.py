@@ -17,7 +17,7 @@ from vaeflow.evaluation import density_grid, evaluate, latent_space
 from vaeflow.evaluation.density_grid import GridDensity
 from vaeflow.evaluation.information import evenly
 from vaeflow.evaluation.latent_space import Space
-from vaeflow.evaluation.measures import Run
+from vaeflow.evaluation.measures import Evaluation
 from vaeflow.evaluation.measures.measure import first, latent
 from vaeflow.figures.curves import Rows
 from vaeflow.figures.images import is_image
@@ -43,7 +43,7 @@ class Subject(NamedTuple):
     density   () -> the density of two-dimensional data on a grid; computed once
     """
 
-    run: Run
+    run: Evaluation
     called: str
     stored: tuple[str, ...]
     output: Path
@@ -150,7 +150,7 @@ def look_at(
         return density_grid.density(model, params, chosen, key) if density is None else density
 
     return Subject(
-        run=Run(model, params, config, source, chosen, name, key, options),
+        run=Evaluation(model, params, config, source, chosen, name, key, options),
         called=directory.absolute().name,
         stored=_stored(directory, config),
         output=output,

@@ -30,9 +30,9 @@ from vaeflow.evaluation.measures import (
     terms,
     transport,
 )
-from vaeflow.evaluation.measures.measure import Finding, Measure, Run, needs_latent, once
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, Measure, needs_latent, once
 
-__all__ = ["MEASURES", "Finding", "Measure", "Run", "applicable", "known", "lacking", "once", "settings_of"]
+__all__ = ["MEASURES", "Evaluation", "Finding", "Measure", "applicable", "known", "lacking", "once", "settings_of"]
 
 MEASURES: dict[str, Measure] = {
     "elbo": Measure(
@@ -119,7 +119,7 @@ def settings_of(name: str, evaluation: Any, changed: Mapping[str, Any] | None = 
     return call(type(measure.defaults), values | own, f"eval.settings.{name}")
 
 
-def lacking(name: str, run: Run, settings: Any) -> str:
+def lacking(name: str, run: Evaluation, settings: Any) -> str:
     """Why a measure does not apply; "" if it does."""
     try:
         MEASURES[name].needs(run, settings)
@@ -128,7 +128,7 @@ def lacking(name: str, run: Run, settings: Any) -> str:
     return ""
 
 
-def applicable(run: Run, names: Iterable[str] = ()) -> dict[str, Any]:
+def applicable(run: Evaluation, names: Iterable[str] = ()) -> dict[str, Any]:
     """{measure: settings} of an evaluation.
 
     Args:

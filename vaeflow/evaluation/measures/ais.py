@@ -31,7 +31,7 @@ from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import importance
 from vaeflow.evaluation.measures import iwae
 from vaeflow.evaluation.measures.chains import Target, log_mean, target
-from vaeflow.evaluation.measures.measure import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, latent, mean, monte_carlo, over, posterior_shape
 from vaeflow.evaluation.reliability import evidence, only_bound
 from vaeflow.hmc import LogDensity, adapt, move, move_all
 from vaeflow.model import Array
@@ -153,7 +153,7 @@ def lower(key: Array, path: Path, s: AISSettings) -> tuple[dict[str, Array], Arr
     return {"lower": value, "ess": ess, "se": se, "accepted": accepted.mean(), "step_size": sizes[-1]}, sizes
 
 
-def annealed(run: Run, s: AISSettings) -> dict[str, np.ndarray]:
+def annealed(run: Evaluation, s: AISSettings) -> dict[str, np.ndarray]:
     """Per-example arrays [N] of AIS: lower, ess, se, accepted, step_size."""
     found, shape = latent(run), posterior_shape(run)[0]
 
@@ -163,7 +163,7 @@ def annealed(run: Run, s: AISSettings) -> dict[str, np.ndarray]:
     return over(run, "ais", fn, draws=s.chains * s.steps * s.leapfrog)
 
 
-def sandwich(run: Run, s: AISSettings) -> dict[str, np.ndarray]:
+def sandwich(run: Evaluation, s: AISSettings) -> dict[str, np.ndarray]:
     """Per-example arrays [N] of BDMC, on one simulated x for each of the run's examples (which lend their context): those of AIS,
     upper, upper_ess, upper_se and, with k, iwae_log_prob, iwae_ess, iwae_tail."""
     own, shape = latent(run), posterior_shape(run)[0]
@@ -188,14 +188,14 @@ def sandwich(run: Run, s: AISSettings) -> dict[str, np.ndarray]:
     return over(run, "bdmc", fn, draws=2 * s.chains * s.steps * s.leapfrog)
 
 
-def needs(run: Run, settings: AISSettings) -> None:
+def needs(run: Evaluation, settings: AISSettings) -> None:
     """UserError: the latent is not continuous, or there is none; the chains would start at draws that are not of their density."""
     posterior_shape(run)
     if settings.start == "prior" and not latent(run).exact:
         raise UserError("ais.start='prior' needs exact draws of the prior, and this one's are resampled; use --ais.start=posterior")
 
 
-def needs_exact_draws(run: Run, settings: AISSettings) -> None:
+def needs_exact_draws(run: Evaluation, settings: AISSettings) -> None:
     """UserError: the same, or no exact draw of the posterior, which are the pairs z ~ p(z), x ~ p(x|z)."""
     del settings
     posterior_shape(run)
@@ -203,7 +203,7 @@ def needs_exact_draws(run: Run, settings: AISSettings) -> None:
         raise UserError("its upper bound needs exact draws of the prior, and this model's are resampled")
 
 
-def ais(run: Run, settings: AISSettings) -> dict[str, Finding]:
+def ais(run: Evaluation, settings: AISSettings) -> dict[str, Finding]:
     """log p(x) by annealed importance sampling, beside IWAE-k on the same examples."""
     found = annealed(run, settings)
     how = f"AIS, {settings.chains} chains, {settings.steps} temperatures from the {settings.start}; a lower bound in expectation"
@@ -211,7 +211,7 @@ def ais(run: Run, settings: AISSettings) -> dict[str, Finding]:
     return out | iwae.beside(run, settings.k, found["lower"]) | _moves(found, settings)
 
 
-def bdmc(run: Run, settings: AISSettings) -> dict[str, Finding]:
+def bdmc(run: Evaluation, settings: AISSettings) -> dict[str, Finding]:
     """Lower and upper bounds of log p(x) on data that are simulated from the model."""
     found = sandwich(run, settings)
     simulated = f"of log p(x) for x from the model, {settings.chains} chains, {settings.steps} temperatures"

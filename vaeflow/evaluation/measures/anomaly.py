@@ -21,7 +21,7 @@ from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation.information import reconstruction_error
 from vaeflow.evaluation.likelihood import average, importance
-from vaeflow.evaluation.measures.measure import Finding, Run, mean, over
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, mean, over
 from vaeflow.evaluation.measures.others import other
 
 
@@ -32,14 +32,14 @@ class AnomalySettings(NamedTuple):
     k: Count = 100
 
 
-def needs(run: Run, settings: AnomalySettings) -> None:
+def needs(run: Evaluation, settings: AnomalySettings) -> None:
     """UserError: nothing to score by, an unknown set."""
     if run.model.log_prob is None and run.model.energy is None and run.model.latent is None:
         raise UserError(f"model.kind={run.config.model['kind']!r} has no density, no energy and no reconstructions")
     other(run, settings.against)
 
 
-def check(run: Run, settings: AnomalySettings) -> dict[str, Finding]:
+def check(run: Evaluation, settings: AnomalySettings) -> dict[str, Finding]:
     """AUROC of every score that the model has, and the means of the first one."""
     outside = other(run, settings.against)
     inner, outer = (scores(run, split, settings.k) for split in (run.split, outside))
@@ -57,11 +57,11 @@ def check(run: Run, settings: AnomalySettings) -> dict[str, Finding]:
     }
 
 
-def _estimator(run: Run, k: int) -> str:
+def _estimator(run: Evaluation, k: int) -> str:
     return {"weight": f"IWAE-{k}", "exact": "exact", "estimate": "an estimate"}.get(run.model.density, "a bound")
 
 
-def scores(run: Run, split: Split, k: int) -> dict[str, np.ndarray]:
+def scores(run: Evaluation, split: Split, k: int) -> dict[str, np.ndarray]:
     """{score: [N]} of a split, higher where an example fits less."""
     out = {}
     if run.model.log_prob is not None:

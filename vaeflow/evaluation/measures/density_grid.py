@@ -10,14 +10,14 @@ import numpy as np
 from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import density_grid
-from vaeflow.evaluation.measures.measure import Finding, Run, mean
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, mean
 
 
 class DensityGridSettings(NamedTuple):
     """No settings."""
 
 
-def needs(run: Run, settings: DensityGridSettings) -> None:
+def needs(run: Evaluation, settings: DensityGridSettings) -> None:
     """UserError: the data are not two-dimensional, or the model has no density."""
     del settings
     if not density_grid.applies(run.model, run.split.x):
@@ -25,7 +25,7 @@ def needs(run: Run, settings: DensityGridSettings) -> None:
     density_grid.contexts_of(run.split.context)
 
 
-def check(run: Run, settings: DensityGridSettings) -> dict[str, Finding]:
+def check(run: Evaluation, settings: DensityGridSettings) -> dict[str, Finding]:
     """`arrays` has the GridDensity's fields as grid_xs, grid_ys, grid_log_p."""
     del settings
     plane = density_grid.density(run.model, run.params, run.split, run.key, devices=run.options["devices"])
@@ -35,7 +35,7 @@ def check(run: Run, settings: DensityGridSettings) -> dict[str, Finding]:
     return {"integral": Finding(plane.integral, "probability mass in the box of the data, by the midpoint rule", arrays=arrays)}
 
 
-def energy_on_grid(run: Run, plane: density_grid.GridDensity, arrays: dict[str, np.ndarray]) -> dict[str, Finding]:
+def energy_on_grid(run: Evaluation, plane: density_grid.GridDensity, arrays: dict[str, np.ndarray]) -> dict[str, Finding]:
     """The NLL of an energy with log Z = log sum_i exp(-E(g_i)) |cell| over the grid's centres g_i, and KL(truth || model).
 
     Only the figure's arrays for a model with a context, whose classes have a constant each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vaeflow.evaluation.elbo import ACTIVE, ACTIVE_KL, prepare_latent_terms
-from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run, findings
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, MeasureFn, findings
 from vaeflow.model import Array, Params
 
 
@@ -29,7 +29,7 @@ WHAT = {
 }
 
 
-def prepare(run: Run, settings: ElboSettings) -> MeasureFn:
+def prepare(run: Evaluation, settings: ElboSettings) -> MeasureFn:
     """See `evaluation.elbo.latent_terms`."""
     del settings
     terms = prepare_latent_terms(run.model, run.params, run.split, run.key, **run.options)

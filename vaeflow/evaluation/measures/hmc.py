@@ -26,7 +26,7 @@ from vaeflow.build import Count, Decay, Fraction, Natural, Positive, Range
 from vaeflow.errors import UserError
 from vaeflow.evaluation.measures import iwae
 from vaeflow.evaluation.measures.chains import Target, log_mean, target
-from vaeflow.evaluation.measures.measure import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, latent, mean, monte_carlo, over, posterior_shape
 from vaeflow.hmc import LogDensity, adapt, blackjax, move_all
 from vaeflow.model import Array
 from vaeflow.objectives import iwae as log_mean_exp
@@ -105,7 +105,7 @@ def estimate(key: Array, aim: Target, s: HMCSettings) -> dict[str, Array]:
     }
 
 
-def estimates(run: Run, s: HMCSettings) -> dict[str, np.ndarray]:
+def estimates(run: Evaluation, s: HMCSettings) -> dict[str, np.ndarray]:
     """Per-example arrays [N] of `estimate`."""
     found, shape = latent(run), posterior_shape(run)[0]
 
@@ -115,7 +115,7 @@ def estimates(run: Run, s: HMCSettings) -> dict[str, np.ndarray]:
     return over(run, "hmc", fn, draws=s.chains * (s.warmup + s.samples) * s.leapfrog)
 
 
-def needs(run: Run, settings: HMCSettings) -> None:
+def needs(run: Evaluation, settings: HMCSettings) -> None:
     """UserError: the latent is not continuous, or too large."""
     size = math.prod(posterior_shape(run)[0])
     if (points := settings.samples // 2 * settings.chains) <= size:
@@ -128,7 +128,7 @@ def needs(run: Run, settings: HMCSettings) -> None:
         )
 
 
-def check(run: Run, settings: HMCSettings) -> dict[str, Finding]:
+def check(run: Evaluation, settings: HMCSettings) -> dict[str, Finding]:
     """log p(x) by the HMC estimator, beside IWAE-k on the same examples."""
     s, found = settings, estimates(run, settings)
     how = f"HMC, {s.chains} chains of {s.samples} samples and a Gaussian ({s.density} covariance) fitted to half of them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vaeflow.evaluation.information import information_terms
-from vaeflow.evaluation.measures.measure import Finding, Run, findings
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, findings
 
 
 class InformationSettings(NamedTuple):
@@ -22,7 +22,7 @@ WHAT = {
 }
 
 
-def check(run: Run, settings: InformationSettings) -> dict[str, Finding]:
+def check(run: Evaluation, settings: InformationSettings) -> dict[str, Finding]:
     """See `evaluation.information.information_terms`."""
     del settings
     top = max(run.source.levels - 1, 1) if run.config.data.binarize != "dynamic" else 1

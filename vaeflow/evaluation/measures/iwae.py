@@ -10,7 +10,7 @@ import numpy as np
 from vaeflow.build import Count
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import importance, pareto_k
-from vaeflow.evaluation.measures.measure import Finding, Run, mean, over
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, mean, over
 from vaeflow.evaluation.reliability import PARETO_LIMIT, evidence, only_bound
 
 
@@ -20,14 +20,14 @@ class IWAESettings(NamedTuple):
     k: Count = 1000
 
 
-def needs(run: Run, settings: IWAESettings) -> None:
+def needs(run: Evaluation, settings: IWAESettings) -> None:
     """UserError: log_prob is not a log-weight."""
     del settings
     if run.model.density != "weight":
         raise UserError(f"the model's log_prob is no log-weight (density {run.model.density!r}): there is nothing to average")
 
 
-def weights(run: Run, k: int) -> dict[str, np.ndarray]:
+def weights(run: Evaluation, k: int) -> dict[str, np.ndarray]:
     """Per-example arrays [N] of `likelihood.importance`: log_prob, elbo, ess, se, tail. The same ones for every check that asks."""
     return over(run, "iwae", importance(run.model, k, run.config.eval.chunk), draws=k)
 
@@ -58,7 +58,7 @@ def bounded(weak: str) -> str:
     return "a lower bound in expectation" + (f" and no estimate: {weak}" if weak else "")
 
 
-def check(run: Run, settings: IWAESettings) -> dict[str, Finding]:
+def check(run: Evaluation, settings: IWAESettings) -> dict[str, Finding]:
     """log p(x) by importance weighting (Burda, Grosse, Salakhutdinov 2015)."""
     k, found = settings.k, weights(run, settings.k)
     own = quality(found["ess"], found["tail"])
@@ -74,7 +74,7 @@ def check(run: Run, settings: IWAESettings) -> dict[str, Finding]:
     return out
 
 
-def compares(run: Run, k: int) -> bool:
+def compares(run: Evaluation, k: int) -> bool:
     """Whether there is an IWAE-k to compare with."""
     return k > 0 and run.model.density == "weight"
 
@@ -89,6 +89,6 @@ def compared(known: Mapping[str, np.ndarray], k: int, log_p: np.ndarray, name: s
     }
 
 
-def beside(run: Run, k: int, log_p: np.ndarray) -> dict[str, Finding]:
+def beside(run: Evaluation, k: int, log_p: np.ndarray) -> dict[str, Finding]:
     """`compared` of a check's log_p with the run's IWAE-k; nothing where there is none."""
     return compared(weights(run, k), k, log_p, "log_p") if compares(run, k) else {}

@@ -10,7 +10,7 @@ import numpy as np
 from vaeflow.build import Count
 from vaeflow.errors import UserError
 from vaeflow.evaluation.likelihood import mean_se, prepare_log_likelihood
-from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run, findings
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, MeasureFn, findings
 from vaeflow.evaluation.reliability import PARETO_LIMIT
 from vaeflow.model import Array, Model, Params
 
@@ -37,14 +37,14 @@ WHAT = {
 }
 
 
-def needs(run: Run, settings: LikelihoodSettings) -> None:
+def needs(run: Evaluation, settings: LikelihoodSettings) -> None:
     """UserError: the model has no density."""
     del settings
     if run.model.log_prob is None:
         raise UserError(f"model.kind={run.config.model['kind']!r} has no density")
 
 
-def prepare(run: Run, settings: LikelihoodSettings) -> MeasureFn:
+def prepare(run: Evaluation, settings: LikelihoodSettings) -> MeasureFn:
     """See the module's docstring; `arrays` has log_prob [N]."""
     model, source, split, k = run.model, run.source, run.split, settings.k
     estimate = prepare_log_likelihood(model, run.params, split, run.key, k=k, chunk=settings.chunk, **run.options)

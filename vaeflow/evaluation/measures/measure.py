@@ -18,7 +18,7 @@ from vaeflow.evaluation.map_split import Example, gather, map_split
 from vaeflow.model import Array, Batch, Latent, Model, Params
 
 
-class Run(NamedTuple):
+class Evaluation(NamedTuple):
     """What a measure is applied to.
 
     params   the parameters; their shapes are enough for `Measure.needs` and `Measure.prepare`
@@ -65,31 +65,31 @@ class MeasureFn(Protocol):
 class Measure(NamedTuple):
     """A registered measure, the only way to a number of a run.
 
-    prepare   (Run, settings) -> MeasureFn; compiles what it can, reads shapes of parameters only
-    needs     (Run, settings): raises a UserError of one line if the measure does not apply; compiles nothing, reads shapes only
+    prepare   (Evaluation, settings) -> MeasureFn; compiles what it can, reads shapes of parameters only
+    needs     (Evaluation, settings): raises a UserError of one line if the measure does not apply; compiles nothing, reads shapes only
     title     what it measures, one line
     defaults  its settings: a NamedTuple with annotated fields (see vaeflow/build.py), --MEASURE.KEY=VALUE on the command line
     better    {finding: "low" | "high"} of the findings that may select a checkpoint (eval.select = "measure.finding")
-    selecting (Run, finding) -> the cheap settings with which it selects; eval.validate changes them
-    provides  (Run, settings) -> the findings of `better` that it gives for these data
+    selecting (Evaluation, finding) -> the cheap settings with which it selects; eval.validate changes them
+    provides  (Evaluation, settings) -> the findings of `better` that it gives for these data
     noisy     whether each call has noise of its own beyond the fixed keys and examples (samples of the model): early stopping then counts
               gains above the standard error only
     """
 
-    prepare: Callable[[Run, Any], MeasureFn]
-    needs: Callable[[Run, Any], Any]
+    prepare: Callable[[Evaluation, Any], MeasureFn]
+    needs: Callable[[Evaluation, Any], Any]
     title: str
     defaults: Any
     better: Mapping[str, str] = {}
-    selecting: Callable[[Run, str], Mapping[str, Any]] = lambda run, finding: {}
-    provides: Callable[[Run, Any], Collection[str]] | None = None
+    selecting: Callable[[Evaluation, str], Mapping[str, Any]] = lambda run, finding: {}
+    provides: Callable[[Evaluation, Any], Collection[str]] | None = None
     noisy: bool = False
 
 
-def once(check: Callable[[Run, Any], dict[str, Finding]]) -> Callable[[Run, Any], MeasureFn]:
-    """The `prepare` of a measure that is written for one set of parameters: (Run, settings) -> findings. Each call compiles again."""
+def once(check: Callable[[Evaluation, Any], dict[str, Finding]]) -> Callable[[Evaluation, Any], MeasureFn]:
+    """The `prepare` of a measure that is written for one set of parameters: (Evaluation, settings) -> findings. A call compiles again."""
 
-    def prepare(run: Run, settings: Any) -> MeasureFn:
+    def prepare(run: Evaluation, settings: Any) -> MeasureFn:
         return lambda params, key: check(run._replace(params=params, key=key), settings)
 
     return prepare
@@ -122,7 +122,7 @@ def monte_carlo(se: np.ndarray, name: str, weak: str = "") -> Finding:
     return Finding(float(np.sqrt((se**2).sum()) / len(se)), f"Monte Carlo standard error of {name}{doubt}")
 
 
-def over(run: Run, check: str, fn: Example, draws: int = 1, split: Split | None = None) -> dict[str, np.ndarray]:
+def over(run: Evaluation, check: str, fn: Example, draws: int = 1, split: Split | None = None) -> dict[str, np.ndarray]:
     """The outputs [N, ...] of `fn` over the run's examples (or another split). `draws` only sizes the dispatches.
 
     All checks see the same pictures (dynamic binarization is drawn by the run's key and the example's index) and each draws its own
@@ -136,25 +136,25 @@ def over(run: Run, check: str, fn: Example, draws: int = 1, split: Split | None 
     return gather(map_split(own, run.split if split is None else split, run.key, draws=draws, **run.options)(run.params))
 
 
-def latent(run: Run) -> Latent:
+def latent(run: Evaluation) -> Latent:
     """The model's latent. UserError: it has none."""
     if run.model.latent is None:
         raise UserError(f"model.kind={run.config.model['kind']!r} has no latent variable")
     return run.model.latent
 
 
-def needs_latent(run: Run, settings: Any) -> None:
+def needs_latent(run: Evaluation, settings: Any) -> None:
     """`Measure.needs` of a measure of any model with a latent variable. UserError: there is none."""
     del settings
     latent(run)
 
 
-def first(run: Run) -> dict[str, np.ndarray]:
+def first(run: Evaluation) -> dict[str, np.ndarray]:
     """A batch of one: the run's first example."""
     return {name: np.asarray(a[:1]) for name, a in run.split.arrays().items()}
 
 
-def posterior_shape(run: Run) -> tuple[tuple[int, ...], bool]:
+def posterior_shape(run: Evaluation) -> tuple[tuple[int, ...], bool]:
     """(event shape of z, whether q(z|x) is a diagonal Gaussian) of a model with a continuous latent. UserError: it has none.
 
     Traced, not run: nothing is compiled.

@@ -23,10 +23,10 @@ from vaeflow.data import Split
 from vaeflow.data.binarize import binarized
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation.information import evenly
-from vaeflow.evaluation.measures.measure import Run
+from vaeflow.evaluation.measures.measure import Evaluation
 
 
-def other(run: Run, name: str) -> Split:
+def other(run: Evaluation, name: str) -> Split:
     """As many examples of the set `name` as the run has (fewer where the set is smaller), with the run's contexts, x0 and masks."""
     if name in MADE:
         x = MADE[name](run, np.random.default_rng((run.seed, zlib.crc32(name.encode()))))
@@ -41,7 +41,7 @@ def other(run: Run, name: str) -> Split:
     return Split(np.asarray(x, run.split.x.dtype), **given)
 
 
-def _noise(run: Run, rng: np.random.Generator) -> np.ndarray:
+def _noise(run: Evaluation, rng: np.random.Generator) -> np.ndarray:
     shape, levels = run.split.x.shape, run.source.levels
     if levels:
         return rng.integers(0, levels, shape)
@@ -49,28 +49,28 @@ def _noise(run: Run, rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(train.min(0), train.max(0), shape)
 
 
-def _inverted(run: Run, rng: np.random.Generator) -> np.ndarray:
+def _inverted(run: Evaluation, rng: np.random.Generator) -> np.ndarray:
     del rng
     if not run.source.levels:
         raise UserError("anomaly.against='inverted' needs grey values, but these data are continuous")
     return run.source.levels - 1 - np.asarray(run.split.x)
 
 
-def _flipped(run: Run, rng: np.random.Generator) -> np.ndarray:
+def _flipped(run: Evaluation, rng: np.random.Generator) -> np.ndarray:
     del rng
     if run.split.x.ndim < 4:
         raise UserError(f"anomaly.against='flipped' needs images, but examples have the shape {run.split.x.shape[1:]}")
     return run.split.x[:, :, ::-1]
 
 
-def _shuffled(run: Run, rng: np.random.Generator) -> np.ndarray:
+def _shuffled(run: Evaluation, rng: np.random.Generator) -> np.ndarray:
     x = np.asarray(run.split.x)
     pixels = x.reshape(len(x), -1, x.shape[-1] if x.ndim == 4 else 1)  # [N, H W, C]
     order = rng.random(pixels.shape[:2]).argsort(1)
     return np.take_along_axis(pixels, order[:, :, None], 1).reshape(x.shape)
 
 
-MADE: dict[str, Callable[[Run, np.random.Generator], np.ndarray]] = {
+MADE: dict[str, Callable[[Evaluation, np.random.Generator], np.ndarray]] = {
     "noise": _noise,
     "inverted": _inverted,
     "flipped": _flipped,
@@ -78,7 +78,7 @@ MADE: dict[str, Callable[[Run, np.random.Generator], np.ndarray]] = {
 }
 
 
-def _images(run: Run, name: str) -> np.ndarray:
+def _images(run: Evaluation, name: str) -> np.ndarray:
     section = dict(kind="tfds", name=name, path="", label="", train="test", val="", test="", context="none", binarize="none", batch=1)
     section |= dict(x={}, x0={}, pairing="rows")
     try:
@@ -111,7 +111,7 @@ def regrey(x: np.ndarray, levels: int, binarize: str) -> np.ndarray:
     return np.round(x * ((levels - 1) / 255))
 
 
-def _file(run: Run, path: Path) -> np.ndarray:
+def _file(run: Evaluation, path: Path) -> np.ndarray:
     where, shape, levels = f"anomaly.against={str(path)!r}", run.split.x.shape[1:], run.source.levels
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -21,7 +21,7 @@ from vaeflow.data import Split
 from vaeflow.errors import UserError
 from vaeflow.evaluation.elbo import posterior_means
 from vaeflow.evaluation.information import evenly
-from vaeflow.evaluation.measures.measure import Finding, Run, first, latent, over
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, first, latent, over
 
 
 class ProbesSettings(NamedTuple):
@@ -33,7 +33,7 @@ class ProbesSettings(NamedTuple):
     iterations: Count = 1000
 
 
-def needs(run: Run, settings: ProbesSettings) -> None:
+def needs(run: Evaluation, settings: ProbesSettings) -> None:
     """UserError: no latent or one without a mean, no labels, the training examples themselves."""
     posterior = latent(run).posterior
     z = jax.eval_shape(lambda p, one: posterior(p, one["x"], one.get("context")).sample(seed=run.key), run.params, first(run))
@@ -47,7 +47,7 @@ def needs(run: Run, settings: ProbesSettings) -> None:
         raise UserError(f"probes.neighbours={settings.neighbours} is more than there are training examples")
 
 
-def check(run: Run, settings: ProbesSettings) -> dict[str, Finding]:
+def check(run: Evaluation, settings: ProbesSettings) -> dict[str, Finding]:
     """Accuracies on latents and on x."""
     train, test = labelled(evenly(run.source.train, settings.train)), labelled(run.split)
     told = ", of an encoder that is given the label" if run.config.data.context == "label" else ""
@@ -90,7 +90,7 @@ def labelled(split: Split) -> Split:
     return Split(*(None if a is None else np.asarray(a[rows]) for a in split))  # type: ignore[arg-type]
 
 
-def means(run: Run, split: Split) -> np.ndarray:
+def means(run: Evaluation, split: Split) -> np.ndarray:
     """Posterior means [N, D] of a split."""
     found = over(run, "probes", posterior_means(run.model), draws=2, split=split)
     return (found["a"] + found["b"]) / 2

@@ -29,7 +29,7 @@ from vaeflow.evaluation.elbo import gaussian
 from vaeflow.evaluation.likelihood import tail_size
 from vaeflow.evaluation.measures.chains import Target, log_mean, target
 from vaeflow.evaluation.measures.iwae import bounded, quality
-from vaeflow.evaluation.measures.measure import Finding, Run, latent, mean, monte_carlo, over, posterior_shape
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, latent, mean, monte_carlo, over, posterior_shape
 from vaeflow.model import Array
 
 Diagonal = tuple[Array, Array]  # (m, log s), each [*event]
@@ -73,7 +73,7 @@ def refined(key: Array, aim: Target, q: Diagonal, s: RefineSettings) -> Diagonal
     return jax.lax.scan(step, (q, adam.init(q)), jax.random.split(key, s.steps))[0][0]
 
 
-def gaps(run: Run, s: RefineSettings) -> dict[str, np.ndarray]:
+def gaps(run: Evaluation, s: RefineSettings) -> dict[str, np.ndarray]:
     """Per-example arrays [N]: amortised and refined (the ELBOs of q0 and q*), log_p (IWAE-k with q*), and of its weights
     se (the Monte Carlo error), ess and tail [M + 1] (the largest log-weights, descending)."""
     found, shape, chunk = latent(run), posterior_shape(run)[0], run.config.eval.chunk
@@ -98,14 +98,14 @@ def gaps(run: Run, s: RefineSettings) -> dict[str, np.ndarray]:
     return over(run, "refine", fn, draws=s.draws * s.steps + s.k)
 
 
-def needs(run: Run, settings: RefineSettings) -> None:
+def needs(run: Evaluation, settings: RefineSettings) -> None:
     """UserError: q(z|x) is no diagonal Gaussian."""
     del settings
     if not posterior_shape(run)[1]:
         raise UserError("q(z|x) is no diagonal Gaussian, whose mean and standard deviation could be refined")
 
 
-def check(run: Run, settings: RefineSettings) -> dict[str, Finding]:
+def check(run: Evaluation, settings: RefineSettings) -> dict[str, Finding]:
     """The ELBO before and after refinement, and the gaps."""
     found, s = {name: np.asarray(a, np.float64) for name, a in gaps(run, settings).items()}, settings
     amortised, best, log_p = found["amortised"], found["refined"], found["log_p"]

@@ -24,7 +24,7 @@ from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation.features import FEATURES, Extractor, efficientnet, installed
 from vaeflow.evaluation.information import evenly
 from vaeflow.evaluation.measures.classifier import trained_classifier
-from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, MeasureFn
 from vaeflow.evaluation.sampling import given_of, prepare_draw
 from vaeflow.evaluation.trained_features import of_run
 from vaeflow.evaluation.two_sample import (
@@ -84,7 +84,7 @@ BETTER = {
 }
 
 
-def needs(run: Run, settings: SampleQualitySettings) -> None:
+def needs(run: Evaluation, settings: SampleQualitySettings) -> None:
     """UserError: the model draws nothing, the examples are of the training split, too few, or a name is unknown."""
     if run.model.sample is None:
         raise UserError("this model draws no samples")
@@ -116,7 +116,7 @@ def needs(run: Run, settings: SampleQualitySettings) -> None:
         installed()
 
 
-def for_selection(run: Run, finding: str) -> dict[str, Any]:
+def for_selection(run: Evaluation, finding: str) -> dict[str, Any]:
     """The settings with which this measure selects a checkpoint by `finding`: that comparison alone, without floors, of at least
     LEAST_SELECTING samples."""
     of = {"frechet_extrapolated": "frechet"} | dict.fromkeys(("precision", "recall", "density", "coverage"), "neighbours")
@@ -124,7 +124,7 @@ def for_selection(run: Run, finding: str) -> dict[str, Any]:
     return own | ({} if finding.startswith("frechet") else {"extractor": "none"})
 
 
-def provides(run: Run, settings: SampleQualitySettings) -> list[str]:
+def provides(run: Evaluation, settings: SampleQualitySettings) -> list[str]:
     """The findings of BETTER for these data and settings."""
     found = [name for name in settings.names if name in BETTER]
     found += ["precision", "recall", "density", "coverage"] if "neighbours" in settings.names else []
@@ -138,7 +138,7 @@ def provides(run: Run, settings: SampleQualitySettings) -> list[str]:
     return [*found, "frechet_extrapolated"] if n >= 2 * _LEAST_SIZE * _count(run, settings) else found
 
 
-def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
+def prepare(run: Evaluation, settings: SampleQualitySettings) -> MeasureFn:
     """All comparisons; keys, held-out examples and training examples are those of the run, whatever the parameters."""
     s = settings
     split = evenly(run.split, s.examples)
@@ -167,7 +167,7 @@ def prepare(run: Run, settings: SampleQualitySettings) -> MeasureFn:
     return measure
 
 
-def _kind(run: Run, settings: SampleQualitySettings) -> str:
+def _kind(run: Evaluation, settings: SampleQualitySettings) -> str:
     """The kind of extractor of the Frechet distance, if that is asked for, with "auto" resolved."""
     if "frechet" not in settings.names:
         return "none"
@@ -179,11 +179,11 @@ def _kind(run: Run, settings: SampleQualitySettings) -> str:
     return "classifier" if _labelled(run) and enough else "none"
 
 
-def _labelled(run: Run) -> bool:
+def _labelled(run: Evaluation) -> bool:
     return run.source.train.label is not None and run.source.label_names is not None
 
 
-def _named(run: Run, settings: SampleQualitySettings) -> Extractor:
+def _named(run: Evaluation, settings: SampleQualitySettings) -> Extractor:
     """The extractor that the setting `classifier` names. UserError: it names none, or one that does not fit the data."""
     try:
         return of_run(settings.classifier, run.split.x.shape[1:], run.source.levels)
@@ -191,7 +191,7 @@ def _named(run: Run, settings: SampleQualitySettings) -> Extractor:
         raise UserError(f"sample_quality.classifier={settings.classifier!r}: {error}") from None
 
 
-def _count(run: Run, settings: SampleQualitySettings) -> int:
+def _count(run: Evaluation, settings: SampleQualitySettings) -> int:
     """The number of features that the extractor gives; 0: there is none."""
     kind = _kind(run, settings)
     if kind == "classifier":
@@ -199,7 +199,7 @@ def _count(run: Run, settings: SampleQualitySettings) -> int:
     return FEATURES if kind == "efficientnet" else 0
 
 
-def _extractor(run: Run, s: SampleQualitySettings) -> Extractor:
+def _extractor(run: Evaluation, s: SampleQualitySettings) -> Extractor:
     if _kind(run, s) == "efficientnet":
         return efficientnet()
     if s.classifier:
@@ -207,7 +207,7 @@ def _extractor(run: Run, s: SampleQualitySettings) -> Extractor:
     return trained_classifier(run.source, run.config.data, s.features, s.classifier_steps, s.classifier_seed)
 
 
-def _frechet(run: Run, s: SampleQualitySettings, held: np.ndarray, seen: np.ndarray) -> Callable[[np.ndarray], dict[str, Finding]]:
+def _frechet(run: Evaluation, s: SampleQualitySettings, held: np.ndarray, seen: np.ndarray) -> Callable[[np.ndarray], dict[str, Finding]]:
     """Samples [N, *event] -> their Frechet distances to the held-out data in features, with floors."""
     own = _extractor(run, s)
     data, floor = own.features(held), own.features(seen) if s.floor else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from vaeflow.build import Count
 from vaeflow.errors import UserError
-from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, MeasureFn
 from vaeflow.evaluation.sampling import given_of, prepare_draw
 from vaeflow.model import Array, Params
 
@@ -25,14 +25,14 @@ class SamplingSettings(NamedTuple):
     samples: Count = 1000
 
 
-def needs(run: Run, settings: SamplingSettings) -> None:
+def needs(run: Evaluation, settings: SamplingSettings) -> None:
     """UserError: the model draws nothing."""
     del settings
     if run.model.sample is None:
         raise UserError("this model draws no samples")
 
 
-def prepare(run: Run, settings: SamplingSettings) -> MeasureFn:
+def prepare(run: Evaluation, settings: SamplingSettings) -> MeasureFn:
     """seconds: of `samples` draws, by a program that has run once before; nfe, nfe_max: mean and largest number of evaluations a draw."""
     n = settings.samples
     draw = prepare_draw(run.model, n, given_of(run.split))

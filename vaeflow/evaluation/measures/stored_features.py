@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from vaeflow.errors import UserError
 from vaeflow.evaluation.features import StoredFeatures, from_npz
-from vaeflow.evaluation.measures.measure import Finding, Run
+from vaeflow.evaluation.measures.measure import Evaluation, Finding
 from vaeflow.evaluation.measures.sample_quality import frechet_findings
 
 
@@ -22,7 +22,7 @@ class StoredFeaturesSettings(NamedTuple):
     sha256: str = ""
 
 
-def needs(run: Run, settings: StoredFeaturesSettings) -> None:
+def needs(run: Evaluation, settings: StoredFeaturesSettings) -> None:
     """UserError: there is no such file, its sha256 is another one, or it lacks `samples` or the split."""
     stored = _read(settings)
     for name in ("samples", run.name):
@@ -30,7 +30,7 @@ def needs(run: Run, settings: StoredFeaturesSettings) -> None:
             raise UserError(f"stored_features.path={settings.path!r} has no array {name!r}; it has {', '.join(stored.arrays)}")
 
 
-def check(run: Run, settings: StoredFeaturesSettings) -> dict[str, Finding]:
+def check(run: Evaluation, settings: StoredFeaturesSettings) -> dict[str, Finding]:
     """frechet, frechet_extrapolated, and their floors if the file has `train`."""
     stored = _read(settings)
     data = stored.arrays[run.name]

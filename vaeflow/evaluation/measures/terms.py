@@ -8,7 +8,7 @@ from vaeflow.errors import UserError
 from vaeflow.evaluation.elbo import own_terms
 from vaeflow.evaluation.likelihood import mean_se
 from vaeflow.evaluation.map_split import gather, map_split
-from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, MeasureFn
 from vaeflow.model import Array, Params
 
 
@@ -16,14 +16,14 @@ class TermsSettings(NamedTuple):
     """No settings."""
 
 
-def needs(run: Run, settings: TermsSettings) -> None:
+def needs(run: Evaluation, settings: TermsSettings) -> None:
     """UserError: the model has no terms of its own."""
     del settings
     if run.model.terms is None:
         raise UserError(f"model.kind={run.config.model['kind']!r} has no terms of its own")
 
 
-def prepare(run: Run, settings: TermsSettings) -> MeasureFn:
+def prepare(run: Evaluation, settings: TermsSettings) -> MeasureFn:
     """The mean of each term with its standard error over examples."""
     del settings
     terms = map_split(own_terms(run.model), run.split, run.key, **run.options)

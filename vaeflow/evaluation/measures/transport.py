@@ -26,7 +26,7 @@ from vaeflow.diffusion.ode import SOLVERS, trajectory, transport_cost
 from vaeflow.distributions import dequantize
 from vaeflow.errors import UserError
 from vaeflow.evaluation.map_split import gather, map_split
-from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run, mean
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, MeasureFn, mean
 from vaeflow.model import Array, Batch, Params
 
 
@@ -37,7 +37,7 @@ class TransportSettings(NamedTuple):
     steps: Count = 50
 
 
-def needs(run: Run, settings: TransportSettings) -> None:
+def needs(run: Evaluation, settings: TransportSettings) -> None:
     """UserError: the model is not one of continuous time."""
     del settings
     if run.model.dynamics is None:
@@ -46,7 +46,7 @@ def needs(run: Run, settings: TransportSettings) -> None:
         raise UserError("this model starts from x0, and the data have none")
 
 
-def prepare(run: Run, settings: TransportSettings) -> MeasureFn:
+def prepare(run: Evaluation, settings: TransportSettings) -> MeasureFn:
     """See the module's docstring."""
     model, dynamics = run.model, run.model.dynamics
     assert dynamics is not None

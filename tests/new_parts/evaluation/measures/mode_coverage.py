@@ -12,7 +12,7 @@ import numpy as np
 
 from vaeflow.build import Count, Fraction, Positive
 from vaeflow.errors import UserError
-from vaeflow.evaluation.measures.measure import Finding, MeasureFn, Run
+from vaeflow.evaluation.measures.measure import Evaluation, Finding, MeasureFn
 from vaeflow.evaluation.sampling import given_of, prepare_draw
 from vaeflow.model import Array, Params
 
@@ -33,7 +33,7 @@ class ModeCoverageSettings(NamedTuple):
 BETTER = {"covered": "high", "near": "high"}
 
 
-def needs(run: Run, settings: ModeCoverageSettings) -> None:
+def needs(run: Evaluation, settings: ModeCoverageSettings) -> None:
     """UserError: the model draws no samples, or the data have no labels or are not real numbers."""
     del settings
     if run.model.sample is None:
@@ -42,7 +42,7 @@ def needs(run: Run, settings: ModeCoverageSettings) -> None:
         raise UserError("modes are the classes of real-valued data with labels")
 
 
-def prepare(run: Run, settings: ModeCoverageSettings) -> MeasureFn:
+def prepare(run: Evaluation, settings: ModeCoverageSettings) -> MeasureFn:
     """The modes of the split, and the function that counts samples around them."""
     x, label = np.asarray(run.split.x).reshape(len(run.split.x), -1), np.asarray(run.split.label)
     modes, count = np.unique(label, return_counts=True)
