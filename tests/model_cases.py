@@ -32,6 +32,9 @@ PARTS = dict(
     norm=dict(kind="chain", of=("statistics", "layer")),
     statistics=dict(kind="batch_norm", momentum=0.9),
     unet=dict(kind="unet", channels=4, multipliers=(1, 2), blocks=1),
+    # of standardized
+    plain_flow=dict(kind="flow", event=(4,), layer="layer"),
+    plain_diffusion=dict(kind="diffusion", event=(4,), net="net", steps=4, solver="rk4", solver_steps=4),
     # of diffusions
     cosine_gamma=dict(kind="cosine", gamma=0.5),
     points_rising=dict(kind="points", count="rising"),

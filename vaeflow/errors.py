@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
-    """A wrong command, configuration or file. `experiments/` prints its message alone, without a stack trace."""
+    """A wrong command, configuration, argument or file. `experiments/` and notebooks print its message alone, without a stack trace."""
+
+    def _render_traceback_(self) -> list[str]:  # what IPython prints of it
+        return [f"{type(self).__name__}: {self}"]
 
 
 # Common names of other codebases for a config's keys, where the spelling alone does not lead to the key.

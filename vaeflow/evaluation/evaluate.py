@@ -6,6 +6,7 @@ estimator, k, the split, the number of examples. Standard errors are over exampl
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -110,6 +111,19 @@ def make_validate(
     loss = -mean log_prob (one draw at fixed keys, beta 1; absent without a density); recon and kl where there is a latent. The
     draws of loss and of recon are different ones, so loss = recon + kl only in expectation. A model's `terms` come before -log_prob.
     """
+    levels = levels if binarize == "dynamic" else 0
+    fn = _validation(model)
+    run = map_split(fn, split, eval_key(seed), batch=batch, levels=levels, devices=devices, resident=True)
+
+    def validate(params: Params, key: Array | None = None) -> dict[str, float]:
+        return {name: float(values.mean(dtype=np.float64)) for name, values in gather(run(params, key)).items()}
+
+    return validate
+
+
+@functools.lru_cache(maxsize=16)
+def _validation(model: Model) -> Example:
+    """One example -> the numbers of `make_validate`."""
     parts: dict[str, Example] = {}
     if model.log_prob is not None:
         parts["loss"] = average(model, 1)
@@ -128,13 +142,7 @@ def make_validate(
             out |= {"recon": terms["recon"], "kl": terms["kl"]}
         return out
 
-    levels = levels if binarize == "dynamic" else 0
-    run = map_split(fn, split, eval_key(seed), batch=batch, levels=levels, devices=devices, resident=True)
-
-    def validate(params: Params, key: Array | None = None) -> dict[str, float]:
-        return {name: float(values.mean(dtype=np.float64)) for name, values in gather(run(params, key)).items()}
-
-    return validate
+    return fn
 
 
 def encode(

@@ -14,6 +14,7 @@ streamed, so memory does not grow with k, except for the min(k/5, 3 sqrt k) larg
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,7 @@ def tail_size(k: int) -> int:
     return size if size >= _SMALLEST_TAIL else 0
 
 
+@functools.lru_cache(maxsize=16)
 def importance(model: Model, k: int, chunk: int) -> Example:
     """One example -> log_prob (IWAE-k), elbo, ess, se, and `tail` [M + 1], the largest log-weights, descending.
 
@@ -84,6 +86,7 @@ def importance(model: Model, k: int, chunk: int) -> Example:
     return fn
 
 
+@functools.lru_cache(maxsize=16)
 def average(model: Model, draws: int, chunk: int = 0) -> Example:
     """One example -> log_prob, the mean of `draws` draws: ELBO of a "weight", the bound, the estimate; of more than one draw also `se`,
     its Monte Carlo standard error.

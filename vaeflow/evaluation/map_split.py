@@ -9,6 +9,7 @@ Dynamic binarization is drawn here, once per (seed, example index): the same pic
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -67,16 +68,7 @@ def map_split(
     depth = math.ceil(batches / math.ceil(batches / most))  # equal dispatches: one compilation, little padding
     starts = range(0, size, depth * width)
 
-    def run(params: Params, key: Array, data: dict[str, Array]) -> dict[str, Array]:
-        def example(row: dict[str, Array]) -> dict[str, Array]:
-            one = {name: value[None] for name, value in row.items() if name != "index"}
-            if levels:
-                one["x"] = binarize_batch(jax.random.fold_in(key, _PICTURE), one["x"], levels, row["index"][None])
-            return fn(params, jax.random.fold_in(jax.random.fold_in(key, _DRAW), row["index"]), one)
-
-        return jax.lax.map(jax.vmap(example), data)
-
-    compiled = jax.jit(run, out_shardings=None if devices is None else NamedSharding(devices.mesh, PartitionSpec()))
+    compiled = _program(fn, levels, devices)
 
     def load(start: int) -> dict[str, Array]:
         index = np.arange(start, start + depth * width, dtype=np.uint32)
@@ -103,6 +95,23 @@ def map_split(
             yield found
 
     return evaluate
+
+
+@functools.lru_cache(maxsize=16)
+def _program(fn: Example, levels: int, devices: Devices | None) -> Callable[[Params, Array, dict[str, Array]], dict[str, Array]]:
+    """(params, key, rows [depth, width, ...]) -> the outputs of `fn`; of one function one program, so that its second split of a size
+    compiles nothing."""
+
+    def run(params: Params, key: Array, data: dict[str, Array]) -> dict[str, Array]:
+        def example(row: dict[str, Array]) -> dict[str, Array]:
+            one = {name: value[None] for name, value in row.items() if name != "index"}
+            if levels:
+                one["x"] = binarize_batch(jax.random.fold_in(key, _PICTURE), one["x"], levels, row["index"][None])
+            return fn(params, jax.random.fold_in(jax.random.fold_in(key, _DRAW), row["index"]), one)
+
+        return jax.lax.map(jax.vmap(example), data)
+
+    return jax.jit(run, out_shardings=None if devices is None else NamedSharding(devices.mesh, PartitionSpec()))
 
 
 def gather(parts: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -44,7 +44,7 @@ STYLE = {
 }
 
 
-# Evaluation, split and parameters of the figures drawn now: printed below each of them.
+# Run, split and parameters of the figures drawn now: printed below each of them.
 _CAPTION: contextvars.ContextVar[str] = contextvars.ContextVar("caption", default="")
 
 

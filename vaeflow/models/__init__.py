@@ -26,6 +26,7 @@ from vaeflow.models import (
     flow_mixture,
     ladder,
     layered,
+    standardized,
     vae,
     vq,
 )
@@ -54,6 +55,7 @@ MODELS: dict[str, ModelEntry] = {
     "layered": ModelEntry(layered.layered, layered.EXAMPLES),
     "ladder": ModelEntry(ladder.ladder, ladder.EXAMPLES),
     "flow": ModelEntry(flow.flow, flow.EXAMPLES),
+    "standardized": ModelEntry(standardized.standardized, standardized.EXAMPLES),
     "flow_mixture": ModelEntry(flow_mixture.flow_mixture, flow_mixture.EXAMPLES),
     "diffusion": ModelEntry(diffusion.diffusion, diffusion.EXAMPLES),
     "flow_map": ModelEntry(flow_map.flow_map, flow_map.EXAMPLES),

@@ -108,7 +108,8 @@ def read_metrics(directory: str | Path, clock: bool = True) -> list[dict[str, An
 
 
 class Progress:
-    """A progress bar on a terminal; plain lines every few seconds where the output is a file or a pipe. A context manager.
+    """A progress bar on a terminal, a line that is rewritten below a notebook's cell, plain lines every few seconds where the output is a
+    file or a pipe. A context manager.
 
     total: steps of the whole run. No thread draws it: `update`, called once a dispatch, does.
     """
@@ -119,10 +120,12 @@ class Progress:
         self._printed, self._line, self._shown, self._saved = 0.0, "", "", ""
         self._bar: Any = None
         self._task: Any = None
-        self._terminal, self._hosted = progress.terminal(), contextlib.ExitStack()
+        self._terminal, self._hosted, self._cell = progress.terminal(), contextlib.ExitStack(), progress.cell_line()
 
     def __enter__(self) -> Progress:
-        if self._enabled and self._terminal:
+        if self._enabled and self._cell is not None:
+            self._hosted.enter_context(progress.hosted(self._show))
+        elif self._enabled and self._terminal:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
@@ -139,7 +142,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        elif kind is None and self._line:
+        elif kind is None and self._line and self._cell is None:
             self._print(self._line)
         self._line = ""
 
@@ -164,6 +167,9 @@ class Progress:
         if self._bar is not None:
             self._shown = self._line
             self._bar.update(self._task, completed=step, line=self._line, refresh=True)
+        elif self._cell is not None:
+            self._shown = self._line
+            self._cell(self._line)
         elif now - self._printed >= self._every:
             self._print(self._line)
             self._printed, self._line = now, ""
@@ -172,6 +178,8 @@ class Progress:
         """A phase within training (progress.py), in place of the step's line until it ends."""
         if self._bar is not None:
             self._bar.update(self._task, line=words or self._shown, refresh=True)
+        elif self._cell is not None:
+            self._cell(words or self._shown)
 
     def saved(self, step: int) -> None:
         """A checkpoint was committed."""

@@ -5,9 +5,9 @@
             for i in range(n):
                 advance(i, n)                           # the share that is done, where it is known
 
-A terminal shows one live line. A pipe or a file gets a line every few seconds, and none from a phase that is shorter. A thread writes
-these lines, so a long compilation or a long dispatch is not silent. Without `reporting`, as in a notebook, `phase` and `advance` do
-nothing. Imports no jax.
+A terminal and a notebook's cell show one live line. A pipe or a file gets a line every few seconds, and none from a phase that is shorter.
+A thread writes these lines, so a long compilation or a long dispatch is not silent. Without `reporting`, `phase` and `advance` do nothing.
+Imports no jax.
 """
 
 from __future__ import annotations
@@ -27,6 +27,24 @@ _TICK = 0.5  # seconds between looks at the clock
 def terminal() -> bool:
     """True if standard output is a terminal that can rewrite a line."""
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def cell_line() -> Callable[[str], None] | None:
+    """A function that shows a line below a notebook's cell in place of the one that it showed before; None outside a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    display: Any = sys.modules["IPython"].display.display
+    shown: list[Any] = []  # the handle of the line
+
+    def show(line: str) -> None:
+        data = {"text/plain": line}
+        if shown:
+            shown[0].update(data, raw=True)
+        elif line:
+            shown.append(display(data, raw=True, display_id=True))
+
+    return show
 
 
 def duration(seconds: float) -> str:
@@ -69,6 +87,7 @@ class Reporter:
         self._printed = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
+        self._cell = cell_line()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
         self.host: Callable[[str], None] | None = None  # a live display that shows the line instead: the training bar
@@ -124,6 +143,8 @@ class Reporter:
         line, share = self._stack[-1].line(), self._stack[-1].share
         if self.host is not None:
             self.host(line)
+        elif self._cell is not None:
+            self._cell(line)
         elif terminal():
             self._live(line, share)
         elif time.monotonic() - max(self._printed, self._stack[-1].began) >= self._every:
@@ -143,6 +164,8 @@ class Reporter:
     def _clear(self) -> None:
         if self.host is not None:
             self.host("")
+        elif self._cell is not None:
+            self._cell("")
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -7,7 +7,9 @@ dispatch is only a matter of time, so a run that was killed ends bit-equal to on
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from vaeflow import data, rng
 from vaeflow.errors import Stopped
 from vaeflow.runs import progress
 from vaeflow.runs.metrics import Progress
+from vaeflow.training.devices import Devices
 from vaeflow.training.recorder import Recorder, Validation
 from vaeflow.training.setup import Experiment
 from vaeflow.training.step import StepInputs, TrainConfig, eval_params, make_dispatch
@@ -124,8 +127,14 @@ class _Loop:
 
 def make_take(x: Experiment) -> Callable[..., Any]:
     """take(arrays, chunk, i, key): the batch of a dispatch's i-th step on this device, see step.make_dispatch."""
-    config, source, devices = x.config.data, x.source, x.devices
-    share, augment = config.batch // devices.shares, tuple(config.get("augment", ()))
+    config = x.config.data
+    levels = x.source.levels if config.binarize == "dynamic" else 0
+    return _take(x.devices, config.batch // x.devices.shares, tuple(config.get("augment", ())), levels)
+
+
+@functools.lru_cache(maxsize=16)
+def _take(devices: Devices, share: int, augment: tuple[str, ...], levels: int) -> Callable[..., Any]:
+    """`make_take` of a share of the batch. levels: of grey values that are binarized in every step; 0: they are not."""
 
     def slots():  # places of this device's share in the global batch
         return devices.index() * share + jnp.arange(share)
@@ -134,8 +143,8 @@ def make_take(x: Experiment) -> Callable[..., Any]:
         batch = dict(data.select(arrays, chunk, i))
         if augment:
             batch["x"] = data.augment_batch(rng.augmentation_key(key), batch["x"], augment, slots())
-        if config.binarize == "dynamic":
-            batch["x"] = data.binarize_batch(key, batch["x"], source.levels, slots())
+        if levels:
+            batch["x"] = data.binarize_batch(key, batch["x"], levels, slots())
         return batch
 
     return take
@@ -152,8 +161,11 @@ def steps_to_take(t: TrainConfig, step: int, rate: float, capacity: int, more: S
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """The list of the SIGTERM and SIGINT that have come; the second Ctrl-C does not wait."""
+    """The list of the SIGTERM and SIGINT that have come; the second Ctrl-C does not wait. Other threads than the main one get none."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def on_signal(number: int, _frame: Any) -> None:
         if received and number == signal.SIGINT:

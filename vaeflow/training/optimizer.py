@@ -28,7 +28,9 @@ from vaeflow.training.parameter_groups import Group, GroupConfig, choose, make_g
 class OptimConfig(NamedTuple):
     """The section `config.optim`; 0 stands for off."""
 
-    name: Literal["adam", "adamw", "adamax", "nadam", "radam", "lamb", "lion", "rmsprop", "sgd"] = "adam"
+    name: Literal["adam", "adamw", "adamax", "nadam", "radam", "lamb", "lion", "rmsprop", "sgd", "custom"] = (
+        "adam"  # custom: given in a notebook
+    )
     learning_rate: Positive = 1e-3
     b1: Decay = 0.9  # first moment; the momentum of sgd
     b2: Decay = 0.999  # second moment; the decay of rmsprop
@@ -115,6 +117,8 @@ def make_optimizer(c: OptimConfig, steps: int) -> optax.GradientTransformation:
         >>> tx = make_optimizer(section._replace(groups={"critic": GroupConfig(learning_rate=1e-4)}), 6000)
         >>> opt_state = tx.init({"critic": ..., "generator": ...})
     """
+    if c.name == "custom":
+        raise UserError("optim.name='custom': this optimiser was an object of a notebook; give it again: vaeflow.fit(..., optimizer=...)")
     if not c.groups and not c.turns:
         return _chain(c, steps)
 

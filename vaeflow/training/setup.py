@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,11 +69,18 @@ _UNREAD = {
 }
 
 
-def make_experiment(config: ConfigDict, directory: Path | None = None, source: data.Source | None = None) -> Experiment:
+def make_experiment(
+    config: ConfigDict,
+    directory: Path | None = None,
+    source: data.Source | None = None,
+    model: Model | None = None,
+    tx: optax.GradientTransformation | None = None,
+) -> Experiment:
     """Check every section, load the data, build the model. Every mistake is one UserError; nothing is compiled.
 
     directory: the workdir. A run that is resumed there needs no other workdir.
     source: the data of this config, where they are loaded already.
+    model, tx: of a notebook, where they are made already; the config's sections that describe them are not read then.
     """
     resuming = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
     config = complete(config)
@@ -83,8 +92,9 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
     training = call(TrainConfig, plain(config.train), "train")
     evaluation = after_training(config)
     optimiser = call(OptimConfig, plain(config.optim), "optim")
-    tx = make_optimizer(optimiser, training.steps)
-    models.check_model(config)
+    tx = tx or _optimizer(json.dumps(plain(config.optim)), training.steps)
+    if model is None:
+        models.check_model(config)
     mapping = call(DevicesConfig, plain(config.devices), "devices")
     platform()
     devices = make_devices(mapping)
@@ -92,7 +102,7 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
         with progress.phase(f"loading data: {data_name(config.data)}"):
             source = data.load(config.data, config.seed)
     config = _of_data(config, source)
-    model = models.build_model(config)
+    model = model or models.build_model(config)
     devices.slots(config.data.batch)
     if devices.count > 1 and model.one_device:
         raise UserError(f"devices.count={devices.count} is invalid with this model, which trains on one device: {model.one_device}")
@@ -118,6 +128,12 @@ def make_experiment(config: ConfigDict, directory: Path | None = None, source: d
     if not resuming:  # the first launch has checked them, and it alone knows which parameters fixed_from holds
         jax.eval_shape(tx.init, split_params(shapes, held)[0])
     return experiment._replace(parameters=sum(leaf.size for leaf in trained))
+
+
+@functools.lru_cache(maxsize=16)
+def _optimizer(section: str, steps: int) -> optax.GradientTransformation:
+    """The optimiser of a section optim as JSON: the same one for the same values, as compiled steps are kept by it."""
+    return make_optimizer(call(OptimConfig, json.loads(section), "optim"), steps)
 
 
 def headline(x: Experiment) -> str:

@@ -137,6 +137,7 @@ def _only(like: Params, updated: Params) -> Params:
     return traverse_util.unflatten_dict({path: leaf for path, leaf in by_path(updated).items() if path in have})
 
 
+@functools.lru_cache(maxsize=4)
 def make_dispatch(
     model: Model,
     tx: optax.GradientTransformation,
@@ -150,7 +151,8 @@ def make_dispatch(
 
     `take(arrays, chunk, i, key)` is the batch of the dispatch's i-th step. log[name] is [capacity], one value a step; steps
     after a non-finite loss or gradient are not taken, so log["done"] < count tells where it was. The number of steps is a
-    value, not a shape: any dispatch length runs the same program, and a run's numbers do not depend on it.
+    value, not a shape: any dispatch length runs the same program, and a run's numbers do not depend on it. The same arguments give the same
+    function, so a second fit of a model in a notebook compiles nothing.
     """
     step = make_step(model, tx, ema, devices.mean, accumulate)
 
