@@ -1,32 +1,66 @@
-"""vaeflow: variational autoencoders and normalizing flows in JAX.
+"""vaeflow: variational autoencoders, normalizing flows and continuous-time generative models in JAX.
 
-    import jax, vaeflow
-    model, params, config = vaeflow.load("runs/digits_vae")      # a run's workdir is all that is needed
-    x = model.sample(params, jax.random.key(0), 16)["x"]
+    import vaeflow as vf
+    run = vf.fit(vf.flows.nsf(event=(2,)), x)              # x [N, 2]: numpy, pandas, torch, ...
+    run.log_prob(x_test), run.sample(1_000), run.evaluate(x_test), run.plot()
+    run = vf.load("runs/digits_vae")                       # a run of the command line
+
+    fit, load, Run      train a model on arrays; read a run back; what both return
+    flows               premade models: nsf, maf, realnvp, glow, vae, flow_matching, ...
+    flow, vae, chain, repeat, inverse   makers for architectures of your own, with the layers of vaeflow.bijectors and the networks of
+                        vaeflow.nets
+    split, merge        parameters for a training loop of your own
 
 `python -m experiments.train --help` is the command line. Importing the package imports neither jax nor anything slow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+    from vaeflow import bijectors, flows, nets
+    from vaeflow.bijectors import chain, inverse, repeat
+    from vaeflow.errors import UserError
+    from vaeflow.models.flow import flow
+    from vaeflow.models.vae import vae
+    from vaeflow.notebook import Run, fit, load, merge, split
 
-    from vaeflow.model import Model, Params
+__version__ = "0.1.0"
+__all__ = [
+    "Run",
+    "UserError",
+    "__version__",
+    "bijectors",
+    "chain",
+    "fit",
+    "flow",
+    "flows",
+    "inverse",
+    "load",
+    "merge",
+    "nets",
+    "repeat",
+    "split",
+    "vae",
+]
 
-__all__ = ["load"]
+# Where the public names are made; "": a module of the package.
+_HOME = {
+    **dict.fromkeys(("Run", "fit", "load", "merge", "split"), "vaeflow.notebook"),
+    **dict.fromkeys(("chain", "inverse", "repeat"), "vaeflow.bijectors"),
+    **{"flow": "vaeflow.models.flow", "vae": "vaeflow.models.vae", "UserError": "vaeflow.errors"},
+    **dict.fromkeys(("bijectors", "flows", "nets"), ""),
+}
 
 
-def load(directory: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> tuple[Model, Params, ConfigDict]:
-    """(model, params, config) of a run: pure functions (vaeflow/model.py), the parameters that it is evaluated with, its config.
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vaeflow' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    home = _HOME[name]
+    return getattr(importlib.import_module(home), name) if home else importlib.import_module(f"vaeflow.{name}")
 
-    overrides: ("eval.params", "last"), ("sample.temperature", "0.8"), ... in the sections eval and sample, and data.dir, data.path,
-    data.cache_dir. UserError: this is no workdir, nothing was saved in it, or a key is another one.
-    """
-    from vaeflow import run
 
-    return run.load_run(Path(directory).expanduser(), overrides)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -150,6 +150,12 @@ def encode(
 ) -> dict[str, np.ndarray]:
     """Per-example arrays: posterior `mean` and `std` [N, *latent] (or one draw `z` when q is no Gaussian; a flow's z), and
     `log_prob` [N], one draw of the model's estimator."""
+    return gather(map_split(encoder(model), split, eval_key(config.seed), **map_options(source, config, devices))(params))
+
+
+@functools.lru_cache(maxsize=16)
+def encoder(model: Model) -> Example:
+    """One example -> the arrays of `encode`."""
 
     def fn(params, key, one):
         out: dict[str, Array] = {}
@@ -164,7 +170,7 @@ def encode(
             out["z"] = model.encode(params, second, one)[0]
         return out
 
-    return gather(map_split(fn, split, eval_key(config.seed), **map_options(source, config, devices))(params))
+    return fn
 
 
 def results(model: Model, params: Params, source: Source, name: str, config: Any, devices: Devices | None = None) -> dict[str, Any]:

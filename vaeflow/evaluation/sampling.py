@@ -6,6 +6,7 @@ A conditional model is drawn given contexts, a model of pairs (`Model.paired`) g
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from vaeflow import data
 from vaeflow.data import Split, named_split
 from vaeflow.errors import UserError
-from vaeflow.model import Array, Model, Params
+from vaeflow.model import Array, Batch, Model, Params, SampleFn
 from vaeflow.runs import workdir
 
 # Draws at a time: a constant, so that samples do not depend on eval.batch.
@@ -64,10 +65,7 @@ def prepare_draw(
     size = min(_DRAWS, n)
     rows = {name: _rows(name, value) for name, value in (given or {}).items() if value is not None and _takes(model, name)}
 
-    @jax.jit
-    def some(params: Params, key: Array, own: dict[str, Array]) -> dict[str, Array]:
-        found = sample(params, key, size, **own)
-        return {name: found[name] for name in leaves or found}
+    some = _program(sample, size, tuple(leaves))
 
     def run(params: Params, key: Array) -> Drawn:
         parts = []
@@ -77,6 +75,18 @@ def prepare_draw(
         return {name: np.concatenate([part[name] for part in parts])[:n] for name in parts[0]}
 
     return run
+
+
+@functools.lru_cache(maxsize=16)
+def _program(sample: SampleFn, n: int, leaves: tuple[str, ...]) -> Callable[[Params, Array, Mapping[str, Any]], Batch]:
+    """(params, key, what is given) -> n draws; of one function and number one program."""
+
+    @jax.jit
+    def some(params: Params, key: Array, own: Mapping[str, Any]) -> dict[str, Array]:
+        found = sample(params, key, n, **own)
+        return {name: found[name] for name in leaves or found}
+
+    return some
 
 
 def _rows(name: str, value: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ from vaeflow.training.parameter_groups import Group, GroupConfig, choose, make_g
 
 
 class OptimConfig(NamedTuple):
-    """The section `config.optim`; 0 stands for off."""
+    """The section `config.optim`; 0 stands for off. name custom: an object of a notebook."""
 
     name: Literal["adam", "adamw", "adamax", "nadam", "radam", "lamb", "lion", "rmsprop", "sgd", "custom"] = (
         "adam"  # custom: given in a notebook

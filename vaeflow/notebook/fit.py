@@ -1,0 +1,209 @@
+"""fit, load, split, merge: see vaeflow/notebook/__init__.py."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from vaeflow import data
+from vaeflow.config import GROUPS, Overrides
+from vaeflow.data.from_arrays import arrays
+from vaeflow.data.source import Source
+from vaeflow.errors import Stopped, UserError
+from vaeflow.evaluation import evaluate, store
+from vaeflow.model import Model, Params, exactly, merge_params, split_params
+from vaeflow.models.standardized import reason, standardized
+from vaeflow.notebook.run import Run
+from vaeflow.record import sections
+from vaeflow.run import BY_HAND, load_run
+from vaeflow.runs import progress, workdir
+from vaeflow.runs.files import write_json
+from vaeflow.schema import complete
+from vaeflow.training import configure, frozen, loop, setup
+from vaeflow.training.warm_start import load_params
+
+VALIDATIONS = 20  # evaluations of the validation split in a fit
+PATIENCE = 5  # of them without improvement, before training stops
+
+
+def fit(
+    model: Model | Run | ConfigDict | str,
+    x: Any = None,
+    context: Any = None,
+    *,
+    label: Any = None,
+    val: Any = 0.1,
+    levels: int | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    optimizer: float | Mapping[str, Any] | optax.GradientTransformation | None = None,
+    standardize: bool = True,
+    seed: int | None = None,
+    workdir: str | Path | None = None,
+    init_from: Run | str | Path | None = None,
+    fixed_from: Run | str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Run:
+    """Train a model on arrays, or what a config describes.
+
+    Args:
+        model: a Model, as of vaeflow.flows.nsf(event=(2,)); a config, or its file "configs/digits_vae.py:conv"; a Run, which is trained on
+            from its parameters.
+        x: [N, *event]: numpy, jax, torch, pandas, polars, lists. uint8 has 256 grey values unless `levels` says otherwise, floats are
+            continuous. None: the data of the config.
+        context: [N, C], or class labels [N], of a conditional model.
+        label: class labels [N] of a model that learns them.
+        val: validation: a fraction of the rows, x_val, (x_val, context_val), or None. With it the parameters of the best evaluation are
+            kept and training stops early; without it those of the last step are.
+        levels: number of grey values of integers.
+        steps: training steps; None: 3,000, or those of the config.
+        batch: examples per step; None: 256, or the config's.
+        optimizer: a learning rate, options of the section optim such as dict(name="adamw", weight_decay=1e-4), or an optax object. None:
+            Adam at 1e-3 with a cosine schedule, or the config's.
+        standardize: make mean and standard deviation of float data a layer of a flow or of a continuous-time model.
+        seed: of parameters, batches and noise; None: 0, or the config's.
+        workdir: folder of the run; the same call with it resumes. None: a temporary one, see `Run.save`.
+        init_from, fixed_from: a run whose parameters this one starts from, or keeps, where paths agree.
+        options: {config key: value} of other options, such as {"train.patience": 10, "optim.ema": 0.99}.
+
+    Returns:
+        The Run. Ctrl-C ends training after the newest checkpoint, and gives the Run of that.
+
+    Raises:
+        UserError: one line, before anything is compiled.
+
+    Example:
+        run = fit(flows.nsf(event=(2,), layers=8), x, steps=2_000)
+    """
+    made, values = _described(model, standardize)
+    source = None if x is None else arrays(x, context, label=label, val=val, levels=levels)
+    if source is None and not isinstance(model, ConfigDict | str | Run):
+        raise UserError("x is missing: a model is trained on arrays, or on the data of a config")
+    if source is not None:
+        known = "label" if source.train.label is not None and context is not None else "none" if context is None else "array"
+        values["data"] = {"kind": "arrays", "context": known, "batch": min(values["data"].get("batch", 256), len(source.train.x))}
+    elif isinstance(model, Run):
+        source = model.source
+    tx = optimizer if isinstance(optimizer, optax.GradientTransformation) else None
+    own = {"name": "custom"} if tx else optimizer if isinstance(optimizer, Mapping) else {"learning_rate": optimizer} if optimizer else {}
+    values["optim"] |= own
+    if isinstance(model, Model) or steps:
+        values["train"] |= _every(steps or 3_000, validates=source is not None and source.val is not None)
+    for key, value in {"seed": seed, "data.batch": batch, "init_from": init_from, "fixed_from": fixed_from, **(options or {})}.items():
+        if value is not None:
+            _set(values, key, str(value.directory) if isinstance(value, Run) else str(value) if isinstance(value, Path) else value)
+    keep = tempfile.TemporaryDirectory(prefix="vaeflow-") if workdir is None else None
+    directory = Path(keep.name if keep else str(workdir)).expanduser()
+    return _trained(complete(ConfigDict(values)), directory, source, made, tx, keep)
+
+
+def _described(model: Any, standardize: bool) -> tuple[Model | None, dict[str, Any]]:
+    """(the model, or None where a config makes it; the values of its config) of the first argument of `fit`."""
+    if isinstance(model, str):
+        return None, configure.load(model).to_dict()
+    if isinstance(model, ConfigDict):
+        return None, complete(model).to_dict()
+    if isinstance(model, Run):
+        return model.model, model.config.to_dict() | {"init_from": str(model.directory)}
+    if not isinstance(model, Model):
+        raise UserError(f"model={model!r} is invalid; it must be a Model, such as vaeflow.flows.nsf(event=(2,)), a config or a Run")
+    values: dict[str, Any] = {section: {} for section in GROUPS} | {"optim": {"schedule": "cosine"}}
+    if model.spec is None:
+        return _checked(model), values | {"model": {"kind": BY_HAND}}
+    made = _standardized(model) if standardize and not model.levels and not reason(model) else model
+    return _checked(made), values | sections(made)._asdict()
+
+
+@functools.lru_cache(maxsize=32)
+def _standardized(model: Model) -> Model:
+    return standardized(model=model)
+
+
+@functools.lru_cache(maxsize=32)
+def _checked(model: Model) -> Model:
+    """The model with the `init` that models.build_model would give it: the same object for the same model, as programs are kept by it."""
+    return model._replace(init=exactly(model.init))
+
+
+def _every(steps: int, validates: bool) -> dict[str, Any]:
+    """The section train of a fit."""
+    every = max(1, steps // VALIDATIONS)
+    return dict(
+        steps=steps, log_every=every, eval_every=every if validates else steps, checkpoint_every=steps, patience=PATIENCE * validates
+    )
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key of a config, such as "optim.clip"; unknown keys are found by the checks of the sections."""
+    *groups, name = key.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+    values[name] = value
+
+
+def _trained(
+    config: ConfigDict, directory: Path, source: Source | None, model: Model | None, tx: optax.GradientTransformation | None, keep: Any
+) -> Run:
+    """Train in a workdir, as experiments.train does, and read the run back."""
+    with progress.reporting():
+        config = frozen.resolved(config, directory)
+        same = (directory / "config.json").exists() and not workdir.differences(directory, config)
+        x = setup.make_experiment(config, directory if same else None, source, model, tx)
+        evaluate.check_eval(x)
+        workdir.must_agree(directory, x.config)
+        with workdir.lock(directory):
+            store.check_data(directory, x.source)
+            workdir.prepare(directory, x.config, "notebook")
+            write_json(directory / "data.json", data.summary(x.source))
+            print(setup.headline(x), flush=True)
+            try:
+                print(loop.fit(x, directory, evaluate.validator).reason, flush=True)
+            except Stopped as stopped:
+                print(stopped, file=sys.stderr, flush=True)
+        params = jax.device_put(load_params(directory, x.config.eval.params))
+    return Run(x.model, params, x.config, directory, x.source, keep)
+
+
+def load(directory: str | Path, overrides: Overrides | Mapping[str, Any] = (), *, model: Model | None = None) -> Run:
+    """A run of the command line or of `fit`, from its workdir.
+
+    Args:
+        directory: the workdir, which is data: nothing in it is executed.
+        overrides: {"eval.params": "last", "sample.temperature": 0.8, ...} in the sections eval and sample, and data.dir, data.path,
+            data.cache_dir.
+        model: of a run whose model was made by hand.
+
+    Raises:
+        UserError: the directory is not a workdir, it has no checkpoint, or a key is unknown.
+
+    Example:
+        run = load("runs/digits_vae")
+    """
+    where = Path(directory).expanduser()
+    pairs = [(key, str(value)) for key, value in (overrides.items() if isinstance(overrides, Mapping) else overrides)]
+    own, params, config = load_run(where, pairs, model and _checked(model))
+    return Run(own, params, config, where)
+
+
+def split(params: Params) -> tuple[Params, Params]:
+    """(trained, rest) of a model's parameters: what a loop of one's own differentiates, and what it does not.
+
+    Example:
+        trained, rest = split(model.init(key, batch))
+        grads = jax.grad(lambda t: model.loss(merge(t, rest), key, batch, step)[0])(trained)
+    """
+    trained, stats, fixed = split_params(params)
+    return trained, merge_params(stats, fixed)
+
+
+def merge(*trees: Params) -> Params:
+    """The parameters of the parts that `split` gives."""
+    return merge_params(*trees)

@@ -1,0 +1,235 @@
+"""Run: a trained model in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vaeflow import data
+from vaeflow.data.contexts import conditions
+from vaeflow.data.from_arrays import examples
+from vaeflow.data.source import Source, Split, rows
+from vaeflow.errors import UserError
+from vaeflow.evaluation import evaluate, likelihood, sampling, store
+from vaeflow.evaluation.map_split import gather, map_split
+from vaeflow.evaluation.results import flat
+from vaeflow.model import Array, Model, Params, split_params
+from vaeflow.models import build_model
+from vaeflow.rng import eval_key
+from vaeflow.run import BY_HAND
+from vaeflow.runs import guard, metrics, progress, workdir
+from vaeflow.runs.overrides import read_overridden
+from vaeflow.training import devices
+
+PICTURES = "notebook"  # folder of `Run.plot` in the workdir
+
+
+class Run:
+    """A trained model: what `fit` and `load` return.
+
+    model      pure functions (vaeflow/model.py)
+    params     the parameters that it is evaluated with
+    config     the locked config of the run
+    directory  its workdir
+    """
+
+    def __init__(self, model: Model, params: Params, config: ConfigDict, directory: Path, source: Source | None = None, keep: Any = None):
+        self.model, self.params, self.config, self.directory = model, params, config, directory
+        self._source, self._keep = source, keep
+
+    def __repr__(self) -> str:
+        made = getattr(self.model, "spec", None) or self.config.model.kind
+        number = {"exact": "log p(x)", "weight": "IWAE-k", "bound": "mean of k lower bounds", "estimate": "mean of k estimates of log p(x)"}
+        what = number.get(self.model.density, "not available")
+        size = sum(np.size(leaf) for leaf in jax.tree.leaves(split_params(self.params)[0]))
+        return f"Run({made}\n    {size:,} parameters, {self.metrics[-1]['step']:,} steps; log_prob: {what}; directory {self.directory})"
+
+    @property
+    def source(self) -> Source:
+        """The data that the run was trained on. UserError: they were arrays, which are not stored with it."""
+        if self._source is None:
+            self._source = store.load_data(self.directory, self.config)
+        return self._source
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One dict per row of metrics.jsonl: step, split ("train" or "val"), loss, ..."""
+        return metrics.read_metrics(self.directory)
+
+    def log_prob(self, x: Any, context: Any = None, *, k: int | None = None, seed: int = 0) -> np.ndarray:
+        """log p(x|context) in nats of every example, with respect to x as given.
+
+        Args:
+            x: [N, *event], as for `fit`.
+            context: [N, C] or class labels [N], as in training; one row is used for all examples.
+            k: draws per example of a model whose log_prob is not exact: importance weighting (IWAE-k) of a VAE, else the mean of k draws;
+                None: eval.k of the config (100).
+            seed: of the draws.
+
+        Returns:
+            [N] float32. Only an "exact" density (`run.model.density`) does not depend on k and the seed.
+        """
+        split = self._split(x, context)
+        if self.model.log_prob is None:
+            raise UserError(f"model.kind={self.config.model.kind!r} has no density: log_prob is not available")
+        draws, chunk = int(k or self.config.eval.k), self.config.eval.chunk
+        if self.model.density == "weight":
+            return self._over(likelihood.importance(self.model, draws, chunk), split, seed, draws)["log_prob"]
+        draws = draws if self.model.density in ("bound", "estimate") and likelihood.draws_noise(self.model, self.params, split) else 1
+        return self._over(likelihood.average(self.model, draws, chunk), split, seed, draws)["log_prob"]
+
+    def encode(self, x: Any, context: Any = None, *, seed: int = 0) -> np.ndarray:
+        """Latents of every example: the posterior's mean of a VAE with a Gaussian q(z|x), else one draw; f^-1(x) of a flow.
+
+        Args:
+            x, context: as for `log_prob`.
+
+        Returns:
+            [N, *latent].
+        """
+        split = self._split(x, context)
+        if self.model.latent is None and self.model.encode is None:
+            raise UserError(f"model.kind={self.config.model.kind!r} has no latents: encode is not available")
+        found = self._over(evaluate.encoder(self.model), split, seed)
+        return found["mean" if "mean" in found else "z"]
+
+    def sample(self, n: int = 1, context: Any = None, *, seed: int = 0, **options: Any) -> np.ndarray:
+        """n draws x [n, *event]; see `draw`."""
+        return self.draw(n, context, seed=seed, **options)["x"]
+
+    def draw(self, n: int = 1, context: Any = None, *, seed: int = 0, x0: Any = None, reference: Any = None, **options: Any) -> dict:
+        """n draws with all that the model knows of them.
+
+        Args:
+            n: number of draws.
+            context: of a conditional model: numbers [C] or [N, C], or class labels, used in turn.
+            seed: of the draws.
+            x0: of a model of pairs, [N, *event0]; reference: of a model that completes examples, [N, *event]. Used in turn.
+            options: of the section sample of the config, such as temperature=0.8, steps=20 or sampler="heun".
+
+        Returns:
+            {"x": [n, *event], ...}: latents "z", evaluations "nfe" and what else the family gives, [n, ...] each.
+        """
+        if not isinstance(n, int) or n < 1:
+            raise UserError(f"n={n!r} is invalid; it must be a whole number >= 1")
+        if options and self.config.model.kind == BY_HAND:
+            raise UserError(f"{', '.join(options)}: this model was made by hand, and its sampling has no options")
+        model = _with_sampling(self.directory, tuple((key, str(value)) for key, value in options.items())) if options else self.model
+        given = {"context": self._context(context), "x0": x0, "reference": reference}
+        for name, takes in (("x0", model.paired), ("reference", model.edits)):
+            if takes != (given[name] is not None):
+                raise UserError(f"{name}: this model {'needs one' if takes else 'does not take one'}")
+        return sampling.draw(model, self.params, jax.random.key(seed), n, given)
+
+    def evaluate(self, x: Any = None, context: Any = None, *, measures: Sequence[str] = (), k: int | None = None) -> dict[str, Any]:
+        """The measures of a split: what experiments.evaluate stores in results.json.
+
+        Args:
+            x, context: test examples, as for `log_prob`; None: the test split of the run's data, else its validation split.
+            measures: names (experiments.diagnose --list); (): those that apply by default.
+            k: draws per example, as for `log_prob`.
+
+        Returns:
+            {"nll": nats per example, "nll_se": its standard error over examples, ...}, and what the numbers are.
+        """
+        source = self.source if x is None else self._tested(x, context)
+        config = ConfigDict(self.config.to_dict())
+        config.eval.measures = tuple(measures) or tuple(config.eval.measures)
+        config.eval.k = k or config.eval.k
+        with progress.reporting():
+            how = devices.for_evaluation(config.devices.mapping)
+            return flat(evaluate.measured(self.model, self.params, source, data.named_split(source), config.lock(), how)[0])
+
+    def plot(self, x: Any = None, context: Any = None) -> Pictures:
+        """The figures of a run: losses, samples beside the data, a density in the plane, reconstructions, ... as far as they apply.
+
+        Args:
+            x, context: examples that are shown; None: those of the run's data.
+
+        Returns:
+            What a notebook shows as pictures; `.paths` are the PNG files.
+        """
+        from vaeflow import figures
+
+        source = self.source if x is None else self._tested(x, context)
+        with progress.reporting():
+            run = (self.model, self.params, self.config, source, self.metrics)
+            guard.check_links(self.directory, [PICTURES])
+            return Pictures(figures.draw_all(figures.look_at(self.directory, self.directory / PICTURES, *run)))
+
+    def save(self, directory: str | Path) -> Path:
+        """Copy the run's workdir to a new folder, which `load` and all commands read. UserError: the folder is there already."""
+        to = Path(directory).expanduser()
+        if to.exists() and (not to.is_dir() or any(to.iterdir())):
+            raise UserError(f"directory={str(to)!r} exists already; save into a new folder")
+        shutil.copytree(self.directory, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".lock"))
+        return to
+
+    def _split(self, x: Any, context: Any = None) -> Split:
+        """Examples as the model takes them."""
+        about = self._about
+        own, known = examples(x, event=tuple(about["event"]), levels=about["levels"]), self._context(context)
+        if known is not None and len(known) not in (1, len(own)):
+            raise UserError(f"context has {len(known)} rows, and x has {len(own)}")
+        return Split(own, known if known is None or len(known) == len(own) else np.repeat(known, len(own), 0))
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        """data.json: what the training data were."""
+        return workdir.read_json(self.directory / "data.json")
+
+    def _context(self, context: Any) -> np.ndarray | None:
+        """[N, C], as in training; [1, C] of one label or row. UserError: a context where there was none in training, or the reverse."""
+        width, names = self._about["context"], self._about["labels"] if self.config.data.context == "label" else ()
+        if (context is not None) != bool(width):
+            raise UserError(f"context: the model was trained {f'with one of width {width}; give it' if width else 'without one'}")
+        if context is None:
+            return None
+        single = np.ndim(context) == 0 or (not names and np.ndim(context) == 1 and len(context) == width > 1)
+        given = [context] if single else context
+        return conditions(given, len(given), width=width, label_names=tuple(names))
+
+    def _tested(self, x: Any, context: Any) -> Source:
+        """A source whose test split has the given examples; its training split is the run's, or these examples where that is not known."""
+        split, about = self._split(x, context), self._about
+        known = self._source or Source(split, None, None, about["levels"], tuple(about["labels"]) or None)
+        return known._replace(val=None, test=split)
+
+    def _over(self, fn: Any, split: Split, seed: int, draws: int = 1) -> dict[str, np.ndarray]:
+        """`fn` of every example. Rows are repeated to a few sizes, so that other numbers of examples rarely compile again."""
+        n, batch, key = len(split.x), self.config.eval.batch, eval_key(seed)
+        size = 1 << (n - 1).bit_length() if n <= batch else batch << (-(-n // batch) - 1).bit_length()
+        padded = rows(split, np.minimum(np.arange(size), n - 1))
+        levels = self._about["levels"] if self.config.data.binarize == "dynamic" else 0
+        with progress.reporting():
+            found = gather(map_split(fn, padded, key, batch=batch, levels=levels, draws=draws)(self.params))
+            return {name: a[:n] for name, a in found.items()}
+
+
+class Pictures:
+    """Figures of a run, which a notebook shows. paths: the PNG files."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = list(paths)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self.paths))
+
+    def _repr_html_(self) -> str:
+        pictures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in self.paths}
+        text = '<img alt="{}" style="max-width: 100%" src="data:image/png;base64,{}"><br>'
+        return "".join(text.format(name, picture) for name, picture in pictures.items())
+
+
+@functools.lru_cache(maxsize=32)
+def _with_sampling(directory: Path, options: tuple[tuple[str, str], ...]) -> Model:
+    """The model of a run with other sampling options."""
+    return build_model(read_overridden(directory, [(f"sample.{key}", text) for key, text in options]))
