@@ -1,7 +1,7 @@
-"""No file outside models/, configs/, tests/ and docs/ names a model family or one of its keys: a new family needs no change there.
+"""No file outside models/, flows/, configs/, tests/ and docs/ names a model or one of its keys: a new family needs no change there.
 
 Strings are what the code compares and looks up, so the test reads every whole string of vaeflow/ and experiments/ that is no docstring. A
-key counts as a family's own if only makers of MODELS have it; keys that other registries, sections and Model have too are words of the
+key counts as a family's own if only makers of models have it; keys that other registries, sections and Model have too are words of the
 whole project. benchmarks/ are measurements of named families, and exempt; so is vaeflow/runs/upgrade.py, which has the keys of older
 versions: a new family is not among them.
 """
@@ -25,6 +25,7 @@ from vaeflow.diffusion.path import PATHS
 from vaeflow.diffusion.steps import STEPS
 from vaeflow.diffusion.times import TIMES
 from vaeflow.evaluation.measures import MEASURES
+from vaeflow.flows import FLOWS
 from vaeflow.model import Frozen, Latent, Model
 from vaeflow.models import MODELS
 from vaeflow.models.parts.bases import BASES
@@ -32,7 +33,8 @@ from vaeflow.nets import NETS
 from vaeflow.objectives import OBJECTIVES, SCHEDULES
 from vaeflow.training.optimizer import OptimConfig
 
-EXEMPT = (ROOT / "vaeflow/models", ROOT / "vaeflow/runs/upgrade.py")
+EXEMPT = (ROOT / "vaeflow/models", ROOT / "vaeflow/flows", ROOT / "vaeflow/runs/upgrade.py")
+MADE = MODELS | FLOWS
 FILES = sorted(
     path
     for room in ("vaeflow", "experiments")
@@ -66,9 +68,9 @@ def words_of(*schemas: Any) -> set[str]:
 def own_keys() -> set[str]:
     """Keys that only families have: no words of other makers, of measures' settings, of the sections data and optim, of Model."""
     others = words_of(DataConfig, OptimConfig, Model, Latent, Frozen, *(type(measure.defaults) for measure in MEASURES.values()))
-    for registry in (BIJECTORS, NETS, BASES, OBJECTIVES, SCHEDULES, PATHS, KINDS, WEIGHTINGS, TIMES, COUPLINGS, STEPS, EDITS):
-        others |= registry.keys() | words_of(*map(maker, registry.values()))
-    return {key for entry in MODELS.values() for key in signature(maker(entry))} - others
+    for kinds in (BIJECTORS, NETS, BASES, OBJECTIVES, SCHEDULES, PATHS, KINDS, WEIGHTINGS, TIMES, COUPLINGS, STEPS, EDITS):
+        others |= kinds.keys() | words_of(*map(maker, kinds.values()))
+    return {key for entry in MADE.values() for key in signature(maker(entry))} - others
 
 
 def strings(tree: ast.Module) -> Iterator[ast.Constant]:
@@ -110,7 +112,7 @@ def wrong(tree: ast.Module) -> list[str]:
     own = own_keys() - WORDS.keys()
     bad = [f"line {line}: the key model.{key}" for line, key in asked_of_the_model(tree)]
     for node in strings(tree):
-        if node.value in MODELS.keys() - WORDS.keys():
+        if node.value in MADE.keys() - WORDS.keys():
             bad.append(f"line {node.lineno}: the family {node.value!r}")
         elif node.value in own:
             bad.append(f"line {node.lineno}: {node.value!r}, a key that only families have")
@@ -124,7 +126,7 @@ def test_no_file_outside_models_names_a_family_or_a_key_of_one():
 
 def test_every_exempt_word_is_used():
     used = {node.value for path in FILES for node in strings(tree_of(path))}
-    assert WORDS.keys() <= used & (own_keys() | MODELS.keys())
+    assert WORDS.keys() <= used & (own_keys() | MADE.keys())
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,7 @@ def test_every_exempt_word_is_used():
     [
         ('config.model.kind == "vae"', "the family 'vae'"),
         ('{"vq": 3}[kind]', "the family 'vq'"),
+        ('kind = "flows.nsf"', "the family 'flows.nsf'"),
         ('config["model"]["prior_layer"]', "the key model.prior_layer"),
         ('config.model.get("prior", "")', "the key model.prior"),
         ("config.model.frozen", "the key model.frozen"),

@@ -27,7 +27,7 @@ DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob(
 _BASE = {"build", "config", "schema", "override", "model", "errors", "rng", "record"}
 _PARTS = _BASE | {"distributions"}
 _LAYERS = _PARTS | {"nets", "bijectors", "objectives"}
-_TRAINING = _LAYERS | {"runs", "data", "models", "diffusion", "hmc"}
+_TRAINING = _LAYERS | {"runs", "data", "models", "flows", "diffusion", "hmc"}
 _EVALUATION = _TRAINING | {"training", "run"}
 MAY_IMPORT = {
     "errors": set(),
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "diffusion": _PARTS,
     "hmc": {"model"},
     "models": _LAYERS | {"diffusion", "hmc"},
+    "flows": _LAYERS | {"models", "diffusion"},
     "training": _TRAINING,
     "run": _TRAINING | {"training"},
     "evaluation": _EVALUATION,

@@ -22,7 +22,8 @@ ALIASES = {
 
 
 def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The known name that `value` probably stands for, by ALIASES or else by its spelling; "" where there is none.
+    """The known name that `value` probably stands for: by ALIASES, else as the last word of a dotted name, else by its spelling; "" where
+    there is none.
 
     Args:
         value: the name that was given.
@@ -32,6 +33,8 @@ def nearest(value: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     names = list(known)
     if value in ALIASES:
         return ALIASES[value] if ALIASES[value] in names else ""
+    if last := [name for name in names if name.rpartition(".")[2] == value]:
+        return last[0]
     return next(iter(difflib.get_close_matches(value, names, n=1, cutoff=cutoff)), "")
 
 

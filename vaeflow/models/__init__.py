@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
-from vaeflow.build import SAMPLING, check, maker, marked, part_kind, read_by, signature
+from vaeflow.build import SAMPLING, check, maker, marked, part_kind, read_by, registry, signature
 from vaeflow.config import OF_FROZEN, is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Frozen, Model, exactly
@@ -66,7 +66,8 @@ MODELS: dict[str, ModelEntry] = {
     "classifier": ModelEntry(classifier.classifier, classifier.EXAMPLES, context=False),
 }
 
-# A model as a part of another one: all of its maker's keys stand there, those of sampling too.
+# A model as a part of another one: all of its maker's keys stand there, those of sampling too. The functions below read the kinds by
+# `registry(Model)`, which has the premade models too once vaeflow/flows is imported.
 part_kind(Model, "model", MODELS)
 
 
@@ -116,7 +117,8 @@ read_by(Frozen, "the workdir of a trained run, or a config row", _frozen)
 def frozen_arguments(config: Any) -> list[tuple[str, str]]:
     """(section, key) of the arguments of a config's model that are annotated `Frozen`, in the sections model and sample."""
     kind = config["model"].get("kind", "")
-    hints = signature(maker(MODELS[kind])) if isinstance(kind, str) and kind in MODELS else {}
+    kinds = registry(Model)
+    hints = signature(maker(kinds[kind])) if isinstance(kind, str) and kind in kinds else {}
     frozen = [name for name, hint in hints.items() if Frozen in (hint, *get_args(hint))]
     return [(section, name) for section in ("model", "sample") for name in frozen if name in config[section]]
 
@@ -134,7 +136,7 @@ def build_model(config: Any, traced: Mapping[str, Any] | None = None) -> Model:
         else:
             sections[groups[0]] = sections[groups[0]] | {name: value}
     arguments = _checked(sections)
-    made = maker(MODELS[sections["model"]["kind"]])(**arguments)
+    made = maker(registry(Model)[sections["model"]["kind"]])(**arguments)
     return made._replace(init=exactly(made.init))
 
 
@@ -147,25 +149,25 @@ def check_model(config: Any) -> None:
 
 def with_data(config: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """A config as plain values with `found`, values of its model that are known from the data, where the model does not name them."""
-    model = dict(config["model"])
-    known = signature(maker(MODELS[model["kind"]])) if model.get("kind") in MODELS else {}
+    model, kinds = dict(config["model"]), registry(Model)
+    known = signature(maker(kinds[model["kind"]])) if model.get("kind") in kinds else {}
     return {**config, "model": model | {key: value for key, value in found.items() if key in known and key not in model}}
 
 
 def _checked(sections: Mapping[str, Any], without: Sequence[str] = ()) -> dict[str, Any]:
     """The checked arguments of a model's maker from the sections of BUILDING. without: arguments that are not asked for."""
     model, sampling = dict(sections["model"]), dict(sections["sample"])
-    kind = model.pop("kind", None)
+    kind, kinds = model.pop("kind", None), registry(Model)
     sampling.pop("n", None)
     if kind is None:
-        raise UserError(f"model.kind is missing; known: {', '.join(sorted(MODELS))}")
-    if kind not in MODELS:
-        raise unknown_kind("model.kind", kind, MODELS)
+        raise UserError(f"model.kind is missing; known: {', '.join(sorted(kinds))}")
+    if kind not in kinds:
+        raise unknown_kind("model.kind", kind, kinds)
     for section, name in frozen_arguments(sections):  # before a stored model of an older version fails at another key
         if (value := sections[section][name]) != "":
             check_group(f"{section}.{name}", _plain(value) if is_frozen(value) else value)
     model = {key: value for key, value in model.items() if key not in without}
-    make = maker(MODELS[kind])
+    make = maker(kinds[kind])
     sampled = [key for key, hint in signature(make).items() if marked(hint, SAMPLING)]
     for key in sampling:
         if key not in sampled:

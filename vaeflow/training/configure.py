@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from vaeflow.build import Count, Natural, Seed
 from vaeflow.config import Overrides, read_file
 from vaeflow.data import DataConfig
+from vaeflow.flows import FLOWS
 from vaeflow.models import MODELS
 from vaeflow.override import overridden
 from vaeflow.schema import complete, section
@@ -72,7 +73,7 @@ def load(path_and_row: str, overrides: Overrides = ()) -> ConfigDict:
         >>> load("configs/digits_vae.py:conv", [("train.steps", "1e4")]).train.steps
         10000
     """
-    assert MODELS  # registered by the import
+    assert MODELS and FLOWS  # registered by the import
     config, lines = overridden(read_file(path_and_row), overrides)
     for line in lines:
         print(line, file=sys.stderr)
