@@ -145,7 +145,8 @@ def _named(key: str, part: Any, parts: dict[str, Any], named: list[tuple[Any, st
         if other is part:
             return name
     kind = kind_of(part, key)
-    names = itertools.chain([kind], (f"{kind}_{i}" for i in itertools.count(2)))
+    own = kind.rpartition(".")[2]  # flows.nsf has a dot, which no key may have
+    names = itertools.chain([own], (f"{own}_{i}" for i in itertools.count(2)))
     name = next(name for name in names if name not in parts)
     parts[name] = {}  # its place, so that the parts in it have other names
     named.append((part, name))

@@ -30,6 +30,7 @@ from vaeflow.flows.ends import data_end, size_of
 from vaeflow.model import Model
 from vaeflow.models.flow import flow
 from vaeflow.nets import made
+from vaeflow.record import recorded
 
 
 def _affine(hidden: tuple[int, ...], cap: float) -> tuple[Layer, ...]:
@@ -37,6 +38,7 @@ def _affine(hidden: tuple[int, ...], cap: float) -> tuple[Layer, ...]:
     return affine_autoregressive(made=made(hidden=hidden), cap=cap), permutation()
 
 
+@recorded
 def maf(
     *,
     event: tuple[Count, ...],
@@ -65,6 +67,7 @@ def maf(
     return flow(event=event, levels=levels, layer=chain(*data_end(levels), steps), temperature=temperature)
 
 
+@recorded
 def iaf(
     *,
     event: tuple[Count, ...],
@@ -93,6 +96,7 @@ def iaf(
     return flow(event=event, levels=levels, layer=chain(*data_end(levels), steps), temperature=temperature)
 
 
+@recorded
 def naf(
     *,
     event: tuple[Count, ...],
@@ -124,6 +128,7 @@ def naf(
     return flow(event=event, levels=levels, layer=chain(*data_end(levels), steps), temperature=temperature)
 
 
+@recorded
 def nsf_ar(
     *,
     event: tuple[Count, ...],
@@ -154,6 +159,7 @@ def nsf_ar(
     return flow(event=event, levels=levels, layer=chain(*data_end(levels), steps), temperature=temperature)
 
 
+@recorded
 def gaussianization(
     *,
     event: tuple[Count, ...],

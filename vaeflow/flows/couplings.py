@@ -28,8 +28,10 @@ from vaeflow.model import Model
 from vaeflow.models.flow import flow
 from vaeflow.models.parts.bases import logistic
 from vaeflow.nets import made, mlp
+from vaeflow.record import recorded
 
 
+@recorded
 def nice(
     *,
     event: tuple[Count, ...],
@@ -61,6 +63,7 @@ def nice(
     return flow(event=event, levels=levels, layer=layer, base=logistic(), temperature=temperature)
 
 
+@recorded
 def realnvp(
     *,
     event: tuple[Count, ...],
@@ -94,6 +97,7 @@ def realnvp(
     return flow(event=event, levels=levels, layer=chain(*data_end(levels), steps), temperature=temperature)
 
 
+@recorded
 def nsf(
     *,
     event: tuple[Count, ...],

@@ -9,8 +9,10 @@ from vaeflow.build import SAMPLING, TRACED, Count, Natural, NonNegative, Positiv
 from vaeflow.flows.ends import AutoLikelihood, check_image, likelihood_for
 from vaeflow.model import Model
 from vaeflow.objectives import OBJECTIVES, Schedule
+from vaeflow.record import recorded
 
 
+@recorded
 def ladder(
     *,
     event: tuple[Count, ...],
@@ -58,6 +60,7 @@ def ladder(
     )
 
 
+@recorded
 def vdvae(
     *,
     event: tuple[Count, ...],

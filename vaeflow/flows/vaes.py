@@ -14,6 +14,7 @@ from vaeflow.flows.ends import AutoLikelihood, Event, likelihood_for
 from vaeflow.model import Model
 from vaeflow.nets import Net, causal_transformer, conv, deconv, downsample, mlp, upsample
 from vaeflow.objectives import OBJECTIVES, Schedule
+from vaeflow.record import recorded
 
 Network = Literal["mlp", "conv"]
 
@@ -27,6 +28,7 @@ def _networks(name: str, net: Network, event: Event, hidden: tuple[int, ...], ch
     return conv(channels=channels, hidden=hidden), deconv(channels=channels[::-1], hidden=hidden[::-1])
 
 
+@recorded
 def vae(
     *,
     event: tuple[Count, ...],
@@ -76,6 +78,7 @@ def vae(
     )
 
 
+@recorded
 def iwae(
     *,
     event: tuple[Count, ...],
@@ -124,6 +127,7 @@ def iwae(
     )
 
 
+@recorded
 def vq(
     *,
     event: tuple[Count, ...],

@@ -21,7 +21,7 @@ from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate, likelihood, sampling, store
 from vaeflow.evaluation.map_split import gather, map_split
 from vaeflow.evaluation.results import flat
-from vaeflow.model import Array, Model, Params, split_params
+from vaeflow.model import Model, Params, split_params
 from vaeflow.models import build_model
 from vaeflow.rng import eval_key
 from vaeflow.run import BY_HAND
