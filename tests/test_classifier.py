@@ -143,7 +143,8 @@ def test_a_run_is_the_extractor_of_a_frechet_distance(folder):
     assert own.sha256[:12] == numbers["numbers"]["frechet_extractor"]["value"] and own.sha256[:12] in numbers["numbers"]["frechet"]["what"]
     assert numbers["settings"]["classifier"] == str(run)
 
-    model, params, _ = vaeflow.load(run)
+    loaded = vaeflow.load(run)
+    model, params = loaded.model, loaded.params
     x = data.load({"kind": "digits"}, 0).test.x[:7]
     np.testing.assert_allclose(own.features(x / 16), model.encode(params, jax.random.key(0), {"x": x}), rtol=1e-4, atol=1e-5)
     assert own.count == 12
@@ -155,7 +156,7 @@ def test_a_comparison_shows_which_extractor_each_run_has():
 
 
 def test_the_sha256_is_of_the_parameters_and_of_what_they_mean(folder):
-    _, params, _ = vaeflow.load(folder / "digits")
+    params = vaeflow.load(folder / "digits").params
     first = trained_features.digest({"a": 1}, params)
     assert first == trained_features.digest({"a": 1}, jax.tree.map(np.asarray, params)) != trained_features.digest({"a": 2}, params)
     changed = jax.tree.map(np.array, params)
@@ -181,7 +182,8 @@ def test_what_is_not_an_extractor_of_these_data_is_one_line(folder):
 def test_a_flow_of_two_dimensions_is_an_extractor_too(folder):
     call("train", *FLOW, "--config.train.steps=10", f"--workdir={folder / 'flow'}")
     own = trained_features.of_run(folder / "flow", (2,), 0)
-    model, params, _ = vaeflow.load(folder / "flow")
+    loaded = vaeflow.load(folder / "flow")
+    model, params = loaded.model, loaded.params
     x = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     np.testing.assert_allclose(own.features(x), model.encode(params, jax.random.key(0), {"x": x}), rtol=1e-4, atol=1e-5)
 

@@ -150,11 +150,11 @@ def test_dry_run_shows_everything_and_writes_nothing(tmp_path):
 
 
 def test_load_in_a_notebook(vae):
-    model, params, config = vaeflow.load(vae)
-    assert config.model.latent == 2 and set(params) == {"encoder", "decoder"}
-    assert model.sample(params, jax.random.key(0), 3)["x"].shape == (3, 8, 8, 1)
-    last = vaeflow.load(str(vae), [("eval.params", "last")])[1]
-    assert jax.tree.structure(last) == jax.tree.structure(params)
+    run = vaeflow.load(vae)
+    assert run.config.model.latent == 2 and set(run.params) == {"encoder", "decoder"}
+    assert run.sample(3).shape == (3, 8, 8, 1)
+    last = vaeflow.load(str(vae), {"eval.params": "last"}).params
+    assert jax.tree.structure(last) == jax.tree.structure(run.params)
 
 
 def test_a_finished_run_answers_without_data_and_checkpoints(vae):
@@ -174,7 +174,7 @@ def test_init_from_starts_where_the_other_run_ended(vae, tmp_path):
     words = (*SMALL, "--config.train.steps=1", "--config.optim.name=sgd", "--config.optim.learning_rate=1e-12", "--config.seed=1")
     text = call("train", *words, f"--config.init_from={vae}", f"--workdir={tmp_path / 'tuned'}")
     assert f"init_from={vae}: 8 of 8 arrays" in text
-    for new, old in zip(leaves(vaeflow.load(tmp_path / "tuned")[1]), leaves(vaeflow.load(vae)[1]), strict=True):
+    for new, old in zip(leaves(vaeflow.load(tmp_path / "tuned").params), leaves(vaeflow.load(vae).params), strict=True):
         np.testing.assert_allclose(new, old, atol=1e-7)
 
 
@@ -186,7 +186,7 @@ def test_fixed_from_trains_a_prior_on_a_frozen_vae(vae, tmp_path):
     text = call("train", *words, *small, f"--config.fixed_from={source}", f"--workdir={tmp_path / 'prior'}")
     assert f"fixed_from={source}: 8 arrays stay as they are" in text
     source.rename(tmp_path / "gone")
-    before, after = vaeflow.load(vae)[1], vaeflow.load(tmp_path / "prior")[1]
+    before, after = vaeflow.load(vae).params, vaeflow.load(tmp_path / "prior").params
     for part in ("encoder", "decoder"):
         for new, old in zip(leaves(after[part]), leaves(before[part]), strict=True):
             np.testing.assert_array_equal(new, old)

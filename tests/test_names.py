@@ -33,7 +33,7 @@ from vaeflow.nets import NETS
 from vaeflow.objectives import OBJECTIVES, SCHEDULES
 from vaeflow.training.optimizer import OptimConfig
 
-EXEMPT = (ROOT / "vaeflow/models", ROOT / "vaeflow/flows", ROOT / "vaeflow/runs/upgrade.py")
+EXEMPT = (ROOT / "vaeflow/__init__.py", ROOT / "vaeflow/models", ROOT / "vaeflow/flows", ROOT / "vaeflow/runs/upgrade.py")
 MADE = MODELS | FLOWS
 FILES = sorted(
     path

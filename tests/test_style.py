@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "evaluation": _EVALUATION,
     "figures": _EVALUATION | {"evaluation"},
     "tables": _EVALUATION | {"evaluation", "figures"},
+    "notebook": _EVALUATION | {"evaluation", "figures"},
     "commands": _EVALUATION | {"evaluation", "figures", "tables"},
 }
 

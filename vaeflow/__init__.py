@@ -7,8 +7,7 @@
 
     fit, load, Run      train a model on arrays; read a run back; what both return
     flows               premade models: nsf, maf, realnvp, glow, vae, flow_matching, ...
-    flow, vae, chain, repeat, inverse   makers for architectures of your own, with the layers of vaeflow.bijectors and the networks of
-                        vaeflow.nets
+    flow, chain, repeat, inverse   a flow of layers of your own choice, from vaeflow.bijectors and vaeflow.nets
     split, merge        parameters for a training loop of your own
 
 `python -m experiments.train --help` is the command line. Importing the package imports neither jax nor anything slow.
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from vaeflow.bijectors import chain, inverse, repeat
     from vaeflow.errors import UserError
     from vaeflow.models.flow import flow
-    from vaeflow.models.vae import vae
     from vaeflow.notebook import Run, fit, load, merge, split
 
 __version__ = "0.1.0"
@@ -43,14 +41,13 @@ __all__ = [
     "nets",
     "repeat",
     "split",
-    "vae",
 ]
 
 # Where the public names are made; "": a module of the package.
 _HOME = {
     **dict.fromkeys(("Run", "fit", "load", "merge", "split"), "vaeflow.notebook"),
     **dict.fromkeys(("chain", "inverse", "repeat"), "vaeflow.bijectors"),
-    **{"flow": "vaeflow.models.flow", "vae": "vaeflow.models.vae", "UserError": "vaeflow.errors"},
+    **{"flow": "vaeflow.models.flow", "UserError": "vaeflow.errors"},
     **dict.fromkeys(("bijectors", "flows", "nets"), ""),
 }
 
