@@ -1,4 +1,5 @@
 """Data sources: one a file, one line here. `load(config.data, seed)` gives a Source, `make_feed` its training batches.
+`arrays(x, context)` gives a Source of arrays in memory.
 
 To add one: write a file with `load(config: DataConfig, seed: int) -> Source`, which says in one UserError what it lacks, and add
 its line. A source whose examples depend on the seed says `seeded=True`.
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from vaeflow.data import densities, digits, images, maf, omniglot, pair, tables, tfds
+from vaeflow.data import densities, digits, from_arrays, images, maf, omniglot, pair, tables, tfds
 from vaeflow.data.augment import augment_batch, check_augment
 from vaeflow.data.binarize import binarize_batch, binarized
 from vaeflow.data.feed import Feed, indices, make_feed, select
+from vaeflow.data.from_arrays import arrays
 from vaeflow.data.source import DataConfig, Source, Split, differs, moments, named_split, of_classes, parse, summary
 from vaeflow.errors import UserError, unknown_kind
 
@@ -24,6 +26,7 @@ __all__ = [
     "Feed",
     "Source",
     "Split",
+    "arrays",
     "augment_batch",
     "binarize_batch",
     "differs",
@@ -45,6 +48,7 @@ SOURCES: dict[str, Callable[[DataConfig, int], Source]] = {
     "csv": tables.load_csv,
     "maf": maf.load,
     "omniglot": omniglot.load,
+    "arrays": from_arrays.load,
     "pair": lambda config, seed: pair.load(config, seed, _loaded),
 }
 
