@@ -121,7 +121,7 @@ def test_labels_are_numbered_in_order_over_all_splits():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (dict(kind="digit"), r"data.kind='digit' is unknown \(did you mean 'digits'\?\); known: csv, density, digits"),
+        (dict(kind="digit"), r"data.kind='digit' is unknown \(did you mean 'digits'\?\); known: arrays, csv, density, digits"),
         (dict(kind="digits", batch=0), r"data.batch=0 is invalid; it must be >= 1"),
         (dict(kind="digits", batch=2000), r"data.batch=2000 is larger than the training split, which has 1297 examples"),
         (dict(kind="digits", place="gpu"), r"data.place='gpu' is unknown.*auto, device, stream"),

@@ -1,0 +1,299 @@
+"""data.arrays: arrays of every type and shape become a Source, or give one clear line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.array_toys import Frame, LazyFrame, Stand, Tensor
+from tests.data_toys import images, load
+from vaeflow import data
+from vaeflow.data.contexts import conditions
+from vaeflow.data.from_arrays import examples
+from vaeflow.errors import UserError
+
+RNG = np.random.default_rng(0)
+TABLE = RNG.normal(size=(40, 3)).astype(np.float32)
+GREY = images(40, (4, 3, 1))
+
+
+def line(*args, **kwargs) -> str:
+    """The one line of the UserError that arrays(...) raises."""
+    with pytest.raises(UserError) as caught:
+        data.arrays(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def same(one: data.Source, other: data.Source) -> None:
+    """The sources are equal bit for bit."""
+    assert (one.levels, one.label_names, one.splits().keys()) == (other.levels, other.label_names, other.splits().keys())
+    for name, split in one.splits().items():
+        for key, a in split.arrays().items():
+            b = other.split(name).arrays()[key]
+            assert a.dtype == b.dtype, (name, key)
+            np.testing.assert_array_equal(a, b)
+        assert split.arrays().keys() == other.split(name).arrays().keys()
+
+
+@pytest.mark.parametrize("val", [0.0, 0.1, 0.25])
+@pytest.mark.parametrize(
+    ("x", "levels"),
+    [(TABLE, 0), (TABLE.astype(np.float64), 0), (GREY, 0), (GREY[..., 0], 0), (GREY > 99, 0), (GREY.astype(np.int64), 300)],
+    ids=["float32", "float64", "uint8", "uint8_without_channels", "bool", "int64"],
+)
+def test_it_is_the_source_of_the_same_npz(tmp_path, x, levels, val):
+    label = np.arange(40) % 4
+    np.savez(tmp_path / "a.npz", x=x, label=label)
+    fractions = dict(val_fraction=val, test_fraction=0.0)
+    stored = load(kind="npz", path=str(tmp_path / "a.npz"), levels=levels, context="label", **fractions)
+    same(data.arrays(x, label, val=val, levels=levels or None), stored)
+    same(data.arrays(x, label.astype(str), val=val, levels=levels or None), stored)
+    without = stored.map(lambda _, split: split._replace(context=None))
+    same(data.arrays(x, label=label, val=val, levels=levels or None), without)
+
+
+def test_float64_is_said_once_and_float32_is_not_copied(capsys):
+    source = data.arrays(TABLE, val=None)
+    assert capsys.readouterr().err == "" and np.shares_memory(source.train.x, TABLE) and TABLE.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        source.train.x[0] = 0
+    assert np.shares_memory(data.arrays(GREY, val=None).train.x, GREY)
+    data.arrays(TABLE.astype(np.float64), TABLE.astype(np.float64), val=(TABLE.astype(np.float64), TABLE), x_name="points")
+    assert capsys.readouterr().err == "points is float64 and is cast to float32\n"
+    data.arrays(TABLE.astype(np.float16))
+    assert capsys.readouterr().err == ""
+    assert data.arrays(GREY % 2).levels == 256
+    assert capsys.readouterr().err == "x is uint8 in 0..1 and is read as 256 grey values; levels=2 for binary data\n"
+
+
+def test_packages_by_their_arrays():
+    import jax.numpy as jnp
+
+    wanted = data.arrays(TABLE)
+    swapped = TABLE.astype(TABLE.dtype.newbyteorder())
+    for x in (
+        TABLE.tolist(),
+        jnp.asarray(TABLE),
+        Stand(TABLE),
+        Tensor(TABLE),
+        np.ma.masked_array(TABLE),
+        np.asfortranarray(TABLE),
+        swapped,
+    ):
+        same(data.arrays(x), wanted)
+    half = jnp.asarray(TABLE, jnp.bfloat16)
+    tensor = Tensor(np.asarray(half.astype(jnp.float32)))
+    tensor.dtype = "torch.bfloat16"  # which numpy cannot read
+    same(data.arrays(half), data.arrays(np.asarray(half.astype(jnp.float32))))
+    same(data.arrays(tensor), data.arrays(half))
+    same(data.arrays(Frame(a=TABLE[:, 0], b=TABLE[:, 1].astype(np.float64), c=TABLE[:, 2])), wanted)
+    assert data.arrays(TABLE[:, 0]).train.x.shape == (36, 1)
+    assert data.arrays(jnp.arange(40, dtype=jnp.int4) % 4, levels=4).levels == 4
+
+
+def test_dataframes_of_pandas():
+    pandas = pytest.importorskip("pandas", reason="pandas is an extra")
+    frame = pandas.DataFrame(TABLE, columns=["a", "b", "c"])
+    same(data.arrays(frame), data.arrays(TABLE))
+    assert np.shares_memory(data.arrays(frame, val=None).train.x, frame.to_numpy())
+    same(data.arrays(frame.a), data.arrays(TABLE[:, 0]))
+    mixed = frame.assign(n=np.arange(40), flag=np.arange(40) % 2 == 0, one=pandas.array([1, 2] * 20, "Int64"), f=frame.a.astype("Float64"))
+    assert data.arrays(mixed).train.x.shape == (36, 7)
+    kinds = pandas.Series(["ant", "bee"] * 20)
+    for context in (kinds, kinds.astype("category"), kinds.astype("string"), kinds.to_frame()):
+        assert data.arrays(frame, context).label_names == ("ant", "bee")
+    assert "the column 'kind' holds text (row 0: 'ant')" in line(frame.assign(kind=kinds))
+    assert (
+        line(frame.assign(b=frame.b.where(frame.index != 7)))
+        == "x has 1 values that are NaN or infinite; the first is in row 7, column 'b'"
+    )
+    assert "x has one value (in float32) in column 'd', where" in line(frame.assign(d=1.0))
+    missing = frame.assign(n=pandas.array([None, 2] * 20, "Int64"))
+    assert "has 20 values that are NaN or infinite; the first is in row 0, column 'n'" in line(missing)
+    assert "context has 1 missing values, the first in row 39" in line(frame, kinds.where(frame.index < 39))
+    assert "the column 'day' holds dates" in line(frame.assign(day=pandas.Timestamp("2020-01-01")))
+    assert line(frame, val=frame[["b", "a", "c"]]) == "x_val has the columns b, a, c; the training data have a, b, c"
+    assert "without columns" in line(frame[[]])
+    twice = pandas.concat([frame, frame], axis=1)
+    assert data.arrays(twice).train.x.shape == (36, 6)
+
+
+def test_polars():
+    polars = pytest.importorskip("polars", reason="polars is not among the packages of the tests")
+    frame = polars.DataFrame({"a": TABLE[:, 0], "b": TABLE[:, 1], "n": range(40), "flag": [True, False] * 20, "kind": ["ant", "bee"] * 20})
+    source = data.arrays(frame.drop("kind"), frame["kind"])
+    assert source.train.x.shape == (36, 4) and source.label_names == ("ant", "bee")
+    assert "the column 'kind' holds text" in line(frame)
+    assert "pass x.collect()" in line(frame.lazy())
+
+
+def test_torch():
+    torch = pytest.importorskip("torch", reason="torch is not among the packages of the tests")
+    same(data.arrays(torch.tensor(TABLE, requires_grad=True)), data.arrays(TABLE))
+    assert data.arrays(torch.tensor(TABLE, dtype=torch.bfloat16)).train.x.dtype == np.float32
+    assert "is on the device meta; pass x.cpu()" in line(torch.zeros(4, 2, device="meta"))
+
+
+def test_validation_arrays():
+    kinds, more = np.array(["ant", "bee"] * 20), RNG.normal(size=(6, 3))
+    source = data.arrays(TABLE, kinds, val=(more, ["bee"] * 6))
+    assert source.test is None and len(source.train.x) == 40 and source.train.x.dtype == source.split("val").x.dtype == np.float32
+    np.testing.assert_array_equal(source.split("val").context, [[0, 1]] * 6)
+    np.testing.assert_array_equal(source.split("val").label, [1] * 6)
+    assert data.arrays(TABLE, val=None).val is None and data.arrays(TABLE, val=0).val is None
+    val = data.arrays(GREY, label=kinds, levels=256, val=(GREY[:3].astype(np.int64), None, kinds[:3])).split("val")
+    assert val.x.dtype == np.uint8 and val.label is not None and val.label.tolist() == [0, 1, 0]
+    assert data.arrays(TABLE[:, 0], TABLE[:, 1], val=(TABLE[:5, 0], TABLE[:5, 1])).split("val").arrays().keys() == {"x", "context"}
+    source = data.arrays(TABLE, kinds, label=np.arange(40) % 3, val=0.5)  # the context is one thing, the label another
+    assert source.label_names == ("0", "1", "2") and source.train.context is not None and source.train.context.shape == (20, 2)
+
+
+def test_contexts():
+    def context(given):
+        found = data.arrays(TABLE, given, val=None).train
+        return found.context, found.label
+
+    onehot = np.eye(4)[np.arange(40) % 4]
+    for given in (
+        np.arange(40) % 4,
+        np.array(list("abcd") * 10),
+        np.array([b"a", b"b", b"c", b"d"] * 10),
+        np.array(list("abcd") * 10, object),
+    ):
+        found, label = context(given)
+        assert found.dtype == np.float32 and label.dtype == np.int32
+        np.testing.assert_array_equal(found, onehot)
+        np.testing.assert_array_equal(label, np.arange(40) % 4)
+    for given in (onehot, onehot.astype(np.int64), onehot.astype(bool)):
+        found, label = context(given)
+        assert found.dtype == np.float32 and label is None
+        np.testing.assert_array_equal(found, onehot)
+    found, label = context(TABLE[:, 0].astype(np.float64))
+    assert found.shape == (40, 1) and label is None
+    assert context(np.arange(40) % 2 == 0)[0].shape == (40, 2)
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "message"),
+    [
+        (3.0, {}, "x is one value; it must be an array [N, ...]"),
+        (np.zeros((0, 2)), {}, "x has the shape (0, 2), without a number in it"),
+        (np.zeros((5, 0)), {}, "x has the shape (5, 0)"),
+        (np.zeros((1, 2)), {}, "x has 1 row; it must have at least 2"),
+        ({"x": TABLE}, {}, "x is of type dict; it must be one array"),
+        ("table.csv", {}, "x is one value"),
+        (["a", "b"], {}, "x holds text, such as 'a'; it must hold numbers"),
+        ([[1.0], [1.0, 2.0]], {}, "x is a list whose entries differ in length"),
+        ([[1.0], None], {}, "x is a list whose entries differ in length"),
+        (TABLE.astype(complex), {}, "x holds complex numbers; pass real and imaginary parts"),
+        (np.arange(9).astype("M8[D]"), {}, "x holds dates"),
+        (np.zeros(9, [("a", "f4")]), {}, "x holds records"),
+        (np.array([1.5, None]), {}, "x has 1 missing values, the first in row 1"),
+        (np.array([1.5, 2], object), {}, "x holds Python objects (row 0: float); it must be an array of numbers; try .astype(float)"),
+        (np.ma.masked_less(TABLE, 0), {}, "missing values; fill them or leave out their rows"),
+        (LazyFrame(), {}, "x is a LazyFrame, which has no rows yet; pass x.collect()"),
+        (Tensor(TABLE, device="cuda:0"), {}, "x is on the device cuda:0; pass x.cpu()"),
+        (Frame(a=TABLE[:, 0], k=["b"] * 40), {}, "x: the column 'k' holds text (row 0: 'b'); leave it out, or encode it as numbers"),
+        (np.where(TABLE > 2, np.nan, TABLE), {}, "values that are NaN or infinite; the first is in row "),
+        (
+            np.pad(TABLE.astype(float), 1, constant_values=1e39),
+            {},
+            "values that are too large for float32; the first is in row 0, column 0",
+        ),
+        (np.full((3, 2, 2, 1), np.inf), {}, "x has 12 values that are NaN or infinite; the first is in row 0, entry (0, 0, 0)"),
+        (np.pad(TABLE, ((0, 0), (1, 1))), {}, "x has one value (in float32) in column 0, column 4, where a density is infinite"),
+        (1.7e9 + np.arange(9.0), {}, "x has one value (in float32) in column 0"),
+        (np.arange(9), {}, "x is int64: pass x.astype(float) for continuous data, or levels=9 for grey values 0..8"),
+        (-np.arange(9), {}, "x is int64: pass x.astype(float) for continuous data"),
+        (np.arange(9, dtype=np.uint16), {}, "x is uint16: pass x.astype(float) for continuous data, or levels=9 for"),
+        (np.arange(9), dict(levels=8), "x has integers in 0..8; with levels=8 they must be in 0..7; levels=9 would fit"),
+        (np.arange(-1, 9), dict(levels=8), "x has integers in -1..8; with levels=8 they must be in 0..7"),
+        (GREY, dict(levels=17), "with levels=17 they must be in 0..16; levels=256 would fit"),
+        (TABLE, dict(levels=17), "levels=17 is for integers, and x is float32; leave it out, or pass integers"),
+        *(
+            (GREY, dict(levels=levels), f"levels={levels!r} is invalid; it must be a whole number in 2..65536, or None")
+            for levels in (0, 1, 2.5)
+        ),
+        (TABLE, dict(val=1.0), "val=1.0 is invalid; it must be a fraction in [0, 1), x_val, (x_val, context_val) or None"),
+        (TABLE, dict(val=True), "val=True is invalid"),
+        (TABLE, dict(val=-0.1), "val=-0.1 is invalid"),
+        (TABLE, dict(val=float("nan")), "val=nan is invalid"),
+        (TABLE[:4], dict(val=0.1), "val=0.1 of 4 rows is 0: it must be at least 1 and leave 2 for training; val=None is no validation"),
+        (TABLE[:4], dict(val=0.9), "val=0.9 of 4 rows is 4: it must be at least 1 and leave 2"),
+        (TABLE, dict(val=(TABLE,)), "val is a tuple of 1; it must be (x_val, context_val)"),
+        (TABLE, dict(val=TABLE[:, :2]), "x_val has examples of shape (2,); those of the training data have (3,)"),
+        (TABLE, dict(val="val"), "x_val is one value"),
+        (TABLE, dict(val=["a"]), "x_val holds text"),
+        (TABLE, dict(val=GREY), "x_val is uint8, and the training data are floats; pass x_val.astype(float)"),
+        (GREY, dict(val=TABLE), "x_val is float32, and the training data are integers 0..255"),
+        (GREY[:, :, :, :0], {}, "x has the shape (40, 4, 3, 0)"),
+        (GREY, dict(val=GREY.astype(int) + 1), "x_val has integers in 1..256; with levels=256 they must be in 0..255"),
+        (TABLE, dict(val=np.full((3, 3), np.nan)), "x_val has 9 values that are NaN"),
+        (TABLE, dict(val=(TABLE, TABLE)), "val has a context and x has none; give both, val=(x_val, context_val), or none"),
+        (TABLE, dict(context=TABLE, val=TABLE), "x has a context and val has none; give both"),
+        (
+            TABLE,
+            dict(context=TABLE, val=(TABLE, TABLE[:, :2])),
+            "context_val has 2 numbers per example; the context of the training data has 3",
+        ),
+        (
+            TABLE,
+            dict(context=TABLE, val=(TABLE, list("ab") * 20)),
+            "context_val holds text, and the context of the training data is 3 numbers",
+        ),
+        (TABLE, dict(context=TABLE[:3]), "context has 3 rows for 40 examples"),
+        (TABLE, dict(context=GREY), "context is uint8 of shape (40, 4, 3, 1); it must be [N] class labels, or numbers [N] or [N, C]"),
+        (TABLE, dict(context=TABLE[:, :0]), "context is float32 of shape (40, 0)"),
+        (TABLE, dict(context=5), "context is int64 of shape ()"),
+        (TABLE, dict(context=np.full(40, np.nan)), "context has 40 values that are NaN or infinite; the first is in row 0, column 0"),
+        (TABLE, dict(context=["a"] * 39 + [None]), "context has 1 missing values, the first in row 39"),
+        (
+            TABLE,
+            dict(context=list("ab") * 20, val=(TABLE[:2], ["c", "a"])),
+            "context_val has classes that the training data do not have: 'c'; known: a, b",
+        ),
+        (
+            np.arange(1500.0),
+            dict(context=np.arange(1500)),
+            "context has 1,500 different class labels; at most 1,000 are read as classes; pass",
+        ),
+        (TABLE, dict(label=TABLE[:, 0]), "label is float32 of shape (40,); it must be [N] class labels"),
+        (TABLE, dict(label=[1, 2]), "label has 2 rows for 40 examples"),
+        (
+            TABLE,
+            dict(label=[1, 2] * 20, val=TABLE),
+            "x has a label and val has none; give both, val=(x_val, context_val, label_val), or none",
+        ),
+    ],
+)
+def test_wrong_arrays_are_one_clear_line(x, options, message):
+    found = line(x, **options)
+    assert message in found
+    assert line(x, **options, x_name="points").startswith("points") == (found.startswith(("x ", "x:")))
+
+
+def test_more_examples_of_a_trained_model():
+    x = examples(TABLE[:1].astype(np.float64), event=(3,), levels=0)  # one row, whose columns are constant
+    np.testing.assert_array_equal(x, TABLE[:1])
+    assert examples(GREY[..., 0], event=(4, 3, 1), levels=256).shape == GREY.shape
+    assert examples(TABLE[:, 0], event=(1,), levels=0).shape == (40, 1)
+    np.testing.assert_array_equal(conditions(["b", "a"], 2, width=2, label_names=("a", "b")), [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(conditions([0.5, 1], 2, width=1), [[0.5], [1]])
+    np.testing.assert_array_equal(conditions([[0, 1]], 1, width=2, label_names=("a", "b")), [[0, 1]])
+    with pytest.raises(UserError, match=r"x is int64, and the training data are floats; pass x\.astype\(float\)"):
+        examples(np.arange(9), event=(1,), levels=0)
+
+
+def test_a_run_of_a_notebook_has_no_data_for_the_command():
+    with pytest.raises(UserError, match=r"trained on arrays of a notebook, .* vaeflow\.load\(DIRECTORY\), run\.evaluate\(x\)"):
+        load(kind="arrays")
+
+
+def test_the_arrays_of_the_caller_are_not_changed():
+    for x in (TABLE, GREY, GREY.astype(np.int64)):
+        before = x.copy()
+        context, val = np.arange(40) % 2, (x[:5], np.arange(5) % 2)
+        source = data.arrays(x, context, val=val, levels=None if x.dtype == np.float32 else 256)
+        assert x.flags.writeable and len(source.train.x) == 40
+        np.testing.assert_array_equal(x, before)
