@@ -19,6 +19,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class NoConfig(UserError):
+    """A model that cannot be written as a config, as a part of it was made by hand."""
+
+
 class Spec:
     """How a part was made: its maker, and all of its arguments by name. Two specs are equal if these are."""
 
@@ -93,7 +97,7 @@ def sections(model: Any) -> Sections:
         model: a Model that a recorded maker returned.
 
     Raises:
-        UserError: the model, or a part of it, was not made by a recorded maker that is in a registry.
+        NoConfig: the model, or a part of it, was not made by a recorded maker that is in a registry.
 
     Example:
         sections(flow(event=(2,), layer=affine_coupling(net=mlp(), mask="half"))).parts["net"]["kind"]  # "mlp"
@@ -106,11 +110,11 @@ def sections(model: Any) -> Sections:
 
 
 def kind_of(part: Any, where: str) -> str:
-    """The kind of a part in its registry. UserError: it was not made by a function of one; the line names it by `where`."""
+    """The kind of a part in its registry. NoConfig: it was not made by a function of one; the line names it by `where`."""
     spec: Spec | None = getattr(part, "spec", None)
     kind = next((kind for kind, entry in registry(type(part)).items() if spec is not None and maker(entry) is spec.make), None)
     if kind is None:
-        raise UserError(f"{where} was not made by a function of a registry, so it has no config")
+        raise NoConfig(f"{where} was not made by a function of a registry, so it has no config")
     return kind
 
 

@@ -22,10 +22,11 @@ from vaeflow.evaluation import evaluate, store
 from vaeflow.model import Model, Params, exactly, merge_params, split_params
 from vaeflow.models.standardized import reason, standardized
 from vaeflow.notebook.run import Run
-from vaeflow.record import sections
+from vaeflow.record import NoConfig, sections
 from vaeflow.run import BY_HAND, load_run
 from vaeflow.runs import progress, workdir
 from vaeflow.runs.files import write_json
+from vaeflow.runs.workdir import read_config
 from vaeflow.schema import complete
 from vaeflow.training import configure, frozen, loop, setup
 from vaeflow.training.warm_start import load_params
@@ -116,10 +117,12 @@ def _described(model: Any, standardize: bool) -> tuple[Model | None, dict[str, A
     if not isinstance(model, Model):
         raise UserError(f"model={model!r} is invalid; it must be a Model, such as vaeflow.flows.nsf(event=(2,)), a config or a Run")
     values: dict[str, Any] = {section: {} for section in GROUPS} | {"optim": {"schedule": "cosine"}}
-    if model.spec is None:
-        return _checked(model), values | {"model": {"kind": BY_HAND}}
-    made = _standardized(model) if standardize and not model.levels and not reason(model) else model
-    return _checked(made), values | sections(made)._asdict()
+    standardize = standardize and not model.levels and not reason(model)
+    made = _standardized(model) if standardize else model
+    try:
+        return _checked(made), values | sections(made)._asdict()
+    except NoConfig:
+        return _checked(made), values | {"model": {"kind": BY_HAND, "standardize": standardize}}
 
 
 @functools.lru_cache(maxsize=32)
@@ -189,7 +192,9 @@ def load(directory: str | Path, overrides: Overrides | Mapping[str, Any] = (), *
     """
     where = Path(directory).expanduser()
     pairs = [(key, str(value)) for key, value in (overrides.items() if isinstance(overrides, Mapping) else overrides)]
-    own, params, config = load_run(where, pairs, model and _checked(model))
+    if model is not None:
+        model = _checked(_standardized(model) if read_config(where).model.get("standardize") else model)
+    own, params, config = load_run(where, pairs, model)
     return Run(own, params, config, where)
 
 
