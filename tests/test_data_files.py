@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.array_toys import same
 from tests.commands import refusal
 from tests.data_toys import images, load
 from vaeflow import data
@@ -18,16 +19,6 @@ RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(30, 3)).astype(np.float32)
 KINDS = np.array(["ant", "bee", "cat"] * 10)
 GREY = images(30)
-
-
-def same(one: data.Source, other: data.Source) -> None:
-    """The sources are equal bit for bit."""
-    assert (one.levels, one.label_names, one.splits().keys()) == (other.levels, other.label_names, other.splits().keys())
-    for name, split in one.splits().items():
-        assert split.arrays().keys() == other.split(name).arrays().keys()
-        for key, array in split.arrays().items():
-            assert array.dtype == other.split(name).arrays()[key].dtype
-            np.testing.assert_array_equal(array, other.split(name).arrays()[key])
 
 
 def npz(folder: Path, values: dict, **arrays) -> data.Source:
