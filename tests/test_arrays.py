@@ -150,6 +150,7 @@ def test_contexts():
         (-np.arange(9), {}, "x is int64: pass x.astype(float) for continuous data"),
         (np.arange(9, dtype=np.uint16), {}, "x is uint16: pass x.astype(float) for continuous data, or levels=9 for"),
         (np.arange(9), dict(levels=8), "x has integers in 0..8; with levels=8 they must be in 0..7; levels=9 would fit"),
+        (np.arange(-1, 5), dict(levels=8), "x has integers in -1..4; with levels=8 they must be in 0..7"),
         (np.arange(-1, 9), dict(levels=8), "x has integers in -1..8; with levels=8 they must be in 0..7"),
         (GREY, dict(levels=17), "with levels=17 they must be in 0..16; levels=256 would fit"),
         (TABLE, dict(levels=17), "levels=17 is for integers, and x is float32; leave it out, or pass integers"),
