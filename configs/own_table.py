@@ -1,4 +1,4 @@
-"""A spline flow on your own table: a CSV file with a header, or an npz file (rows `npz`).
+"""A spline flow on your own table: a CSV file, or an npz file (row `npz`), or with --config.data.kind a Parquet, npy or HDF5 file.
 
     python -m experiments.train --config=configs/own_table.py --config.data.path=FILE.csv --config.model.event=6 --workdir=runs/own
 

@@ -1,8 +1,12 @@
-"""Stand-ins for arrays and tables of packages that the tests do not need: polars, torch."""
+"""Stand-ins for arrays and tables of packages that the tests do not need: polars, torch; sources compared, errors caught."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
+
+from vaeflow import data
+from vaeflow.errors import UserError
 
 
 class Stand:
@@ -48,3 +52,22 @@ class LazyFrame:
     @property
     def columns(self):
         raise AssertionError("resolving the columns of a LazyFrame warns")
+
+
+def line(*args, **kwargs) -> str:
+    """The one line of the UserError that arrays(...) raises."""
+    with pytest.raises(UserError) as caught:
+        data.arrays(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def same(one: data.Source, other: data.Source) -> None:
+    """The sources are equal bit for bit."""
+    assert (one.levels, one.label_names, one.splits().keys()) == (other.levels, other.label_names, other.splits().keys())
+    for name, split in one.splits().items():
+        for key, a in split.arrays().items():
+            b = other.split(name).arrays()[key]
+            assert a.dtype == b.dtype, (name, key)
+            np.testing.assert_array_equal(a, b)
+        assert split.arrays().keys() == other.split(name).arrays().keys()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
-from tests.array_toys import Frame, LazyFrame, Stand, Tensor
+from tests.array_toys import Frame, LazyFrame, Stand, Tensor, line, same
 from tests.data_toys import images, load
 from vaeflow import data
 from vaeflow.data.contexts import conditions
@@ -15,25 +18,6 @@ from vaeflow.errors import UserError
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(40, 3)).astype(np.float32)
 GREY = images(40, (4, 3, 1))
-
-
-def line(*args, **kwargs) -> str:
-    """The one line of the UserError that arrays(...) raises."""
-    with pytest.raises(UserError) as caught:
-        data.arrays(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def same(one: data.Source, other: data.Source) -> None:
-    """The sources are equal bit for bit."""
-    assert (one.levels, one.label_names, one.splits().keys()) == (other.levels, other.label_names, other.splits().keys())
-    for name, split in one.splits().items():
-        for key, a in split.arrays().items():
-            b = other.split(name).arrays()[key]
-            assert a.dtype == b.dtype, (name, key)
-            np.testing.assert_array_equal(a, b)
-        assert split.arrays().keys() == other.split(name).arrays().keys()
 
 
 @pytest.mark.parametrize("val", [0.0, 0.1, 0.25])
@@ -68,8 +52,6 @@ def test_float64_is_said_once_and_float32_is_not_copied(capsys):
 
 
 def test_packages_by_their_arrays():
-    import jax.numpy as jnp
-
     wanted = data.arrays(TABLE)
     swapped = TABLE.astype(TABLE.dtype.newbyteorder())
     for x in (
@@ -90,49 +72,6 @@ def test_packages_by_their_arrays():
     same(data.arrays(Frame(a=TABLE[:, 0], b=TABLE[:, 1].astype(np.float64), c=TABLE[:, 2])), wanted)
     assert data.arrays(TABLE[:, 0]).train.x.shape == (36, 1)
     assert data.arrays(jnp.arange(40, dtype=jnp.int4) % 4, levels=4).levels == 4
-
-
-def test_dataframes_of_pandas():
-    pandas = pytest.importorskip("pandas", reason="pandas is an extra")
-    frame = pandas.DataFrame(TABLE, columns=["a", "b", "c"])
-    same(data.arrays(frame), data.arrays(TABLE))
-    assert np.shares_memory(data.arrays(frame, val=None).train.x, frame.to_numpy())
-    same(data.arrays(frame.a), data.arrays(TABLE[:, 0]))
-    mixed = frame.assign(n=np.arange(40), flag=np.arange(40) % 2 == 0, one=pandas.array([1, 2] * 20, "Int64"), f=frame.a.astype("Float64"))
-    assert data.arrays(mixed).train.x.shape == (36, 7)
-    kinds = pandas.Series(["ant", "bee"] * 20)
-    for context in (kinds, kinds.astype("category"), kinds.astype("string"), kinds.to_frame()):
-        assert data.arrays(frame, context).label_names == ("ant", "bee")
-    assert "the column 'kind' holds text (row 0: 'ant')" in line(frame.assign(kind=kinds))
-    assert (
-        line(frame.assign(b=frame.b.where(frame.index != 7)))
-        == "x has 1 values that are NaN or infinite; the first is in row 7, column 'b'"
-    )
-    assert "x has one value (in float32) in column 'd', where" in line(frame.assign(d=1.0))
-    missing = frame.assign(n=pandas.array([None, 2] * 20, "Int64"))
-    assert "has 20 values that are NaN or infinite; the first is in row 0, column 'n'" in line(missing)
-    assert "context has 1 missing values, the first in row 39" in line(frame, kinds.where(frame.index < 39))
-    assert "the column 'day' holds dates" in line(frame.assign(day=pandas.Timestamp("2020-01-01")))
-    assert line(frame, val=frame[["b", "a", "c"]]) == "x_val has the columns b, a, c; the training data have a, b, c"
-    assert "without columns" in line(frame[[]])
-    twice = pandas.concat([frame, frame], axis=1)
-    assert data.arrays(twice).train.x.shape == (36, 6)
-
-
-def test_polars():
-    polars = pytest.importorskip("polars", reason="polars is not among the packages of the tests")
-    frame = polars.DataFrame({"a": TABLE[:, 0], "b": TABLE[:, 1], "n": range(40), "flag": [True, False] * 20, "kind": ["ant", "bee"] * 20})
-    source = data.arrays(frame.drop("kind"), frame["kind"])
-    assert source.train.x.shape == (36, 4) and source.label_names == ("ant", "bee")
-    assert "the column 'kind' holds text" in line(frame)
-    assert "pass x.collect()" in line(frame.lazy())
-
-
-def test_torch():
-    torch = pytest.importorskip("torch", reason="torch is not among the packages of the tests")
-    same(data.arrays(torch.tensor(TABLE, requires_grad=True)), data.arrays(TABLE))
-    assert data.arrays(torch.tensor(TABLE, dtype=torch.bfloat16)).train.x.dtype == np.float32
-    assert "is on the device meta; pass x.cpu()" in line(torch.zeros(4, 2, device="meta"))
 
 
 def test_validation_arrays():
@@ -184,14 +123,17 @@ def test_contexts():
         ({"x": TABLE}, {}, "x is of type dict; it must be one array"),
         ("table.csv", {}, "x is one value"),
         (["a", "b"], {}, "x holds text, such as 'a'; it must hold numbers"),
-        ([[1.0], [1.0, 2.0]], {}, "x is a list whose entries differ in length"),
-        ([[1.0], None], {}, "x is a list whose entries differ in length"),
+        ([[1.0], [1.0, 2.0]], {}, "x is a list whose entries differ in shape"),
+        ([[1.0], None], {}, "x is a list whose entries differ in shape"),
         (TABLE.astype(complex), {}, "x holds complex numbers; pass real and imaginary parts"),
         (np.arange(9).astype("M8[D]"), {}, "x holds dates"),
         (np.zeros(9, [("a", "f4")]), {}, "x holds records"),
         (np.array([1.5, None]), {}, "x has 1 missing values, the first in row 1"),
         (np.array([1.5, 2], object), {}, "x holds Python objects (row 0: float); it must be an array of numbers; try .astype(float)"),
         (np.ma.masked_less(TABLE, 0), {}, "missing values; fill them or leave out their rows"),
+        (scipy.sparse.csr_array(TABLE), {}, "x is sparse (csr_array); pass x.toarray()"),
+        (jax.random.split(jax.random.key(0), 9), {}, "x (PRNGKeyArray) cannot be read as an array: "),
+        ((row for row in TABLE), {}, "x is of type generator; it must be one array"),
         (LazyFrame(), {}, "x is a LazyFrame, which has no rows yet; pass x.collect()"),
         (Tensor(TABLE, device="cuda:0"), {}, "x is on the device cuda:0; pass x.cpu()"),
         (Frame(a=TABLE[:, 0], k=["b"] * 40), {}, "x: the column 'k' holds text (row 0: 'b'); leave it out, or encode it as numbers"),
@@ -208,6 +150,7 @@ def test_contexts():
         (-np.arange(9), {}, "x is int64: pass x.astype(float) for continuous data"),
         (np.arange(9, dtype=np.uint16), {}, "x is uint16: pass x.astype(float) for continuous data, or levels=9 for"),
         (np.arange(9), dict(levels=8), "x has integers in 0..8; with levels=8 they must be in 0..7; levels=9 would fit"),
+        (np.arange(-1, 5), dict(levels=8), "x has integers in -1..4; with levels=8 they must be in 0..7"),
         (np.arange(-1, 9), dict(levels=8), "x has integers in -1..8; with levels=8 they must be in 0..7"),
         (GREY, dict(levels=17), "with levels=17 they must be in 0..16; levels=256 would fit"),
         (TABLE, dict(levels=17), "levels=17 is for integers, and x is float32; leave it out, or pass integers"),
@@ -283,6 +226,11 @@ def test_more_examples_of_a_trained_model():
     np.testing.assert_array_equal(conditions([[0, 1]], 1, width=2, label_names=("a", "b")), [[0, 1]])
     with pytest.raises(UserError, match=r"x is int64, and the training data are floats; pass x\.astype\(float\)"):
         examples(np.arange(9), event=(1,), levels=0)
+
+
+def test_traced_arrays_have_no_values():
+    with pytest.raises(UserError, match="x is an array that jax traces, without values; call this outside of jit"):
+        jax.eval_shape(lambda x: data.arrays(x).train.x, TABLE)
 
 
 def test_a_run_of_a_notebook_has_no_data_for_the_command():

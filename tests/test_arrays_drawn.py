@@ -23,7 +23,7 @@ def draw_array(rng: np.random.Generator, rows: int | None = None) -> np.ndarray:
     x = (
         rng.normal(size=full) * rng.choice([0, 1, 3, 1e5, 1e30, 1e39], p=[0.1, 0.4, 0.2, 0.1, 0.1, 0.1])
         if dtype.kind in "fcO"
-        else rng.integers(0, rng.choice([2, 5, 120]), full)
+        else rng.integers(rng.choice([0, 0, 0, -1]), rng.choice([2, 5, 120]), full)
     )
     x = np.asarray(x, np.complex64 if dtype.kind == "c" else None)
     if dtype.kind == "f" and x.size and rng.random() < 0.2:
@@ -65,7 +65,7 @@ def check_source(source: data.Source, n: int, x) -> None:
         if split.label is not None:
             assert source.label_names is not None and split.label.dtype == np.int32 and split.label.shape == (len(split.x),)
             assert split.label.min() >= 0 and split.label.max() < len(source.label_names)
-    assert source.test is None
+    assert source.test is None and (not source.levels or np.asarray(x).min() >= 0)
     if n:  # validation is a fraction: disjoint and complete
         whole = np.concatenate([split.x.reshape(len(split.x), -1) for split in source.splits().values()])
         wanted = np.asarray(x).reshape(n, -1).astype(whole.dtype)

@@ -156,9 +156,10 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize(("name", "package"), [("hepmass", "pandas"), ("bsds300", "h5py")])
 def test_a_package_that_is_missing(tmp_path, monkeypatch, name, package):
+    extra = {"pandas": "tables", "h5py": "hdf5"}[package]
     MAKE[name](tmp_path)
     monkeypatch.setitem(sys.modules, package, None)  # its import then fails
-    fails(f"data.name='{name}' needs the package {package}, which is not installed: pip install {package}$", tmp_path, name)
+    fails(rf'data.name=.{name}. needs the package {package}, which is not installed: pip install -e "\.\[{extra}\]"$', tmp_path, name)
 
 
 def test_other_numbers_of_columns_and_too_few_rows(tmp_path):

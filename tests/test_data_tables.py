@@ -157,7 +157,7 @@ def test_levels_of_data_that_have_their_own_are_refused(row, tmp_path):
         save_png(tmp_path / f"{i}.png", images(1)[0])
     words = [f"--config=configs/{row}.py", "--config.data.levels=17", "--config.data.batch=2"]
     words += [f"--config.data.path={tmp_path}"] if row == "own_images" else []
-    assert refusal("train", *words).endswith("; set it to 0, or data.kind: npz")
+    assert refusal("train", *words).endswith("; set it to 0, or data.kind: npz, npy, hdf5, hf")
 
 
 def test_csv_with_a_label(tmp_path):
@@ -190,8 +190,8 @@ def test_csv_in_a_folder_has_its_own_splits(tmp_path):
         (TABLE + "1,,ant\n", "kind", "line 22: column 'b' is not a number: ''"),
         (TABLE + "1,2\n", "kind", "line 22: 2 cells where the header has 3"),
         (TABLE + "nan,2,ant\n", "kind", "NaN or infinite in x"),
-        ("1,2\n3,4\n", "", "the first line must name the columns; it is '1,2'"),
-        ("", "", "the first line must name the columns"),
+        ("", "", "t.csv' is empty"),
+        ("\n \n", "", "t.csv' is empty"),
         ("a,b\n", "", "has a header but no rows"),
         ("a\n1\n", "a", "has no column beside the label 'a'"),
     ],

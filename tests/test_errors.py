@@ -55,7 +55,7 @@ VAE = [
     (["optim.ema=1"], ["optim.ema=1", "< 1"]),
     (["train.steps=-3"], ["train.steps=-3", ">= 1"]),
     (["seed=99999999999999999999"], ["config.seed=99999999999999999999", "<= 4294967295"]),
-    (["data.kind=mnist"], ["data.kind='mnist'", "digits, image_folder", "tfds"]),
+    (["data.kind=mnist"], ["data.kind='mnist'", "digits, hdf5, hf, image_folder", "tfds"]),
     (["data.batch=2000"], ["data.batch=2000", "1297"]),
     (["data.train=train[:100]"], ["data.train='train[:100]'", "data.kind='digits'", "tfds"]),
     (["data.context=lable"], ["data.context='lable'", "label", "none"]),

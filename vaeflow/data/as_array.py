@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from vaeflow.errors import UserError
 
@@ -40,8 +41,11 @@ def as_array(x: Any, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
         raise UserError(f"{name} is a LazyFrame, which has no rows yet; pass {name}.collect()")
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise UserError(f"{name} is a masked array with {np.ma.count_masked(x)} missing values; fill them or leave out their rows")
-    if callable(getattr(x, "toarray", None)) and not hasattr(x, "__array__"):
-        raise UserError(f"{name} is sparse ({type(x).__name__}); pass {name}.toarray()")
+    if isinstance(x, Tracer):
+        raise UserError(f"{name} is an array that jax traces, without values; call this outside of jit, grad and vmap")
+    for dense in ("toarray", "todense"):
+        if callable(getattr(x, dense, None)) and not hasattr(x, "__array__"):
+            raise UserError(f"{name} is sparse ({type(x).__name__}); pass {name}.{dense}()")
     if callable(getattr(x, "detach", None)):
         x = _detached(x, name)
     columns = _columns(x)
@@ -134,7 +138,7 @@ def _array(x: Any, name: str) -> np.ndarray:
         array = np.asarray(x)
     except _FAILURES as error:
         if isinstance(x, list | tuple) and "inhomogeneous" in str(error):
-            raise UserError(f"{name} is a list whose entries differ in length; it must be one array [N, ...]") from None
+            raise UserError(f"{name} is a list whose entries differ in shape; it must be one array [N, ...]") from None
         raise UserError(f"{name} ({type(x).__name__}) cannot be read as an array: {' '.join(str(error).split())}") from None
     kind = array.dtype.kind
     if kind == "O":

@@ -22,9 +22,8 @@ import numpy as np
 from vaeflow.data.as_array import as_array, column_name, finite
 from vaeflow.data.contexts import class_numbers, conditions, context_classes, one_hot, read_context, read_labels
 from vaeflow.data.source import DataConfig, Source, Split, cut, encode_labels, rows, source
+from vaeflow.data.tables import MAX_LEVELS
 from vaeflow.errors import UserError
-
-MAX_LEVELS = 2**16  # float32 has 7 bits left for the noise that dequantises the largest value
 
 
 def load(config: DataConfig, seed: int) -> NoReturn:

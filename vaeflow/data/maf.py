@@ -27,15 +27,15 @@ Densities are those of these columns, so they compare with published ones only i
 
 from __future__ import annotations
 
-import importlib
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from vaeflow.data import gas
+from vaeflow.data.packages import package
 from vaeflow.data.source import SPLITS, DataConfig, Source, Split, require, source
 from vaeflow.errors import UserError, unknown
 
@@ -102,7 +102,7 @@ def _gas(root: Path) -> Splits:
 
 def _hepmass(root: Path) -> Splits:
     """From two tables of a label (1: signal) and 27 features; the one for testing has a last column that belongs to nothing."""
-    pandas = _package("pandas", "hepmass")
+    pandas = package("pandas", "data.name='hepmass'", "tables")
     paths = [_file(root, f"hepmass/1000_{name}.csv") for name in ("train", "test")]
     frames = []
     for path, end in zip(paths, (None, -1), strict=True):
@@ -133,7 +133,7 @@ def _miniboone(root: Path) -> Splits:
 
 def _bsds300(root: Path) -> Splits:
     """From [N, 63] three times."""
-    h5py, path = _package("h5py", "bsds300"), _file(root, "BSDS300/BSDS300.hdf5")
+    h5py, path = package("h5py", "data.name='bsds300'", "hdf5"), _file(root, "BSDS300/BSDS300.hdf5")
     names = ("train", "validation", "test")
     try:
         with h5py.File(path, "r") as file:
@@ -186,11 +186,3 @@ def _array(path: Path, columns: int) -> np.ndarray:
         found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
         raise UserError(f"{str(path)!r} must hold numbers [N, {columns}]; it holds {found}")
     return array
-
-
-def _package(name: str, table: str) -> Any:
-    """A package that only one of these tables needs. UserError: it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UserError(f"data.name={table!r} needs the package {name}, which is not installed: pip install {name}") from None

@@ -23,18 +23,21 @@ _SPLIT_SEED = 20131220
 class DataConfig(NamedTuple):
     """The section `config.data`. A kind ignores what it does not name; "" and 0 stand for none.
 
-    kind            an entry of SOURCES: digits, density, tfds, npz, image_folder, csv, maf, omniglot, pair
-    name            density, maf: which one. tfds: the dataset. npz: the array with the examples ("": `train` or else `x`)
+    kind            an entry of SOURCES: digits, density, tfds, npz, npy, hdf5, hf, csv, parquet, image_folder, maf, omniglot, pair; arrays:
+                    those of a notebook, which the command does not have
+    name            density, maf: which one. tfds: the dataset. npz, npy, hdf5: the array with the examples ("": `train` or else `x`). hf:
+                    the column with them ("": the only one beside the label, or all as a table)
     dir             tfds: the data_dir that `experiments.prepare` filled
-    path            npz, csv, omniglot: the file. image_folder, csv, maf: the folder
-    label           csv: the label's column. npz: the array with the labels ("": `label`). tfds: the label's feature ("": `label`)
-    train,val,test  tfds: split expressions such as train[:50000]; val and test may be "". npz: arrays, or rows of one: x[:90%]
-    val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split. npz,
-                    image_folder, csv without splits of their own; omniglot
+    path            npz, npy, hdf5, csv, parquet, omniglot: the file. image_folder, maf, hf: the folder; npy, csv, parquet: one file a split
+    label           csv, parquet: the labels' column. npz, npy, hdf5: the array with them, tfds, hf: their feature ("": `label`)
+    train,val,test  tfds: split expressions such as train[:50000]; val and test may be "". npz, npy, hdf5, hf: arrays, or rows of one:
+                    x[:90%]
+    val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split. Files of
+                    your own without splits of their own; omniglot
     classes         names of the labels whose examples are kept; (): all
     size            density: training examples
-    levels          npz: number of values 0 .. levels - 1 of integer examples; 0: 256, or 2 when none is above 1
-    context         none | label: one-hot labels | array: the array `context` of an npz
+    levels          npz, npy, hdf5, hf: number of values 0 .. levels - 1 of integer examples; 0: 256, or 2 when none is above 1
+    context         none | label: one-hot labels | array: the array `context` of an npz, npy or hdf5
     binarize        none | threshold: x >= levels / 2 | static: one fixed Bernoulli draw | dynamic: a new draw for every step
     augment         names of flip (horizontal) and crop: of the training images in every step, see vaeflow/data/augment.py; (): none
     batch           examples per step, all devices together

@@ -1,6 +1,6 @@
-"""A user's own arrays: npz and csv files.
+"""A user's own arrays in files: npz, npy, HDF5, Hugging Face datasets, CSV, Parquet (vaeflow/data/formats.py).
 
-npz: numpy arrays by name, in one of three layouts.
+Each format gives arrays by name, in one of three layouts.
     own splits    `train`, and perhaps `val`, `test`; with them `train_label`, `train_context` and so on
     one array     `x`, or the one that data.name names; with it `label`, `context`, `x0`, `mask`
     named splits  data.train, and perhaps data.val, data.test, name an array or rows of one: `digits`, `digits[:90%]`, `digits[-500:]`;
@@ -9,24 +9,26 @@ npz: numpy arrays by name, in one of three layouts.
   are grey values 0 .. data.levels - 1, and [N, H, W] of them become [N, H, W, 1]. data.levels=0: 256, or 2 when none is above 1.
   x0 [N, ...], the other half of pairs, is read like the examples. mask is boolean, in the shape of the examples: True where an entry was
   observed. Entries that were not are filled with any valid number.
-csv: a header line, numbers in every column but data.label's; one file, or a folder with train.csv and perhaps val.csv, test.csv.
+npy: one array is `x`; a folder of .npy files is read like an npz.
+hdf5: as npz; data sets in groups are named in full, such as data.name=group/x.
+hf: the splits of the saved set; the examples are the column data.name, or without one the only column beside the label, or else all
+  columns, which then hold one number each. Labels are the column data.label ("": `label`).
+csv, parquet: continuous data [N, columns], numbers in every column but data.label's; one file, or a folder with train.csv and perhaps
+  val.csv, test.csv.
 
 A split that the data lack is taken from the training examples: data.val_fraction, data.test_fraction.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import re
-import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
+from vaeflow.data.formats import FORMATS, opened
 from vaeflow.data.source import SPLITS, DataConfig, Piece, Source, Split, carve, disjoint, encode_labels, require, rows, source
 from vaeflow.errors import UserError, unknown
 
@@ -34,25 +36,17 @@ MAX_LEVELS = 2**16  # float32 has 7 bits left for the noise that dequantises the
 _ROWS = re.compile(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")  # name, name[start:end], each end a row or a percentage
 
 
-def load_npz(config: DataConfig, seed: int) -> Source:
-    """data.kind=npz; the module's docstring says which arrays are read."""
+def load(config: DataConfig, seed: int) -> Source:
+    """Of every kind in FORMATS; the module's docstring says which arrays are read."""
     del seed
-    path = _existing(config, "an .npz file")
-    where = f"data.path={config.path!r}"
-    try:
-        opened = np.load(path, allow_pickle=False)
-        if not isinstance(opened, np.lib.npyio.NpzFile):
-            raise UserError(f"{where} holds one bare array; save it with numpy.savez(path, x=array)")
-        with opened as file:
-            found = _npz_arrays(config, where, file.files, lambda name: file[name])
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{where} cannot be read as npz: {' '.join(str(error).split())}") from None
+    path, where = _existing(config, FORMATS[config.kind].what), f"data.path={config.path!r}"
+    with opened(path, config) as stored:
+        read = config._replace(**{key: DataConfig._field_defaults[key] for key in FORMATS[config.kind].ignored})
+        found = _raw_splits(read, where, stored.names, stored.read)
     x0 = {f"{name} x0": raw.x0 for name, raw in found.items() if raw.x0 is not None}
-    values, levels = _grey({name: raw.x for name, raw in found.items()} | x0, config.levels, where)
-    read = {name: raw._replace(x=values[name], x0=values.get(f"{name} x0"), mask=_mask(raw, values[name])) for name, raw in found.items()}
-    return _assemble(read, levels, config, where)
+    values, levels = _grey({name: raw.x for name, raw in found.items()} | x0, read.levels, where)
+    splits = {name: raw._replace(x=values[name], x0=values.get(f"{name} x0"), mask=_mask(raw, values[name])) for name, raw in found.items()}
+    return _assemble(splits, levels, config, where)
 
 
 def _mask(raw: Split, x: np.ndarray) -> np.ndarray | None:
@@ -60,7 +54,7 @@ def _mask(raw: Split, x: np.ndarray) -> np.ndarray | None:
     return raw.mask.reshape(x.shape) if raw.mask is not None and raw.mask.shape == raw.x.shape else raw.mask
 
 
-def _npz_arrays(config: DataConfig, where: str, names: list[str], read: Callable[[str], np.ndarray]) -> dict[str, Split]:
+def _raw_splits(config: DataConfig, where: str, names: list[str], read: Callable[[str], np.ndarray]) -> dict[str, Split]:
     """{split: its arrays as they are stored} of the arrays `names`."""
 
     @functools.cache  # a compressed array that holds several splits is read once
@@ -154,80 +148,6 @@ def _grey(arrays: Mapping[str, np.ndarray], wanted: int, where: str) -> tuple[di
         raise UserError(f"{where}: {read}, these are in {low}..{high}; {fits}save continuous data as floats")
     dtype = np.min_scalar_type(levels - 1)
     return {name: (a[..., None] if a.ndim == 3 else a).astype(dtype) for name, a in arrays.items()}, levels
-
-
-def load_csv(config: DataConfig, seed: int) -> Source:
-    """data.kind=csv: x [N, columns] float32."""
-    del seed
-    path = _existing(config, "a .csv file, or a folder with train.csv")
-    files = {"train": path}
-    if path.is_dir():
-        files = {split: path / f"{split}.csv" for split in SPLITS if (path / f"{split}.csv").is_file()}
-        if "train" not in files:
-            known = ", ".join(sorted(p.name for p in path.iterdir())) or "nothing"
-            raise UserError(f"data.path={config.path!r} has no train.csv; it has {known}")
-    headers, found = {}, {}
-    for split, file in files.items():
-        headers[split], x, label = _read_csv(file, config.label)
-        if headers[split] != headers["train"]:
-            raise UserError(f"{str(file)!r} has the columns {', '.join(headers[split])}, train.csv has {', '.join(headers['train'])}")
-        found[split] = Split(x, label=label)
-    return _assemble(found, 0, config, f"data.path={config.path!r}")
-
-
-def _read_csv(path: Path, label: str) -> tuple[list[str], np.ndarray, np.ndarray | None]:
-    """(column names, numbers [N, D] float32, labels [N] as text or None)."""
-
-    def columns(use: list[int], dtype: type) -> np.ndarray:
-        with path.open(newline="", encoding="utf-8-sig") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of no rows, which is our error below
-            next(csv.reader(file))
-            return np.loadtxt(file, dtype, delimiter=",", quotechar='"', comments=None, usecols=use, ndmin=2)
-
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = [name.strip() for name in next(csv.reader(file), [])]
-        if not header or all(_is_number(name) for name in header):
-            raise UserError(f"{str(path)!r}: the first line must name the columns; it is {','.join(header)!r}")
-        if label and label not in header:
-            raise unknown(f"{str(path)!r}: data.label", label, header)
-        use = [i for i, name in enumerate(header) if name != label]
-        if not use:
-            raise UserError(f"{str(path)!r} has no column beside the label {label!r}")
-        x = columns(use, np.float64).astype(np.float32)
-        labels = columns([header.index(label)], np.str_)[:, 0] if label else None
-    except UserError:
-        raise
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{str(path)!r} cannot be read as csv: {error}") from None
-    except ValueError as error:
-        _explain(path, header, label, error)
-    if not len(x):
-        raise UserError(f"{str(path)!r} has a header but no rows")
-    return header, x, labels
-
-
-def _explain(path: Path, header: list[str], label: str, error: ValueError) -> NoReturn:
-    """The error for the first cell that is no number."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        next(reader)
-        for row in filter(None, reader):
-            if len(row) != len(header):
-                raise UserError(f"{str(path)!r}, line {reader.line_num}: {len(row)} cells where the header has {len(header)}") from None
-            for name, cell in zip(header, row, strict=True):
-                if name != label and not _is_number(cell):
-                    hint = "" if label else "; a column of labels is named in data.label"
-                    raise UserError(f"{str(path)!r}, line {reader.line_num}: column {name!r} is not a number: {cell!r}{hint}") from None
-    raise UserError(f"{str(path)!r} cannot be read as csv: {error}") from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _existing(config: DataConfig, what: str) -> Path:

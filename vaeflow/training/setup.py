@@ -62,7 +62,11 @@ _UNREAD = {
     "density": ("path", "label", "train", "val", "test", "levels"),
     "tfds": ("path", "size", "levels"),
     "npz": ("size",),
+    "npy": ("size",),
+    "hdf5": ("size",),
+    "hf": ("size",),
     "csv": ("name", "train", "val", "test", "size", "levels"),
+    "parquet": ("name", "train", "val", "test", "size", "levels"),
     "maf": ("label", "train", "val", "test", "size", "levels"),
     "omniglot": ("name", "label", "train", "val", "test", "size", "levels"),
     "image_folder": ("name", "label", "train", "val", "test", "size", "levels"),
@@ -212,7 +216,8 @@ def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None
             raise UserError(f"this model learns labels, and the split {name!r} has examples without one (label {split.label.min()})")
     levels = _levels(section, source)
     if model.levels is not None and model.levels != levels:
-        hint = f"; set model.levels={levels}, or data.levels" if section["kind"] == "npz" and source.levels else ""
+        free = "levels" not in _UNREAD.get(section["kind"], ("levels",))
+        hint = f"; set model.levels={levels}, or data.levels" if free and source.levels else ""
         raise UserError(f"model.levels={model.levels} does not fit the data, which have {levels} levels (0: continuous){hint}")
 
 
