@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from vaeflow.build import SAMPLING, marked, signature
 from vaeflow.config import OF_FROZEN
+from vaeflow.flows import FLOWS
 from vaeflow.model import Batch, Model, Params, merge_params, split_params
 from vaeflow.models import MODELS, build_model
 
@@ -79,6 +80,7 @@ FROZEN = {
     "frozen_diffusion": ("diffusion", MODELS["diffusion"].examples[0]),
     "frozen_grey_flow": ("flow", FLOW | dict(event=(2, 2, 1), levels=17, layer="norm", base="logistic")),
 }
+ENTRIES = MODELS | FLOWS
 CASES = [(name, i) for name, entry in MODELS.items() for i in range(len(entry.examples))]
 CONTEXT, BATCH, DRAWS = 3, 32, 5
 KEY = jax.random.key(0)
@@ -88,7 +90,7 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 def config(name: str, values: dict[str, Any]) -> Any:
     values = {key: group(*FROZEN[v]) if isinstance(v, str) and v in FROZEN else v for key, v in values.items()}
-    sampled = [key for key, hint in (signature(MODELS[name].make) if name in MODELS else {}).items() if marked(hint, SAMPLING)]
+    sampled = [key for key, hint in (signature(ENTRIES[name].make) if name in ENTRIES else {}).items() if marked(hint, SAMPLING)]
     sample = dict(n=DRAWS) | {key: values.pop(key) for key in sampled if key in values}
     return ConfigDict(dict(model=dict(kind=name, **values), parts=PARTS, sample=sample)).lock()
 
@@ -122,7 +124,7 @@ class Case(NamedTuple):
 @functools.cache
 def case(name: str, i: int) -> Case:
     """The model, its perturbed parameters and everything that it computes, from one compiled function."""
-    entry = MODELS[name]
+    entry = ENTRIES[name]
     values = dict(entry.examples[i])
     model = build_model(config(name, values))
     batch = make_batch(model, entry.context)

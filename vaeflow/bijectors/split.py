@@ -79,7 +79,7 @@ def split(*, event: tuple[Count, ...], inner: Layer, net: Net | None = None, cap
             z_kept, z_out = jnp.split(z, [kept_size], axis=-1)
             latent = (kept_size,)
             if rest.event_ndims_in != 1:
-                found = jax.eval_shape(rest.inverse, jnp.zeros((1, *kept_event), z.dtype))
+                found = jax.eval_shape(rest.inverse, jnp.zeros((*lead, *kept_event), z.dtype))  # the context has these rows
                 latent = found.shape[-rest.event_ndims_in :]
             kept, log_det = rest.forward_and_log_det(z_kept.reshape(*lead, *latent))
             out, log_det_out = prior(transformer.forward, kept, z_out.reshape(*lead, *out_event))

@@ -20,17 +20,21 @@ from __future__ import annotations
 from collections import ChainMap
 
 from vaeflow.build import part_kind
-from vaeflow.flows import autoregressive, couplings, ladders, vaes
+from vaeflow.flows import autoregressive, continuous, couplings, flow_maps, free_form, images, ladders, vaes
 from vaeflow.flows.autoregressive import gaussianization, iaf, maf, naf, nsf_ar
+from vaeflow.flows.continuous import edm, flow_matching, rectified_flow, score
 from vaeflow.flows.couplings import nice, nsf, realnvp
+from vaeflow.flows.flow_maps import consistency, mean_flow, shortcut
+from vaeflow.flows.free_form import ffjord, residual_flow
+from vaeflow.flows.images import flowpp, glow, jet, mintnet, realnvp_multiscale
 from vaeflow.flows.ladders import ladder, vdvae
 from vaeflow.flows.vaes import iwae, vae, vq
 from vaeflow.model import Model
 from vaeflow.models import MODELS, ModelEntry
 
 FLOWS: dict[str, ModelEntry] = {
-    f"flows.{make.__name__}": ModelEntry(make, (example,))
-    for file in (couplings, autoregressive, vaes, ladders)
+    f"flows.{make.__name__}": ModelEntry(make, (example,), context=make is not gaussianization)
+    for file in (couplings, autoregressive, free_form, images, vaes, ladders, continuous, flow_maps)
     for make, example in file.EXAMPLES.items()
 }
 
@@ -38,16 +42,30 @@ part_kind(Model, "model", ChainMap(MODELS, FLOWS))
 
 __all__ = [
     "FLOWS",
+    "consistency",
+    "edm",
+    "ffjord",
+    "flow_matching",
+    "flowpp",
     "gaussianization",
+    "glow",
     "iaf",
     "iwae",
+    "jet",
     "ladder",
     "maf",
+    "mean_flow",
+    "mintnet",
     "naf",
     "nice",
     "nsf",
     "nsf_ar",
     "realnvp",
+    "realnvp_multiscale",
+    "rectified_flow",
+    "residual_flow",
+    "score",
+    "shortcut",
     "vae",
     "vdvae",
     "vq",

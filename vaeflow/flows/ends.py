@@ -1,14 +1,15 @@
-"""What premade models share: the data end of a flow, the likelihood of a VAE, and the checks of an event."""
+"""What premade models share: the data end of a flow, the likelihood of a VAE, the network of a continuous-time model, checks of events."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-from vaeflow.bijectors import Layer, actnorm, chain, logit, repeat, scale
+from vaeflow.bijectors import Layer, Memory, actnorm, chain, logit, repeat, scale
 from vaeflow.distributions import Likelihood
 from vaeflow.errors import UserError
+from vaeflow.nets import Net, mlp, unet
 
 Event = tuple[int, ...]
 AutoLikelihood = Literal["auto", "bernoulli", "bernoulli_intensities", "gaussian", "gaussian_learned", "discretized_logistic"]
@@ -28,15 +29,31 @@ def likelihood_for(levels: int, name: AutoLikelihood) -> Likelihood:
     return "gaussian_learned" if levels == 0 else "bernoulli" if levels == 2 else "discretized_logistic"
 
 
-def pairs(coupling: Callable[[bool], Layer], layers: int, *before: Layer) -> Layer:
+def continuous_coordinates(levels: int) -> dict[str, Any]:
+    """{"layer", "sigma_data"} of a continuous-time model: grey values scaled to [-1, 1] with the standard deviation of images, 0.5;
+    continuous data of unit scale by the first batch."""
+    if levels:
+        return dict(layer=scale(shift=levels / 2, factor=levels / 2), sigma_data=0.5)
+    return dict(layer=actnorm(), sigma_data=1.0)
+
+
+def network(event: Event, given: Net | None) -> Net:
+    """`given`, or else the network of a continuous-time model: a U-Net for images, fully connected otherwise."""
+    if given is not None:
+        return given
+    return unet(channels=32, blocks=1) if len(event) == 3 else mlp(hidden=(128, 128, 128), activation="silu")
+
+
+def pairs(coupling: Callable[[bool], Layer], layers: int, *before: Layer, memory: Memory = "store") -> Layer:
     """`layers` couplings that move the two parts of an event in turn.
 
     Args:
         coupling: flip -> the coupling layer.
         layers: number of couplings, at least 1.
         before: layers at the data end of each pair.
+        memory: what training keeps of the pairs, see `repeat`.
     """
-    both = (repeat(chain(*before, coupling(False), coupling(True)), layers // 2),) if layers > 1 else ()
+    both = (repeat(chain(*before, coupling(False), coupling(True)), layers // 2, memory),) if layers > 1 else ()
     return chain(*both, *((*before, coupling(False)) if layers % 2 else ()))
 
 
