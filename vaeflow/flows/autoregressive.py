@@ -63,8 +63,13 @@ def maf(
     Example:
         model = maf(event=(2,), layers=5)
     """
-    steps = repeat(chain(actnorm(), *_affine(hidden, cap)), layers)
+    steps = masked_layers(layers, hidden, cap)
     return flow(event=event, levels=levels, layer=chain(*data_end(levels), steps), temperature=temperature)
+
+
+def masked_layers(layers: int, hidden: tuple[int, ...], cap: float) -> Layer:
+    """The layers of `maf`."""
+    return repeat(chain(actnorm(), *_affine(hidden, cap)), layers)
 
 
 @recorded

@@ -92,9 +92,7 @@ def realnvp(
         model = realnvp(event=(2,), layers=8)
     """
     check_splits("realnvp", event)
-    net = mlp(hidden=hidden)
-    steps = pairs(lambda flip: affine_coupling(net=net, mask="alternating", flip=flip, cap=cap), layers, actnorm())
-    return flow(event=event, levels=levels, layer=chain(*data_end(levels), steps), temperature=temperature)
+    return flow(event=event, levels=levels, layer=chain(*data_end(levels), affine_layers(layers, hidden, cap)), temperature=temperature)
 
 
 @recorded
@@ -124,14 +122,23 @@ def nsf(
     Example:
         model = nsf(event=(2,), layers=8)
     """
-
-    def spline() -> Layer:
-        if size_of(event) == 1:
-            return spline_autoregressive(made=made(hidden=hidden), bins=bins, bound=bound)
-        return spline_coupling(net=mlp(hidden=hidden), mask="half", bins=bins, bound=bound)
-
-    steps = repeat(chain(lu_linear(), spline()), layers)
+    steps = spline_layers(size_of(event), layers, bins, bound, hidden)
     return flow(event=event, levels=levels, layer=chain(*data_end(levels), steps), temperature=temperature)
+
+
+def affine_layers(layers: int, hidden: tuple[int, ...], cap: float) -> Layer:
+    """The layers of `realnvp`."""
+    net = mlp(hidden=hidden)
+    return pairs(lambda flip: affine_coupling(net=net, mask="alternating", flip=flip, cap=cap), layers, actnorm())
+
+
+def spline_layers(size: int, layers: int, bins: int, bound: float, hidden: tuple[int, ...]) -> Layer:
+    """The layers of `nsf` on vectors [size]."""
+    if size == 1:
+        spline = spline_autoregressive(made=made(hidden=hidden), bins=bins, bound=bound)
+    else:
+        spline = spline_coupling(net=mlp(hidden=hidden), mask="half", bins=bins, bound=bound)
+    return repeat(chain(lu_linear(), spline), layers)
 
 
 _EXAMPLE = dict(event=(3,), layers=3, hidden=(8,))

@@ -8,15 +8,19 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from vaeflow import models
+from vaeflow.bijectors import Layer
 from vaeflow.build import SAMPLING, TRACED, Count, Natural, NonNegative, Positive
 from vaeflow.errors import UserError
-from vaeflow.flows.ends import AutoLikelihood, Event, likelihood_for
+from vaeflow.flows.autoregressive import masked_layers
+from vaeflow.flows.couplings import affine_layers, spline_layers
+from vaeflow.flows.ends import AutoLikelihood, Event, check_splits, likelihood_for
 from vaeflow.model import Model
 from vaeflow.nets import Net, causal_transformer, conv, deconv, downsample, mlp, upsample
 from vaeflow.objectives import OBJECTIVES, Schedule
 from vaeflow.record import recorded
 
 Network = Literal["mlp", "conv"]
+Prior = Literal["normal", "realnvp", "nsf", "maf"]
 
 
 def _networks(name: str, net: Network, event: Event, hidden: tuple[int, ...], channels: tuple[int, ...]) -> tuple[Net, Net]:
@@ -26,6 +30,16 @@ def _networks(name: str, net: Network, event: Event, hidden: tuple[int, ...], ch
     if len(event) != 3:
         raise UserError(f"flows.{name}: net='conv' needs images [H, W, C], and event={event}; use net='mlp'")
     return conv(channels=channels, hidden=hidden), deconv(channels=channels[::-1], hidden=hidden[::-1])
+
+
+def _prior(name: Prior, latent: int) -> Layer | None:
+    """The layer of a VAE's prior on vectors [latent]; None: N(0, I)."""
+    if name == "realnvp":
+        check_splits("vae with prior='realnvp'", (latent,))
+        return affine_layers(4, (64, 64), 2.0)
+    if name == "nsf":
+        return spline_layers(latent, 4, 8, 4.0, (64, 64))
+    return masked_layers(4, (64, 64), 2.0) if name == "maf" else None
 
 
 @recorded
@@ -38,6 +52,7 @@ def vae(
     hidden: tuple[Count, ...] = (256,),
     channels: tuple[Count, ...] = (16, 32),
     beta: Annotated[Schedule | NonNegative, TRACED] = 1.0,
+    prior: Prior = "normal",
     likelihood: AutoLikelihood = "auto",
     likelihood_std: Positive = 0.1,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
@@ -52,6 +67,7 @@ def vae(
         hidden: widths of the encoder's hidden layers; the decoder has them reversed.
         channels: of the encoder's convolutions of stride 2; the decoder has them reversed. Not of an mlp.
         beta: weight of the KL divergence in the loss, a number or a schedule.
+        prior: normal, N(0, I), or that flow over it: 4 layers of flows.realnvp, flows.nsf or flows.maf, networks of 2 x 64.
         likelihood: p(x|z); auto: by `levels`, see ends.py.
         likelihood_std: of the likelihood gaussian; the initial one of gaussian_learned.
         temperature: of `sample`: factor of the prior's noise.
@@ -71,6 +87,7 @@ def vae(
         latent=latent,
         encoder=encoder,
         decoder=decoder,
+        prior=_prior(prior, latent),
         likelihood=likelihood_for(levels, likelihood),
         likelihood_std=likelihood_std,
         objective=OBJECTIVES["elbo"](beta=beta),
