@@ -17,7 +17,7 @@ from vaeflow.bijectors.affine import affine_coupling
 from vaeflow.bijectors.autoregressive import affine_autoregressive, mixture_autoregressive, spline_autoregressive
 from vaeflow.bijectors.batch_norm import batch_norm
 from vaeflow.bijectors.cnf import cnf
-from vaeflow.bijectors.core.layer import Layer, chain, chain_of, inverse, inverse_of, repeat, repeat_of
+from vaeflow.bijectors.core.layer import Layer, Memory, chain, chain_of, inverse, inverse_of, repeat, repeat_of
 from vaeflow.bijectors.elementwise import logit, scale
 from vaeflow.bijectors.gaussianize import gaussianize
 from vaeflow.bijectors.householder import householder
@@ -203,6 +203,7 @@ __all__ = [
     "BijectorEntry",
     "Example",
     "Layer",
+    "Memory",
     "actnorm",
     "additive_coupling",
     "affine_autoregressive",

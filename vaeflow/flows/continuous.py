@@ -19,6 +19,7 @@ from vaeflow.flows.ends import Event, continuous_coordinates, network
 from vaeflow.model import Model
 from vaeflow.models.diffusion import diffusion
 from vaeflow.nets import Net, fourier, sinusoidal
+from vaeflow.record import recorded
 
 Trace = Literal["auto", "exact", "estimate"]
 
@@ -28,6 +29,7 @@ def _embedding(event: Event) -> Any:
     return sinusoidal() if len(event) == 3 else fourier(width=64, scale=1.0)
 
 
+@recorded
 def flow_matching(
     *,
     event: tuple[Count, ...],
@@ -85,6 +87,7 @@ def flow_matching(
     )
 
 
+@recorded
 def rectified_flow(
     *,
     event: tuple[Count, ...],
@@ -141,6 +144,7 @@ def rectified_flow(
     )
 
 
+@recorded
 def score(
     *,
     event: tuple[Count, ...],
@@ -203,6 +207,7 @@ def score(
     )
 
 
+@recorded
 def edm(
     *,
     event: tuple[Count, ...],

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-from vaeflow.bijectors import Layer, actnorm, chain, logit, repeat, scale
-from vaeflow.bijectors.core.layer import Memory
+from vaeflow.bijectors import Layer, Memory, actnorm, chain, logit, repeat, scale
 from vaeflow.distributions import Likelihood
 from vaeflow.errors import UserError
 from vaeflow.nets import Net, mlp, unet

@@ -18,6 +18,7 @@ from vaeflow.models.flow_map import flow_map
 from vaeflow.models.parts.intervals import INTERVALS
 from vaeflow.nets import Embedding, Net, dit, fourier, sinusoidal
 from vaeflow.objectives import SCHEDULES
+from vaeflow.record import recorded
 
 
 def _embedding(event: Event) -> Embedding:
@@ -25,6 +26,7 @@ def _embedding(event: Event) -> Embedding:
     return sinusoidal() if len(event) == 3 else fourier(width=64, scale=0.2)
 
 
+@recorded
 def consistency(
     *,
     event: tuple[Count, ...],
@@ -76,6 +78,7 @@ def consistency(
     )
 
 
+@recorded
 def mean_flow(
     *,
     event: tuple[Count, ...],
@@ -116,6 +119,7 @@ def mean_flow(
     )
 
 
+@recorded
 def shortcut(
     *,
     event: tuple[Count, ...],

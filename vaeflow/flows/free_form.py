@@ -12,10 +12,12 @@ from vaeflow.flows.ends import data_end, size_of
 from vaeflow.model import Model
 from vaeflow.models.flow import flow
 from vaeflow.nets import concat_squash
+from vaeflow.record import recorded
 
 _SMALL = 8  # dimensions up to which the exact log-determinant costs less than its estimate's variance
 
 
+@recorded
 def residual_flow(
     *,
     event: tuple[Count, ...],
@@ -48,6 +50,7 @@ def residual_flow(
     return flow(event=event, levels=levels, layer=layer, temperature=temperature)
 
 
+@recorded
 def ffjord(
     *,
     event: tuple[Count, ...],

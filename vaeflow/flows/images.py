@@ -27,8 +27,10 @@ from vaeflow.flows.ends import Event, check_image, check_splits, data_end, pairs
 from vaeflow.model import Model
 from vaeflow.models.flow import flow
 from vaeflow.nets import convnet, glow_net, mlp, resnet, transformer
+from vaeflow.record import recorded
 
 
+@recorded
 def realnvp_multiscale(
     *,
     event: tuple[Count, ...],
@@ -75,6 +77,7 @@ def realnvp_multiscale(
     return flow(event=event, levels=levels, layer=layer, flatten=False, temperature=temperature)
 
 
+@recorded
 def glow(
     *,
     event: tuple[Count, ...],
@@ -129,6 +132,7 @@ def _halved(event: Event) -> Event:
     return *event[:2], event[2] // 2
 
 
+@recorded
 def flowpp(
     *,
     event: tuple[Count, ...],
@@ -185,6 +189,7 @@ def flowpp(
     )
 
 
+@recorded
 def mintnet(
     *,
     event: tuple[Count, ...],
@@ -219,6 +224,7 @@ def mintnet(
     return flow(event=event, levels=levels, layer=layer, flatten=False, temperature=temperature)
 
 
+@recorded
 def jet(
     *,
     event: tuple[Count, ...],
