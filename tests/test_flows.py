@@ -17,7 +17,7 @@ from vaeflow import flows
 from vaeflow.build import SAMPLING, marked, registry, signature
 from vaeflow.errors import UserError
 from vaeflow.flows import FLOWS
-from vaeflow.model import Model, split_params
+from vaeflow.model import Model, merge_params, split_params
 from vaeflow.models import MODELS, build_model
 from vaeflow.training.configure import complete, load
 
@@ -159,8 +159,9 @@ def test_a_flow_of_one_number_is_not_a_gaussian():
     """Of a single number nsf has splines whose parameters depend on the context alone."""
     model = flows.nsf(event=(1,), layers=2, bins=4, hidden=(8,))
     x = jax.random.normal(KEY, (8, 1))
-    params = model.init(KEY, {"x": x, "context": jnp.ones((8, 3))})
-    params = jax.tree.map(lambda a: a + 0.3 * jnp.sin(jnp.arange(a.size, dtype=a.dtype).reshape(a.shape)), params)
+    trained, stats, fixed = split_params(model.init(KEY, {"x": x, "context": jnp.ones((8, 3))}))
+    trained = jax.tree.map(lambda a: a + 0.3 * jnp.sin(jnp.arange(a.size, dtype=a.dtype).reshape(a.shape)), trained)
+    params = merge_params(trained, stats, fixed)
     y = jnp.linspace(-1, 1, 5)[:, None]
     logs = [model.log_prob(params, KEY, {"x": y, "context": jnp.full((5, 3), c)}) for c in (0.0, 1.0)]  # type: ignore[misc]
     second = np.diff(np.asarray(logs[0]), 2)

@@ -45,7 +45,7 @@ def residual_flow(
         model = residual_flow(event=(2,), layers=16)
     """
     how = log_det if log_det != "auto" else "exact" if size_of(event) <= _SMALL else "unbiased"
-    block = residual(hidden=hidden, lip=lip, log_det=how)
+    block = residual(hidden=hidden, lip=lip, log_det=how, roulette=max(0.85, (1 + lip**2) / 2))
     layer = chain(*data_end(levels), repeat(chain(actnorm(), block), layers))
     return flow(event=event, levels=levels, layer=layer, temperature=temperature)
 

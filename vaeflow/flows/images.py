@@ -67,7 +67,8 @@ def realnvp_multiscale(
 
     def scale_of(i: int, event: Event) -> Layer:
         if i == scales:
-            return repeat(chain(*alternating(i, "checkerboard", (False, True))), 2)
+            mask = "checkerboard" if event[0] * event[1] > 1 else "channel"  # one pixel has no neighbour
+            return repeat(chain(*alternating(i, mask, (False, True))), 2)
         squeezed = _squeezed(event)
         three = (False, True, False)
         inner = split(event=squeezed, inner=scale_of(i + 1, _halved(squeezed)))

@@ -96,8 +96,8 @@ def fit(
     tx = optimizer if isinstance(optimizer, optax.GradientTransformation) else None
     own = {"name": "custom"} if tx else optimizer if isinstance(optimizer, Mapping) else {"learning_rate": optimizer} if optimizer else {}
     values["optim"] |= own
-    if isinstance(model, Model) or steps:
-        values["train"] |= _every(steps or 3_000, validates=source is not None and source.val is not None)
+    if isinstance(model, Model) or steps is not None:
+        values["train"] |= _every(3_000 if steps is None else steps, validates=source is not None and source.val is not None)
     for key, value in {"seed": seed, "data.batch": batch, "init_from": init_from, "fixed_from": fixed_from, **(options or {})}.items():
         if value is not None:
             _set(values, key, str(value.directory) if isinstance(value, Run) else str(value) if isinstance(value, Path) else value)
