@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
@@ -31,7 +32,7 @@ PARTS = dict(
     made=dict(kind="made", hidden=(8,), activation="tanh"),
     norm=dict(kind="chain", of=("statistics", "layer")),
     statistics=dict(kind="batch_norm", momentum=0.9),
-    unet=dict(kind="unet", channels=4, multipliers=(1, 2), blocks=1),
+    unet=dict(kind="unet", channels=4, multipliers=(1,), blocks=1),
     # of diffusions
     cosine_gamma=dict(kind="cosine", gamma=0.5),
     points_rising=dict(kind="points", count="rising"),
@@ -102,10 +103,15 @@ def flat(tree: Params) -> dict[tuple[str, ...], Any]:
 def make_batch(model: Model, context: bool) -> Batch:
     assert model.event is not None
     shape, levels = (BATCH, *model.event), model.levels
-    x = jax.random.randint(KEY, shape, 0, levels).astype(jnp.uint8) if levels else jax.random.normal(KEY, shape)
-    other = {"label": jnp.arange(BATCH) % model.classes} if model.classes else {}
-    other |= {"x0": jax.random.normal(jax.random.key(3), shape)} if model.paired else {}
-    return {"x": x} | other | ({"context": jax.random.normal(jax.random.key(1), (BATCH, CONTEXT))} if context else {})
+    x = jnp.asarray(np.random.default_rng(0).integers(0, levels, shape), jnp.uint8) if levels else draws(0, shape)
+    other = {"label": jnp.asarray(np.arange(BATCH) % model.classes, jnp.int32)} if model.classes else {}
+    other |= {"x0": draws(3, shape)} if model.paired else {}
+    return {"x": x} | other | ({"context": draws(1, (BATCH, CONTEXT))} if context else {})
+
+
+def draws(seed: int, shape: tuple[int, ...]) -> jax.Array:
+    """Normal numbers, by numpy: jax would compile a program for every shape."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 class Case(NamedTuple):
@@ -124,9 +130,8 @@ def case(name: str, i: int) -> Case:
     model = build_model(config(name, values))
     batch = make_batch(model, entry.context)
     trained, stats, fixed = split_params(quick(model.init)(KEY, batch))
-    leaves, tree = jax.tree.flatten(trained)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    trained = tree.unflatten([a + 0.02 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)])
+    noise = np.random.default_rng(2)
+    trained = jax.tree.map(lambda a: jnp.asarray(np.asarray(a) + 0.02 * noise.normal(size=a.shape), a.dtype), trained)
     params = merge_params(trained, stats, fixed)
 
     @quick
