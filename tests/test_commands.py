@@ -160,7 +160,6 @@ def test_load_in_a_notebook(vae):
 def test_a_finished_run_answers_without_data_and_checkpoints(vae):
     code = (
         "import sys, vaeflow, experiments.train\n"
-        "from vaeflow import load\n"
         "experiments.train.main(sys.argv[1:])\n"
         "assert 'vaeflow.evaluation.store' not in sys.modules and 'matplotlib' not in sys.modules\n"
     )

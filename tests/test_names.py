@@ -50,6 +50,8 @@ WORDS = {
     "latents": "a finding of the measure probes and a figure",
     "layer": "the title of the registry of bijectors",
     "objective": "the title of the registry of objectives",
+    "points": "a setting of a density on a grid",
+    "equal": "an aspect of a figure's axes",
     "sampler": "the title of the registry of samplers",
     "target": "an array of the Omniglot file",
     "variables": "the name of an axis",

@@ -202,3 +202,21 @@ def test_split_and_merge(flow):
 
 def test_the_version_is_that_of_the_package():
     assert f'version = "{vf.__version__}"' in (Path(ROOT) / "pyproject.toml").read_text()
+
+
+def test_sampling_options_reach_the_model_in_a_standardised_one():
+    run = vf.fit(vf.flows.flow_matching(event=(2,), net=mlp(hidden=(8,))), X, steps=5)
+    assert run.draw(4, steps=3, sampler="euler")["nfe"].tolist() == [4] * 4
+    cold = vf.fit(vf.flows.maf(**SMALL), X, steps=5).sample(50, temperature=1e-3)
+    assert np.all(cold.std(0) < 0.01 * X.std(0))
+    with pytest.raises(UserError, match="the sampling option='step' is unknown"):
+        run.sample(3, step=3)
+
+
+def test_a_model_without_a_validation_number_is_fitted(run):
+    maps = vf.fit(vf.flows.mean_flow(event=(2,), net=mlp(hidden=(8,))), X, steps=3)
+    assert maps.sample(2).shape == (2, 2) and maps.config.train.patience == 0
+    with pytest.raises(UserError, match=r"options: model\.model is an argument"):
+        vf.fit(vf.flows.realnvp(**SMALL), X, options={"model.model": "x"})
+    with pytest.raises(UserError, match="has its own model"):
+        vf.load(run.directory, model=run.model)

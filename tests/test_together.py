@@ -68,6 +68,7 @@ def test_cells_are_the_runs_by_themselves(alone, tmp_path):
 def test_what_cells_have_in_common_is_compiled_once(tmp_path, caplog):
     """One program that draws parameters and one that makes the state, for three cells; dispatch and validation are the two `run`."""
     cells = [cell(tmp_path / str(seed), config(seed=seed, optim__learning_rate=10.0**-seed)) for seed in (2, 3, 4)]
+    jax.clear_caches()  # of tests before this one
     with caplog.at_level("WARNING"), jax.log_compiles():
         many_seeds.fit_together(cells, evaluate.validator)
     names = [found[1] for record in caplog.records if (found := re.match(r"Finished XLA compilation of jit\((\w+)\)", record.getMessage()))]

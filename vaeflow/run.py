@@ -31,7 +31,7 @@ def load_run(directory: str | Path, overrides: Overrides = (), model: Model | No
     check_sections(config, str(Path(directory) / "config.json"))
 
     setup.after_training(config)
-    if model is None and config.model.kind == BY_HAND:
+    if model is None and str(config.model.get("kind", "")).startswith(BY_HAND):
         raise UserError(f"workdir={directory}: this model was made by hand in a notebook; load it there: vaeflow.load(..., model=...)")
     with workdir.import_hint(directory):
         model = model or models.build_model(config)

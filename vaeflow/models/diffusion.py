@@ -131,9 +131,8 @@ def diffusion(
     made = None if teacher is None else reflow(teacher, event, levels, paired, pool, pool_steps)
     by_class = class_guidance(classifier, classifier_scale, path, event, levels, t_min, t_max)
     if by_class and (made or paired or label_drop or layer is not None or flatten or dequantize != "auto" or coupling.moves):
-        raise UserError(
-            "model.classifier has its own layer: leave out layer, teacher, paired, label_drop, coupling, flatten and dequantize"
-        )
+        others = "model.layer, teacher, paired, label_drop, coupling, flatten and dequantize"
+        raise UserError(f"model.classifier has its own layer: leave out {others}")
     of = made or by_class
     space = of.space if of else coordinates(event, levels, layer, flatten, dequantize)
     shape, pull = space.shape, space.pull

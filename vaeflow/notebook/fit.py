@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -94,15 +96,22 @@ def fit(
     elif isinstance(model, Run):
         source = model.source
     tx = optimizer if isinstance(optimizer, optax.GradientTransformation) else None
-    own = {"name": "custom"} if tx else optimizer if isinstance(optimizer, Mapping) else {"learning_rate": optimizer} if optimizer else {}
+    own: dict[str, Any] = dict(optimizer) if isinstance(optimizer, Mapping) else {}
+    if optimizer is not None and not isinstance(optimizer, Mapping):
+        own = {"name": "custom"} if tx else {"learning_rate": float(optimizer)}  # type: ignore[arg-type]
     values["optim"] |= own
-    if isinstance(model, Model) or steps is not None:
-        values["train"] |= _every(3_000 if steps is None else steps, validates=source is not None and source.val is not None)
+    if isinstance(model, Model):
+        known = made is not None and (made.log_prob is not None or made.terms is not None)
+        values["train"] |= _every(3_000 if steps is None else steps, known and source is not None and source.val is not None)
+    elif steps is not None:  # the config's own intervals, within the run
+        values["train"] |= {"steps": steps} | {key: max(1, min(steps, values["train"][key])) for key in ("eval_every", "checkpoint_every")}
     for key, value in {"seed": seed, "data.batch": batch, "init_from": init_from, "fixed_from": fixed_from, **(options or {})}.items():
+        if made is not None and key.partition(".")[0] in ("model", "parts", "sample"):
+            raise UserError(f"options: {key} is an argument of the function that makes the model; give it there")
         if value is not None:
             _set(values, key, str(value.directory) if isinstance(value, Run) else str(value) if isinstance(value, Path) else value)
     keep = tempfile.TemporaryDirectory(prefix="vaeflow-") if workdir is None else None
-    directory = Path(keep.name if keep else str(workdir)).expanduser()
+    directory = Path(keep.name if keep else str(workdir)).expanduser().absolute()
     return _trained(complete(ConfigDict(values)), directory, source, made, tx, keep)
 
 
@@ -122,7 +131,7 @@ def _described(model: Any, standardize: bool) -> tuple[Model | None, dict[str, A
     try:
         return _checked(made), values | sections(made)._asdict()
     except NoConfig:
-        return _checked(made), values | {"model": {"kind": BY_HAND, "standardize": standardize}}
+        return _checked(made), values | {"model": {"kind": f"{BY_HAND}_standardized" if standardize else BY_HAND}}
 
 
 @functools.lru_cache(maxsize=32)
@@ -149,7 +158,9 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *groups, name = key.split(".")
     for group in groups:
         values = values.setdefault(group, {})
-    values[name] = value
+        if not isinstance(values, dict):
+            raise UserError(f"options: {key} has too many parts: {group} is one value")
+    values[name] = value.item() if isinstance(value, np.generic) else value
 
 
 def _trained(
@@ -170,6 +181,8 @@ def _trained(
             try:
                 print(loop.fit(x, directory, evaluate.validator).reason, flush=True)
             except Stopped as stopped:
+                if stopped.signal != signal.SIGINT:  # whoever ends the process means all of it
+                    raise
                 print(stopped, file=sys.stderr, flush=True)
         params = jax.device_put(load_params(directory, x.config.eval.params))
     return Run(x.model, params, x.config, directory, x.source, keep)
@@ -190,10 +203,13 @@ def load(directory: str | Path, overrides: Overrides | Mapping[str, Any] = (), *
     Example:
         run = load("runs/digits_vae")
     """
-    where = Path(directory).expanduser()
+    where = Path(directory).expanduser().absolute()
     pairs = [(key, str(value)) for key, value in (overrides.items() if isinstance(overrides, Mapping) else overrides)]
     if model is not None:
-        model = _checked(_standardized(model) if read_config(where).model.get("standardize") else model)
+        kind = str(read_config(where).model.kind)
+        if not kind.startswith(BY_HAND):
+            raise UserError(f"workdir={where} has its own model, of kind {kind!r}: leave out model=")
+        model = _checked(model if kind == BY_HAND else _standardized(model))
     own, params, config = load_run(where, pairs, model)
     return Run(own, params, config, where)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vaeflow import data
+from vaeflow.build import SAMPLING, marked, parts_in, registry
+from vaeflow.config import plain
 from vaeflow.data.contexts import conditions
 from vaeflow.data.from_arrays import examples
 from vaeflow.data.source import Source, Split, rows
-from vaeflow.errors import UserError
+from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation import evaluate, likelihood, sampling, store
 from vaeflow.evaluation.map_split import gather, map_split
 from vaeflow.evaluation.results import flat
@@ -26,7 +29,7 @@ from vaeflow.models import build_model
 from vaeflow.rng import eval_key
 from vaeflow.run import BY_HAND
 from vaeflow.runs import guard, metrics, progress, workdir
-from vaeflow.runs.overrides import read_overridden
+from vaeflow.schema import of_kind
 from vaeflow.training import devices
 
 PICTURES = "notebook"  # folder of `Run.plot` in the workdir
@@ -50,7 +53,8 @@ class Run:
         number = {"exact": "log p(x)", "weight": "IWAE-k", "bound": "mean of k lower bounds", "estimate": "mean of k estimates of log p(x)"}
         what = number.get(self.model.density, "not available")
         size = sum(np.size(leaf) for leaf in jax.tree.leaves(split_params(self.params)[0]))
-        return f"Run({made}\n    {size:,} parameters, {self.metrics[-1]['step']:,} steps; log_prob: {what}; directory {self.directory})"
+        step = max((row["step"] for row in self.metrics), default=0)
+        return f"Run({made}\n    {size:,} parameters, {step:,} steps; log_prob: {what}; directory {self.directory})"
 
     @property
     def source(self) -> Source:
@@ -80,7 +84,9 @@ class Run:
         split = self._split(x, context)
         if self.model.log_prob is None:
             raise UserError(f"model.kind={self.config.model.kind!r} has no density: log_prob is not available")
-        draws, chunk = int(k or self.config.eval.k), self.config.eval.chunk
+        draws, chunk = int(self.config.eval.k if k is None else k), self.config.eval.chunk
+        if draws < 1:
+            raise UserError(f"k={k} is invalid; it must be at least 1")
         if self.model.density == "weight":
             return self._over(likelihood.importance(self.model, draws, chunk), split, seed, draws)["log_prob"]
         draws = draws if self.model.density in ("bound", "estimate") and likelihood.draws_noise(self.model, self.params, split) else 1
@@ -118,16 +124,16 @@ class Run:
         Returns:
             {"x": [n, *event], ...}: latents "z", evaluations "nfe" and what else the family gives, [n, ...] each.
         """
-        if not isinstance(n, int) or n < 1:
+        if not isinstance(n, int | np.integer) or n < 1:
             raise UserError(f"n={n!r} is invalid; it must be a whole number >= 1")
-        if options and self.config.model.kind == BY_HAND:
+        if options and str(self.config.model.kind).startswith(BY_HAND):
             raise UserError(f"{', '.join(options)}: this model was made by hand, and its sampling has no options")
-        model = _with_sampling(self.directory, tuple((key, str(value)) for key, value in options.items())) if options else self.model
+        model = self._sampled(options) if options else self.model
         given = {"context": self._context(context), "x0": x0, "reference": reference}
         for name, takes in (("x0", model.paired), ("reference", model.edits)):
             if takes != (given[name] is not None):
                 raise UserError(f"{name}: this model {'needs one' if takes else 'does not take one'}")
-        return sampling.draw(model, self.params, jax.random.key(seed), n, given)
+        return sampling.draw(model, self.params, jax.random.key(seed), int(n), given)
 
     def evaluate(self, x: Any = None, context: Any = None, *, measures: Sequence[str] = (), k: int | None = None) -> dict[str, Any]:
         """The measures of a split: what experiments.evaluate stores in results.json.
@@ -166,12 +172,24 @@ class Run:
             return Pictures(figures.draw_all(figures.look_at(self.directory, self.directory / PICTURES, *run)))
 
     def save(self, directory: str | Path) -> Path:
-        """Copy the run's workdir to a new folder, which `load` and all commands read. UserError: the folder is there already."""
+        """Copy the run's workdir to a new folder, for `load` and the commands that need no data. UserError: the folder is there already."""
         to = Path(directory).expanduser()
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
             raise UserError(f"directory={str(to)!r} exists already; save into a new folder")
         shutil.copytree(self.directory, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".lock"))
         return to
+
+    def _sampled(self, options: Mapping[str, Any]) -> Model:
+        """The model with other sampling options: its own, or those of the model in it (of a standardised one)."""
+        whole = {name: plain(self.config[name]) for name in ("model", "parts", "sample")}
+        kind, group = whole["model"]["kind"], whole["sample"]
+        while not {*options} <= {*_sampling(kind)} and (part := _inner(whole, kind)):
+            kind, group = part["kind"], part
+        for name, value in options.items():
+            if name not in _sampling(kind):
+                raise unknown("the sampling option", name, _sampling(kind))
+            group[name] = value.item() if isinstance(value, np.generic) else value
+        return _built(json.dumps(whole))
 
     def _split(self, x: Any, context: Any = None) -> Split:
         """Examples as the model takes them."""
@@ -219,17 +237,30 @@ class Pictures:
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = list(paths)
+        self._bytes = {path.stem: path.read_bytes() for path in paths}  # a temporary run's folder may be gone when they are shown
 
     def __repr__(self) -> str:
         return "\n".join(map(str, self.paths))
 
     def _repr_html_(self) -> str:
-        pictures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in self.paths}
+        pictures = {name: base64.b64encode(found).decode() for name, found in self._bytes.items()}
         text = '<img alt="{}" style="max-width: 100%" src="data:image/png;base64,{}"><br>'
         return "".join(text.format(name, picture) for name, picture in pictures.items())
 
 
+def _sampling(kind: str) -> list[str]:
+    """The sampling options of a kind of model."""
+    return [name for name, argument in of_kind(registry(Model), kind).items() if marked(argument.hint, SAMPLING)]
+
+
+def _inner(whole: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+    """The part that is the model in a model of this kind."""
+    own = next((part for part in [whole["model"], *whole["parts"].values()] if part.get("kind") == kind), {})
+    named = [pair for key, argument in of_kind(registry(Model), kind).items() for pair in parts_in(argument.hint, own.get(key))]
+    return next((whole["parts"][name] for name, want in named if want is Model), None)
+
+
 @functools.lru_cache(maxsize=32)
-def _with_sampling(directory: Path, options: tuple[tuple[str, str], ...]) -> Model:
-    """The model of a run with other sampling options."""
-    return build_model(read_overridden(directory, [(f"sample.{key}", text) for key, text in options]))
+def _built(sections: str) -> Model:
+    """The model of the sections model, parts and sample as JSON: the same one for the same values, as programs are kept by it."""
+    return build_model(json.loads(sections))
