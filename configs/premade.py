@@ -15,8 +15,8 @@ minutes of two CPU cores, but `ladder` and `flowpp` three on busy ones. Expected
     naf              0.003 ± 0.001   (densities.py 0.002)        glow      2.001 ± 0.014   (digits_flow.py 2.104, RealNVP)
     residual_flow    0.005 ± 0.001                               flowpp    1.795 ± 0.014
 
-Energy distance of one-step samples of moons (floor 0.0001, s.e. 0.0007): mean_flow 0.0015, consistency 0.0013 (densities.py: 0.0015, 0.0013).
-The other rows were built, not trained to their end.
+Energy distance of one-step samples of moons (floor 0.0001, s.e. 0.0007): mean_flow 0.0015, consistency 0.0013 (densities.py: the same).
+The other rows were built, not trained.
 """
 
 from ml_collections import ConfigDict
