@@ -30,6 +30,7 @@ from vaeflow.flows import FLOWS
 from vaeflow.model import Frozen, Latent, Model
 from vaeflow.models import MODELS
 from vaeflow.models.parts.bases import BASES
+from vaeflow.models.parts.intervals import INTERVALS
 from vaeflow.nets import NETS
 from vaeflow.objectives import OBJECTIVES, SCHEDULES
 from vaeflow.training.optimizer import OptimConfig
@@ -50,8 +51,6 @@ WORDS = {
     "latents": "a finding of the measure probes and a figure",
     "layer": "the title of the registry of bijectors",
     "objective": "the title of the registry of objectives",
-    "points": "a setting of a density on a grid",
-    "equal": "an aspect of a figure's axes",
     "sampler": "the title of the registry of samplers",
     "target": "an array of the Omniglot file",
     "variables": "the name of an axis",
@@ -71,7 +70,7 @@ def words_of(*schemas: Any) -> set[str]:
 def own_keys() -> set[str]:
     """Keys that only families have: no words of other makers, of measures' settings, of the sections data and optim, of Model."""
     others = words_of(DataConfig, OptimConfig, Model, Latent, Frozen, *(type(measure.defaults) for measure in MEASURES.values()))
-    for kinds in (BIJECTORS, NETS, BASES, OBJECTIVES, SCHEDULES, PATHS, KINDS, WEIGHTINGS, TIMES, COUPLINGS, STEPS, EDITS):
+    for kinds in (BIJECTORS, NETS, BASES, OBJECTIVES, SCHEDULES, PATHS, KINDS, WEIGHTINGS, TIMES, COUPLINGS, STEPS, EDITS, INTERVALS):
         others |= kinds.keys() | words_of(*map(maker, kinds.values()))
     return {key for entry in MADE.values() for key in signature(maker(entry))} - others
 

@@ -8,7 +8,7 @@ dequantised uniformly, divided by `levels` and pass a logit first.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from vaeflow.bijectors import (
     Layer,
@@ -26,7 +26,7 @@ from vaeflow.build import SAMPLING, Count, Natural, NonNegative, Positive, Range
 from vaeflow.flows.ends import check_splits, data_end, pairs, size_of
 from vaeflow.model import Model
 from vaeflow.models.flow import flow
-from vaeflow.models.parts.bases import logistic
+from vaeflow.models.parts.bases import BASES
 from vaeflow.nets import made, mlp
 from vaeflow.record import recorded
 
@@ -38,14 +38,16 @@ def nice(
     levels: Natural = 0,
     layers: Count = 8,
     hidden: tuple[Count, ...] = (128, 128),
+    base: Literal["normal", "logistic"] = "normal",
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
-    """NICE (Dinh et al. 2014, arXiv 1410.8516): additive couplings, a scaling of every dimension, a logistic base.
+    """NICE (Dinh et al. 2014, arXiv 1410.8516): additive couplings, then a scaling of every dimension.
 
     Args:
         event, levels: the shape of one example; number of its grey values, 0 for continuous data.
         layers: number of couplings.
         hidden: widths of their networks.
+        base: at the latent end; the paper's images have the logistic one.
         temperature: of `sample`: factor of the base's noise.
 
     Returns: A Model with an exact density; of grey values a log-weight, by uniform dequantisation.
@@ -60,7 +62,7 @@ def nice(
     net = mlp(hidden=hidden)
     steps = pairs(lambda flip: additive_coupling(net=net, mask="alternating", flip=flip), layers)
     layer = chain(*data_end(levels), steps, nice_scaling())
-    return flow(event=event, levels=levels, layer=layer, base=logistic(), temperature=temperature)
+    return flow(event=event, levels=levels, layer=layer, base=BASES[base](), temperature=temperature)
 
 
 @recorded

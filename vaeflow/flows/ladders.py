@@ -8,7 +8,7 @@ from vaeflow import models
 from vaeflow.build import SAMPLING, TRACED, Count, Natural, NonNegative, Positive
 from vaeflow.flows.ends import AutoLikelihood, check_image, likelihood_for
 from vaeflow.model import Model
-from vaeflow.objectives import OBJECTIVES, Schedule
+from vaeflow.objectives import OBJECTIVES, SCHEDULES, Schedule
 from vaeflow.record import recorded
 
 
@@ -19,19 +19,19 @@ def ladder(
     levels: Natural = 0,
     latents: tuple[Count, ...] = (16, 12, 8, 6, 4),
     width: Count = 128,
-    beta: Annotated[Schedule | NonNegative, TRACED] = 1.0,
+    warmup: Natural = 1000,
     likelihood: AutoLikelihood = "auto",
     likelihood_std: Positive = 0.1,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
     """Ladder VAE (Sonderby et al. 2016, arXiv 1602.02282): fully connected, inferred from the top down with precision-weighted posteriors.
-    `vdvae` is the convolutional one. Where units of the upper levels stay unused, let `beta` rise from 0 (a schedule `linear`).
+    `vdvae` is the convolutional one.
 
     Args:
         event, levels: the shape of one example; number of its grey values, 0 for continuous data. Images are flattened.
         latents: dimensions of the levels z_1 (next to the data), z_2, ...
         width: units of the networks.
-        beta: weight of the KL divergence in the loss, a number or a schedule.
+        warmup: steps over which the weight of the KL divergence rises from 0 to 1, without which the upper levels stay unused; 0: none.
         likelihood: p(x|z); auto: by `levels`, see ends.py.
         likelihood_std: of the likelihood gaussian; the initial one of gaussian_learned.
         temperature: of `sample`: factor of every standard deviation of p(z).
@@ -55,7 +55,7 @@ def ladder(
         posterior="weighted",
         likelihood=likelihood_for(levels, likelihood),
         likelihood_std=likelihood_std,
-        objective=OBJECTIVES["elbo"](beta=beta),
+        objective=OBJECTIVES["elbo"](beta=SCHEDULES["linear"](steps=warmup) if warmup else 1.0),
         temperature=temperature,
     )
 
@@ -111,6 +111,6 @@ def vdvae(
 
 
 EXAMPLES = {
-    ladder: dict(event=(4,), levels=2, latents=(2, 1), width=4),
+    ladder: dict(event=(4,), levels=2, latents=(2, 1), width=4, warmup=10),
     vdvae: dict(event=(4, 4, 1), levels=17, strides=(2, 2), blocks=(1, 1), latents=(1, 2), width=4),
 }
