@@ -220,3 +220,32 @@ def test_a_model_without_a_validation_number_is_fitted(run):
         vf.fit(vf.flows.realnvp(**SMALL), X, options={"model.model": "x"})
     with pytest.raises(UserError, match="has its own model"):
         vf.load(run.directory, model=run.model)
+
+
+def test_columns_of_any_two_scales_are_standardised():
+    """Each by its own size; the second has a standard deviation of 1e-7 of the first one's."""
+    run = vf.fit(vf.flows.realnvp(**SMALL), X * np.float32([1e6, 0.1]), steps=2)
+    np.testing.assert_allclose(np.exp(run.params["fixed"]["log_scale"]), run.source.train.x.std(0), rtol=1e-4)
+
+
+def test_a_config_keeps_how_its_examples_are_drawn():
+    grey = np.random.default_rng(0).integers(0, 17, (60, 8, 8, 1)).astype(np.uint8)
+    config = load_config(str(ROOT / "configs" / "digits_objectives.py"), [("train.steps", "2"), ("parts.encoder.hidden", "4")])
+    run = vf.fit(config, grey, levels=17)
+    assert config.data.binarize == run.config.data.binarize == "dynamic" and run.model.levels == 2
+    again = vf.fit(run, grey, levels=17, steps=2, optimizer=optax.sgd(1e-3))
+    assert again.config.data.binarize == "dynamic" and again.config.optim.name == "custom"
+    assert vf.fit(again, grey, levels=17, steps=2, optimizer=1e-3).config.optim.name == "adam"
+
+
+def test_integers_are_not_standardised():
+    hand = vf.flows.realnvp(**SMALL)._replace(levels=None, spec=None)
+    grey = np.random.default_rng(0).integers(0, 4, (60, 2))
+    assert vf.fit(hand, grey, levels=4, steps=2).config.model.kind == "by_hand"
+    assert vf.fit(hand._replace(event=[2]), X, steps=2).config.model.kind == "by_hand_standardized"
+
+
+def test_float_contexts_beside_labels_are_numbers():
+    run = vf.fit(vf.flows.maf(**SMALL), X, context=X[:, :1], label=np.arange(200) % 3, steps=2)
+    assert run.config.data.context == "array" and run.sample(2, context=0.5).shape == (2, 2)
+    assert run.evaluate(X, X[:, :1], measures="likelihood")["nll"] > -100

@@ -19,7 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaeflow import bijectors, flows, nets
+    from vaeflow import bijectors, data, flows, nets
     from vaeflow.bijectors import chain, inverse, repeat
     from vaeflow.errors import UserError
     from vaeflow.models.flow import flow
@@ -32,6 +32,7 @@ __all__ = [
     "__version__",
     "bijectors",
     "chain",
+    "data",
     "fit",
     "flow",
     "flows",
@@ -48,7 +49,7 @@ _HOME = {
     **dict.fromkeys(("Run", "fit", "load", "merge", "split"), "vaeflow.notebook"),
     **dict.fromkeys(("chain", "inverse", "repeat"), "vaeflow.bijectors"),
     **{"flow": "vaeflow.models.flow", "UserError": "vaeflow.errors"},
-    **dict.fromkeys(("bijectors", "flows", "nets"), ""),
+    **dict.fromkeys(("bijectors", "data", "flows", "nets"), ""),
 }
 
 

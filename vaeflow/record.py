@@ -100,7 +100,7 @@ def sections(model: Any) -> Sections:
         NoConfig: the model, or a part of it, was not made by a recorded maker that is in a registry.
 
     Example:
-        sections(flow(event=(2,), layer=affine_coupling(net=mlp(), mask="half"))).parts["net"]["kind"]  # "mlp"
+        sections(flow(event=(2,), layer=affine_coupling(net=mlp(), mask="half"))).parts["affine_coupling"]["net"]  # "mlp"
     """
     parts: dict[str, Any] = {}
     kind, values = kind_of(model, "the model"), _values(model, parts, [])

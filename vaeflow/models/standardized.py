@@ -19,7 +19,7 @@ from vaeflow.record import recorded
 
 INIT = 1 << 17  # examples of which m and s are taken
 _INNER = 512  # examples that the inner model's init sees
-_LEAST = 1e-6  # of s, relative to the largest: a constant column keeps its size
+_LEAST = 1e-6  # of s_d, relative to the largest |x_d|: below it is rounding, and a constant column keeps its size
 
 
 @recorded
@@ -51,7 +51,7 @@ def standardized(*, model: Model) -> Model:
     def init(key, batch, given=NO_PARAMS):
         x = batch["x"]
         scale = jnp.std(x, 0)
-        scale = jnp.where(scale > _LEAST * jnp.max(scale), scale, 1.0)
+        scale = jnp.where(scale > _LEAST * jnp.max(jnp.abs(x), 0), scale, 1.0)
         params = overlay({"fixed": {"shift": jnp.mean(x, 0), "log_scale": jnp.log(scale)}}, given)
         some = jax.tree.map(lambda a: a[: model.init_examples or _INNER], dict(batch))
         return params | {"model": model.init(key, inner(params, some), given.get("model", NO_PARAMS))}

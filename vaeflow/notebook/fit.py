@@ -35,6 +35,8 @@ from vaeflow.training.warm_start import load_params
 
 VALIDATIONS = 20  # evaluations of the validation split in a fit
 PATIENCE = 5  # of them without improvement, before training stops
+# Values of a config's section data that hold for arrays in place of its data.
+KEPT = ("batch", "binarize", "augment", "place", "workers", "prefetch")
 
 
 def fit(
@@ -86,19 +88,23 @@ def fit(
     Example:
         run = fit(flows.nsf(event=(2,), layers=8), x, steps=2_000)
     """
-    made, values = _described(model, standardize)
     source = None if x is None else arrays(x, context, label=label, val=val, levels=levels)
+    made, values = _described(model, standardize and (source is None or not source.levels))
     if source is None and not isinstance(model, ConfigDict | str | Run):
         raise UserError("x is missing: a model is trained on arrays, or on the data of a config")
     if source is not None:
-        known = "label" if source.train.label is not None and context is not None else "none" if context is None else "array"
-        values["data"] = {"kind": "arrays", "context": known, "batch": min(values["data"].get("batch", 256), len(source.train.x))}
+        classes = source.train.label is not None and label is None  # the context is class labels
+        known = "none" if context is None else "label" if classes else "array"
+        kept = {key: value for key, value in values["data"].items() if key in KEPT}
+        values["data"] = kept | {"kind": "arrays", "context": known, "batch": min(kept.get("batch", 256), len(source.train.x))}
     elif isinstance(model, Run):
         source = model.source
     tx = optimizer if isinstance(optimizer, optax.GradientTransformation) else None
     own: dict[str, Any] = dict(optimizer) if isinstance(optimizer, Mapping) else {}
     if optimizer is not None and not isinstance(optimizer, Mapping):
         own = {"name": "custom"} if tx else {"learning_rate": float(optimizer)}  # type: ignore[arg-type]
+    if own and values["optim"].get("name") == "custom":  # of a Run, whose object this call replaces
+        own = {"name": "adam", **own}
     values["optim"] |= own
     if isinstance(model, Model):
         known = made is not None and (made.log_prob is not None or made.terms is not None)
@@ -126,6 +132,7 @@ def _described(model: Any, standardize: bool) -> tuple[Model | None, dict[str, A
     if not isinstance(model, Model):
         raise UserError(f"model={model!r} is invalid; it must be a Model, such as vaeflow.flows.nsf(event=(2,)), a config or a Run")
     values: dict[str, Any] = {section: {} for section in GROUPS} | {"optim": {"schedule": "cosine"}}
+    model = model._replace(event=tuple(model.event)) if isinstance(model.event, list) else model
     standardize = standardize and not model.levels and not reason(model)
     made = _standardized(model) if standardize else model
     try:

@@ -135,12 +135,12 @@ class Run:
                 raise UserError(f"{name}: this model {'needs one' if takes else 'does not take one'}")
         return sampling.draw(model, self.params, jax.random.key(seed), int(n), given)
 
-    def evaluate(self, x: Any = None, context: Any = None, *, measures: Sequence[str] = (), k: int | None = None) -> dict[str, Any]:
+    def evaluate(self, x: Any = None, context: Any = None, *, measures: str | Sequence[str] = (), k: int | None = None) -> dict[str, Any]:
         """The measures of a split: what experiments.evaluate stores in results.json.
 
         Args:
             x, context: test examples, as for `log_prob`; None: the test split of the run's data, else its validation split.
-            measures: names (experiments.diagnose --list); (): those that apply by default.
+            measures: a name or several (experiments.diagnose --list); (): those that apply by default.
             k: draws per example, as for `log_prob`.
 
         Returns:
@@ -148,8 +148,8 @@ class Run:
         """
         source = self.source if x is None else self._tested(x, context)
         config = ConfigDict(self.config.to_dict())
-        config.eval.measures = tuple(measures) or tuple(config.eval.measures)
-        config.eval.k = k or config.eval.k
+        config.eval.measures = (measures,) if isinstance(measures, str) else tuple(measures or config.eval.measures)
+        config.eval.k = config.eval.k if k is None else k
         with progress.reporting():
             how = devices.for_evaluation(config.devices.mapping)
             return flat(evaluate.measured(self.model, self.params, source, data.named_split(source), config.lock(), how)[0])
