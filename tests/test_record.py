@@ -46,6 +46,7 @@ def test_one_part_that_is_used_twice_is_one_part():
 
 def test_a_spec_is_shown_as_the_call():
     assert repr(affine_coupling(net=mlp(hidden=(8,)), mask="half").spec) == "affine_coupling(net=mlp(hidden=(8,)), mask='half')"
+    assert repr(chain(permutation()._replace(spec=None)).spec) == "chain_of(of=(<Layer>,))"
     assert mlp(hidden=(8,)).spec == mlp(hidden=(8,)).spec != mlp(hidden=(9,)).spec
 
 
