@@ -45,7 +45,8 @@ def _shown(value: Any) -> str:
     """A part as its spec, or as its type where it was made by hand."""
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
-    return repr(value) if not hasattr(value, "spec") else repr(value.spec) if value.spec else f"<{type(value).__name__}>"
+    spec = getattr(value, "spec", value)
+    return f"<{type(value).__name__}>" if spec is None and value is not None else repr(spec)
 
 
 def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
