@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -111,3 +112,23 @@ def test_a_closed_pipe_ends_the_phases_without_a_trace(monkeypatch):
         time.sleep(0.2)
         assert reporter is not None and not reporter._thread.is_alive()
         monkeypatch.undo()
+
+
+def test_a_notebooks_cell_has_one_line_that_is_rewritten(monkeypatch):
+    """A stand-in of IPython: the first line is displayed, later ones update its handle; phases clear it at their end."""
+    shown: list[str] = []
+    handle = types.SimpleNamespace(update=lambda data, raw: shown.append(data["text/plain"]))
+
+    def display(data, raw, display_id):
+        shown.append(f"new {data['text/plain']}")
+        return handle
+
+    shell = types.SimpleNamespace(kernel=object())
+    fake = types.SimpleNamespace(get_ipython=lambda: shell, display=types.SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython", fake)
+    with progress.reporting(), progress.phase("drawing"):
+        progress.advance(1, 2)
+    assert shown[0].startswith("new drawing") and sum(line.startswith("new") for line in shown) == 1
+    assert "drawing: 50%" in [line for line in shown if line][-1] and shown[-1] == ""
+    shell.kernel = None  # IPython on a terminal
+    assert progress.cell_line() is None
