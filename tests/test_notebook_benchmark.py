@@ -1,13 +1,31 @@
-"""benchmarks/notebook.py without the other libraries: its data, its differences, vaeflow's own script."""
+"""benchmarks/notebook.py without the other libraries: its data, its scripts' lines, vaeflow's own script."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import notebook
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "notebook.md"
+
+
+def stated_lines() -> dict[str, int]:
+    """{library: lines} of the table in results/notebook.md."""
+    table = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in RESULTS.read_text().splitlines() if line.startswith("|")]
+    titles, _, *rows = table
+    library, lines = titles.index("library"), titles.index("lines")
+    return {row[library]: int(row[lines]) for row in rows}
+
+
+def test_no_script_has_more_lines_than_the_results_state():
+    stated = stated_lines()
+    assert set(stated) == {"vaeflow", *notebook.LIBRARIES}
+    assert all(notebook.counted_lines(library) <= lines for library, lines in stated.items())
+    assert stated["vaeflow"] == min(stated.values())
 
 
 def test_the_tables_have_no_ties_and_their_splits_share_no_row():
