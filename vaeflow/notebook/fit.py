@@ -108,8 +108,8 @@ def fit(
     if source is not None:
         classes = source.train.label is not None and label is None  # the context is class labels
         known = "none" if context is None else "label" if classes else "array"
-        kept = {key: value for key, value in values["data"].items() if key in KEPT}
-        values["data"] = kept | {"kind": "arrays", "context": known, "batch": min(kept.get("batch", 256), len(source.train.x))}
+        stays = {key: value for key, value in values["data"].items() if key in KEPT}
+        values["data"] = stays | {"kind": "arrays", "context": known, "batch": min(stays.get("batch", 256), len(source.train.x))}
     elif isinstance(model, Run):
         source = model.source
     tx = optimizer if isinstance(optimizer, optax.GradientTransformation) else None
