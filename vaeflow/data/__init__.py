@@ -29,13 +29,13 @@ __all__ = [
     "arrays",
     "augment_batch",
     "binarize_batch",
+    "configured",
     "differs",
     "indices",
     "load",
     "make_feed",
     "moments",
     "named_split",
-    "prepared",
     "select",
     "summary",
 ]
@@ -65,10 +65,10 @@ def load(data: Mapping[str, Any], seed: int) -> Source:
     for name in ("x", "x0"):
         if kind != "pair" and getattr(config, name):
             raise UserError(f"data.{name} is read by data.kind='pair' alone, and data.kind={kind!r}; remove the group")
-    return prepared(_loaded(config, seed, "data"), config)
+    return configured(_loaded(config, seed, "data"), config)
 
 
-def prepared(source: Source, data: Mapping[str, Any] | DataConfig) -> Source:
+def configured(source: Source, data: Mapping[str, Any] | DataConfig) -> Source:
     """A source as a run has it: black and white, with the contexts of the section `config.data`. UserError: it does not fit the section."""
     config = parse(data)
     kind = config.kind

@@ -138,7 +138,7 @@ def fit(
                 value = value.named
         _set(values, key, str(value.directory) if isinstance(value, Run) else str(value) if isinstance(value, Path) else value)
     if x is not None and source is not None:
-        source = data.prepared(source, values["data"])
+        source = data.configured(source, values["data"])
     keep = tempfile.TemporaryDirectory(prefix="vaeflow-") if workdir is None else None
     directory = Path(keep.name if keep else str(workdir)).expanduser().absolute()
     params = {key: own.params for key, own in held.items()}
