@@ -58,13 +58,14 @@ def _others(table: Array) -> Array:
 
 
 def mixture_mmd(a: Array, b: Array, bandwidths: tuple[float, ...]) -> Array:
-    """Squared maximum mean discrepancy of a [N, m] and b [M, m], the unbiased estimate, with the kernel sum_s exp(-|u - v|^2 / (2 s^2))."""
+    """Squared maximum mean discrepancy of a [N, m] and b [M, m], the unbiased estimate, with the kernel `_kernel`."""
+    return _others(_kernel(a, a, bandwidths)) + _others(_kernel(b, b, bandwidths)) - 2 * jnp.mean(_kernel(a, b, bandwidths))
 
-    def kernel(u, v):
-        square = _squares(u, v)
-        return sum((jnp.exp(-square / (2 * s**2)) for s in bandwidths), jnp.zeros(()))
 
-    return _others(kernel(a, a)) + _others(kernel(b, b)) - 2 * jnp.mean(kernel(a, b))
+def _kernel(a: Array, b: Array, bandwidths: tuple[float, ...]) -> Array:
+    """sum_s exp(-|a_i - b_j|^2 / (2 s^2)), [N, M]."""
+    square = _squares(a, b)
+    return sum((jnp.exp(-square / (2 * s**2)) for s in bandwidths), jnp.zeros(()))
 
 
 def energy(a: Array, b: Array) -> Array:
@@ -114,9 +115,8 @@ def mmd(
     """
 
     def witness(f, at, a, b):
-        squares = (_squares(f.out(at), own) for own in (a, b))
-        first, second = (sum(jnp.mean(jnp.exp(-square / (2 * s**2)), 1) for s in bandwidths) for square in squares)
-        return first - second
+        h = f.out(at)
+        return jnp.mean(_kernel(h, a, bandwidths), 1) - jnp.mean(_kernel(h, b, bandwidths), 1)
 
     def critic(f, key, x, y, stats):
         del stats
