@@ -164,6 +164,6 @@ def gan(
 _EXAMPLE = dict(event=(4,), generator="net", critic="net")
 EXAMPLES = (
     _EXAMPLE | dict(objective="fisher"),
-    _EXAMPLE | dict(objective="mmd", decoder="net", layer="layer", prior="uniform"),
+    _EXAMPLE | dict(objective="ebgan", decoder="net", layer="layer", prior="uniform"),
     _EXAMPLE | dict(event=(2, 2, 1), levels=17, objective="cramer"),
 )
