@@ -31,7 +31,7 @@ BATCH = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(16, 2)), jnp.flo
 
 def made(name: str, **own: Any) -> Any:
     game = ADVERSARIAL[name](**own)
-    networks = dict(critic=NET if game.critic else None, decoder=NET if game.decodes else None)
+    networks: dict[str, Any] = dict(critic=NET if game.critic else None, decoder=NET if game.decodes else None)
     return gan(event=(2,), generator=NET, objective=game, **networks)
 
 
@@ -88,7 +88,7 @@ def test_batch_normalisation_under_a_gradient_penalty_and_single_examples_are_re
 
 def test_fit_takes_the_turns_and_the_bounds_of_the_model():
     x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
-    model = vf.flows.gan(event=(2,), objective="wgan", hidden=(8,))
+    model = vf.flows.gan(event=(2,), objective=ADVERSARIAL["wgan"](), hidden=(8,))
     own: Any = dict(batch=16, val=None, options={"optim.ema": 0.0})
     found = vf.fit(model, x, steps=6, **own)
     assert tuple(found.config.optim.turns) == ("critic:5", "generator:1") and found.config.optim.schedule == "constant"
