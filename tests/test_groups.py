@@ -16,7 +16,9 @@ from vaeflow.build import call
 from vaeflow.config import plain
 from vaeflow.errors import UserError
 from vaeflow.model import Model
-from vaeflow.objectives import steps_of, turn_of
+from vaeflow.models.gan import gan
+from vaeflow.nets import mlp
+from vaeflow.objectives import ADVERSARIAL, steps_of, turn_of
 from vaeflow.training import optimizer
 from vaeflow.training.parameter_groups import GroupConfig
 from vaeflow.training.step import init_state, make_step
@@ -232,46 +234,12 @@ def test_values_of_a_group_are_checked():
 MODES = 2 * np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], -1)
 
 
-def gan(width: int = 64, weight: float = 1.0) -> Model:
-    """WGAN-GP (Gulrajani et al. 2017, arXiv 1704.00028) of points: the sum of the losses, each of one player's parameters."""
-
-    def mlp(p: Any, x: Any) -> Any:
-        for i in range(2):
-            x = jax.nn.relu(x @ p[f"w{i}"] + p[f"b{i}"])
-        return x @ p["w2"] + p["b2"]
-
-    def layers(key: Any, sizes: tuple[int, ...]) -> Any:
-        keys = jax.random.split(key, 3)
-        weights = {f"w{i}": jax.random.normal(k, sizes[i : i + 2]) * (2 / sizes[i]) ** 0.5 for i, k in enumerate(keys)}
-        return weights | {f"b{i}": jnp.zeros(sizes[i + 1]) for i in range(3)}
-
-    def init(key: Any, batch: Any, /, given: Any = None) -> Any:
-        a, b = jax.random.split(key)
-        return {"critic": layers(a, (2, width, width, 1)), "generator": layers(b, (2, width, width, 2))}
-
-    def loss(p: Any, key: Any, batch: Any, step: Any, /) -> tuple[Any, dict[str, Any]]:
-        noise, mix = jax.random.split(key)
-        x, stopped = batch["x"], jax.lax.stop_gradient(p)
-        fake = mlp(p["generator"], jax.random.normal(noise, x.shape))
-        held = jax.lax.stop_gradient(fake)
-        between = held + jax.random.uniform(mix, (len(x), 1)) * (x - held)
-        slopes = jax.vmap(jax.grad(lambda at: mlp(p["critic"], at)[0]))(between)
-        penalty = jnp.mean((jnp.sqrt(jnp.sum(slopes**2, -1) + 1e-12) - 1) ** 2)
-        critic = jnp.mean(mlp(p["critic"], held)) - jnp.mean(mlp(p["critic"], x)) + weight * penalty
-        generator = -jnp.mean(mlp(stopped["critic"], fake))
-        return critic + generator, {"critic_loss": critic, "generator_loss": generator}
-
-    def sample(p: Any, key: Any, n: int, /, context: Any = None) -> Any:
-        return {"x": mlp(p["generator"], jax.random.normal(key, (n, 2)))}
-
-    return Model(init, loss, sample, None, "none")
-
-
 def test_a_wgan_gp_covers_eight_modes():
-    model, steps = gan(), 6 * 700
+    net, steps = mlp(hidden=(64, 64)), 6 * 700
+    model = gan(event=(2,), generator=net, critic=net, objective=ADVERSARIAL["wgan_gp"](weight=1.0))
     c = section(learning_rate=2e-3, b1=0.5, b2=0.9, turns=TURNS, ema=0.99)
     tx = optimizer.make_optimizer(c, steps)
-    state, fixed = init_state(model.init(jax.random.key(0), {}), tx, c.ema)
+    state, fixed = init_state(model.init(jax.random.key(0), {"x": jnp.zeros((1, 2))}), tx, c.ema)
     step = make_step(model, tx, c.ema)
 
     def one(state, key):
@@ -280,6 +248,7 @@ def test_a_wgan_gp_covers_eight_modes():
         return step(state, fixed, {"x": x}, noise)
 
     state, _ = jax.jit(lambda s: jax.lax.scan(one, s, jax.random.split(jax.random.key(1), steps)))(state)
+    assert model.sample is not None
     drawn = np.asarray(model.sample(state.ema, jax.random.key(2), 2000)["x"])
     distance = np.linalg.norm(drawn[:, None] - MODES, axis=-1)
     share = np.bincount(distance.argmin(-1)[distance.min(-1) < 0.5], minlength=8) / len(drawn)

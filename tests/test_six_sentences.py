@@ -20,7 +20,7 @@ from tests.runs import ROOT, environment
 from vaeflow.runs.metrics import read_metrics
 
 NEW = ROOT / "tests" / "new_parts"
-FAMILIES = ("energy_generator", "wgan_gp", "flow_student", "markov", "bridge")
+FAMILIES = ("energy_generator", "flow_student", "markov", "bridge")
 COPIED = ("vaeflow", "configs", "experiments", "tests", "pyproject.toml")
 
 
@@ -52,11 +52,11 @@ PARTS = (
     *map(family, FAMILIES),
     Part("data/chain.py", "SOURCES", "from vaeflow.data import chain", '"chain": chain.load,'),
     Part(
-        "evaluation/measures/mode_coverage.py",
+        "evaluation/measures/class_coverage.py",
         "MEASURES",
-        "from vaeflow.evaluation.measures import mode_coverage",
-        '"mode_coverage": Measure(mode_coverage.prepare, mode_coverage.needs, "the modes of the data that samples reach",'
-        " mode_coverage.ModeCoverageSettings(), mode_coverage.BETTER),",
+        "from vaeflow.evaluation.measures import class_coverage",
+        '"class_coverage": Measure(class_coverage.prepare, class_coverage.needs, "the modes of the data that samples reach",'
+        " class_coverage.ClassCoverageSettings(), class_coverage.BETTER),",
     ),
     Part(
         "figures/quantiles.py",
@@ -174,8 +174,8 @@ def test_an_objective_and_its_schedule_are_parts_of_a_family(used):
 
 def test_two_players_take_turns_and_cover_eight_modes(used):
     numbers = used[0]["rows"]["wgan_gp"]["numbers"]
-    assert numbers["mode_coverage.covered"] == 8, numbers
-    assert numbers["mode_coverage.near"] > 0.5
+    assert numbers["class_coverage.covered"] == 8, numbers
+    assert numbers["class_coverage.near"] > 0.5
 
 
 def test_a_student_has_its_teacher_with_it_and_its_terms_are_shown(used):

@@ -22,7 +22,7 @@ from vaeflow.runs.checkpoint_reader import committed_steps
 from vaeflow.runs.metrics import aligned_table
 
 BIJECTOR = "sinh_arcsinh"
-KINDS = ("energy_generator", "wgan_gp", "flow_student", "markov", "bridge", "combined")
+KINDS = ("energy_generator", "flow_student", "markov", "bridge", "combined")
 OF_FILES = ("names_a_family", "imports_only_the_rooms", "300_lines", "says_what_it_is", "one_name_for_one_thing", "says_how_it_is_run")
 CONFIG, TABLE = "configs/toy_families.py", "configs/table_chains.py"
 ROWS = ("teacher", "energy", "wgan_gp", "student", "markov", "bridge", "vae")
@@ -30,7 +30,7 @@ ROWS = ("teacher", "energy", "wgan_gp", "student", "markov", "bridge", "vae")
 SHOWN = {
     "teacher": "nll",
     "energy": "sample_quality.energy",
-    "wgan_gp": "mode_coverage.covered",
+    "wgan_gp": "class_coverage.covered",
     "student": "terms.squared_error",
     "markov": "kl_to_truth",
     "bridge": "sample_quality.energy",
@@ -72,7 +72,7 @@ def use(row: str, folder: Path) -> dict[str, Any]:
     assert_same_run(run, again)
     where = f"--workdir={run}"
     printed = {"evaluate": call("evaluate", where, "--split=val"), "sample": call("sample", where), "explore": call("explore", where)}
-    measure = "sample_quality" if row == "markov" else "mode_coverage"
+    measure = "sample_quality" if row == "markov" else "class_coverage"
     printed["diagnose"] = call("diagnose", where, f"--measures={measure}", "--examples=500")
     results = json.loads((run / "results.json").read_text())
     checked = json.loads((run / "diagnostics.json").read_text())

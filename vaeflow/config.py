@@ -63,7 +63,7 @@ def module(path: str | Path) -> ModuleType:
 
 def _files(directory: Path) -> list[Path]:
     """The config modules in a folder."""
-    return sorted(path for path in directory.glob("*.py") if path.name not in ("__init__.py", "base.py", "vaes.py"))
+    return sorted(path for path in directory.glob("*.py") if path.name not in ("__init__.py", "base.py", "gans.py", "vaes.py"))
 
 
 def _execute(path: Path, name: str, flag: str, keep: bool = False) -> ModuleType:

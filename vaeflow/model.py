@@ -167,6 +167,7 @@ class Model(NamedTuple):
     dynamics  the probability-flow ODE of a continuous-time model, or None
     noised    of a classifier that was trained on noised data: p(c | x_t, t), or None
     init_examples  how many examples of the training split `init` is best given; 0: a batch of data.batch
+    optim     (key, value) pairs of the section `optim`, such as the turns of two players, which `vaeflow.fit` uses; a config has its own
     one_device, spec   why the model trains on one device only, or ""; how it was made, see record.py
     """
 
@@ -192,6 +193,7 @@ class Model(NamedTuple):
     dynamics: Dynamics | None = None
     noised: Noised | None = None
     init_examples: int = 0
+    optim: tuple[tuple[str, Any], ...] = ()
     one_device: str = ""
     spec: Any = None
 

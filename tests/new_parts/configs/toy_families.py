@@ -43,8 +43,8 @@ def get_config(row: str = "teacher") -> ConfigDict:
         c.eval.select = "sample_quality.energy"
     elif row == "wgan_gp":
         c.data.update(name="8gaussians", batch=128)
-        c.model = dict(kind="wgan_gp", latent=2, critic="wide", generator="wide", weight=1.0, drift=1e-3)
-        c.parts.wide = mlp(64, 64)
+        c.model = dict(kind="gan", latent=2, critic="wide", generator="wide", objective="game")
+        c.parts.update(wide=mlp(64, 64), game=dict(kind="wgan_gp", weight=1.0, drift=1e-3))
         c.optim.update(learning_rate=2e-3, b1=0.5, b2=0.9, turns=("critic:5", "generator:1"), ema=0.99)
         c.train.update(steps=6 * 700, log_every=600, eval_every=4200, checkpoint_every=3600)
     elif row == "student":

@@ -17,7 +17,7 @@ from vaeflow.evaluation.sampling import given_of, prepare_draw
 from vaeflow.model import Array, Params
 
 
-class ModeCoverageSettings(NamedTuple):
+class ClassCoverageSettings(NamedTuple):
     """Settings of the measure.
 
     samples  draws of the model
@@ -33,7 +33,7 @@ class ModeCoverageSettings(NamedTuple):
 BETTER = {"covered": "high", "near": "high"}
 
 
-def needs(run: Evaluation, settings: ModeCoverageSettings) -> None:
+def needs(run: Evaluation, settings: ClassCoverageSettings) -> None:
     """UserError: the model draws no samples, or the data have no labels or are not real numbers."""
     del settings
     if run.model.sample is None:
@@ -42,7 +42,7 @@ def needs(run: Evaluation, settings: ModeCoverageSettings) -> None:
         raise UserError("modes are the classes of real-valued data with labels")
 
 
-def prepare(run: Evaluation, settings: ModeCoverageSettings) -> MeasureFn:
+def prepare(run: Evaluation, settings: ClassCoverageSettings) -> MeasureFn:
     """The modes of the split, and the function that counts samples around them."""
     x, label = np.asarray(run.split.x).reshape(len(run.split.x), -1), np.asarray(run.split.label)
     modes, count = np.unique(label, return_counts=True)
