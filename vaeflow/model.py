@@ -92,6 +92,7 @@ class Latent(NamedTuple):
     exact       whether the prior's `sample` draws from the density that its `log_prob` is (resampled draws only nearly do)
     show        (key, p(x|z)) -> x as `Model.sample` gives it: means where a picture should show them, else draws
     before      the prior that this one changed, of a model that keeps the rest of another one (a second stage), or None
+    embed       z as real numbers, which a second stage models: an Embed (vaeflow/models/parts/embed.py), or None
     """
 
     prior: PriorFn
@@ -101,6 +102,7 @@ class Latent(NamedTuple):
     exact: bool = True
     show: ShowFn = _draw
     before: PriorFn | None = None
+    embed: Any = None
 
 
 class Dynamics(NamedTuple):

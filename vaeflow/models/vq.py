@@ -29,6 +29,7 @@ from vaeflow.errors import UserError
 from vaeflow.model import NO_PARAMS, Latent, Model, overlay
 from vaeflow.models.parts import codebook
 from vaeflow.models.parts.code_prior import code_prior, draw
+from vaeflow.models.parts.embed import Embed
 from vaeflow.models.parts.observation import observation_model
 from vaeflow.nets import Causal, Net
 from vaeflow.record import recorded
@@ -94,6 +95,12 @@ def vq(
     def likelihood_of(params, z, context=None) -> Distribution:
         return decoded(params, vectors(params)[z], context)
 
+    def into(params, a):
+        return vectors(params)[a].reshape(*a.shape[:-1], *grid, width)
+
+    def back(params, y):
+        return codebook.nearest(y.reshape(*y.shape[: -len(grid) - 1], n, width), vectors(params))[0]
+
     def init(key, batch, given=NO_PARAMS):
         data.fits(batch["x"])
         x, context = jnp.asarray(batch["x"]), batch.get("context")
@@ -142,7 +149,7 @@ def vq(
         sample=sample,
         log_prob=log_prob,
         density="bound",
-        latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True, show=data.show),
+        latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True, show=data.show, embed=Embed((*grid, width), into, back)),
         update=update,
         note=data.note,
         event=event,
