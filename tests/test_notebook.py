@@ -204,9 +204,19 @@ def test_the_version_is_that_of_the_package():
     assert f'version = "{vf.__version__}"' in (Path(ROOT) / "pyproject.toml").read_text()
 
 
-def test_sampling_options_reach_the_model_in_a_standardised_one():
+def test_sampling_options_reach_the_model_in_a_standardised_one(tmp_path):
+    """By `draw`, by `load` and by a command: they are keys of the section sample, not of the part."""
     run = vf.fit(vf.flows.flow_matching(event=(2,), net=mlp(hidden=(8,))), X, steps=5)
     assert run.draw(4, steps=3, sampler="euler")["nfe"].tolist() == [4] * 4
+    assert run.config.sample.steps == 50 and "steps" not in run.config.parts.flow_matching
+    where = run.save(tmp_path / "kept")
+    quick = vf.load(where, {"sample.steps": 3, "sample.sampler": "euler"})
+    assert quick.draw(4)["nfe"].tolist() == [4] * 4 and quick.draw(4, steps=5)["nfe"].tolist() == [6] * 4
+    call("sample", f"--workdir={where}", "--config.sample.n=4", "--config.sample.steps=3", "--config.sample.sampler=euler")
+    np.testing.assert_array_equal(np.load(where / "samples.npz")["nfe"], [4] * 4)
+    for key, value, error in (("step", 3, "did you mean 'steps'"), ("steps", -3, "sample.steps=-3 is invalid")):
+        with pytest.raises(UserError, match=error):
+            vf.load(where, {f"sample.{key}": value})
     cold = vf.fit(vf.flows.maf(**SMALL), X, steps=5).sample(50, temperature=1e-3)
     assert np.all(cold.std(0) < 0.01 * X.std(0))
     with pytest.raises(UserError, match="the sampling option='step' is unknown"):

@@ -6,11 +6,13 @@ import inspect
 from typing import Annotated, Any
 
 import pytest
+from ml_collections import ConfigDict
 
 from vaeflow import build, schema
 from vaeflow.build import Count, Positive, check
 from vaeflow.config import plain, read_file
 from vaeflow.errors import UserError
+from vaeflow.models import build_model
 from vaeflow.models.vae import vae
 from vaeflow.override import overridden, override, read
 from vaeflow.runs import workdir
@@ -242,3 +244,18 @@ def test_a_folder_is_named_after_what_was_given():
     name = str(default_workdir(VAE, load(VAE, [("model.objective", "iwae")]), file))
     assert name == "runs/digits_vae+model.objective=iwae"
     assert str(default_workdir(VAE, load(VAE, [("model.objective", "iwae"), ("parts.iwae.k", "7")]), file)).endswith("iwae+parts.iwae.k=7")
+
+
+def test_the_sampling_options_of_a_model_in_a_model_are_those_of_the_section_sample():
+    inner: dict[str, Any] = {"kind": "flow", "event": (2,), "layer": "actnorm", "temperature": 0.5}
+    values = {"model": {"kind": "standardized", "model": "flow"}, "parts": {"flow": inner}, "data": {"kind": "density"}}
+    config = complete(ConfigDict(values))  # as runs of before the section had them are stored
+    assert config.sample.temperature == 0.5 and "temperature" not in config.parts.flow and plain(complete(config)) == plain(config)
+    override(config, "sample.temperature", "0.25")
+    assert build_model(config).spec.arguments["model"].spec.arguments["temperature"] == 0.25
+    with pytest.raises(UserError, match=r"parts\.flow: the key='temperature' is unknown"):
+        override(config, "parts.flow.temperature", "0.1")
+    both = {**config.to_dict(), "parts": {"flow": inner}}
+    assert complete(ConfigDict(both)).parts.flow.temperature == 0.5  # which is refused
+    with pytest.raises(UserError, match=r"parts\.flow\.temperature and sample\.temperature are the same option"):
+        build_model(both)

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "model": {"errors"},
     "build": {"errors"},
     "config": {"errors"},
-    "record": {"build", "errors"},
+    "record": {"build", "errors", "schema"},
     "schema": {"build", "config"},
     "override": {"build", "config", "errors", "schema"},
     "runs": {"build", "config", "errors", "schema", "override"},

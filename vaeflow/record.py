@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from vaeflow.build import SAMPLING, Bare, check, maker, marked, part_of, registry, signature
 from vaeflow.errors import UserError
+from vaeflow.schema import passed_on
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -107,7 +108,10 @@ def sections(model: Any) -> Sections:
     kind, values = kind_of(model, "the model"), _values(model, parts, [])
     hints = signature(model.spec.make)
     sampled = {key: values.pop(key) for key in list(values) if marked(hints[key], SAMPLING)}
-    return Sections({"kind": kind, **values}, parts, sampled)
+    made = {"kind": kind, **values}
+    for part, options in passed_on({"model": made, "parts": parts}).items():
+        sampled |= {key: parts[part].pop(key) for key in options}
+    return Sections(made, parts, sampled)
 
 
 def kind_of(part: Any, where: str) -> str:

@@ -65,7 +65,34 @@ def of_section(config: Any, name: str) -> dict[str, Argument]:
     if name == "model":
         return {key: argument for key, argument in model.items() if not marked(argument.hint, SAMPLING)}
     known = arguments(_SECTIONS[name]) if name in _SECTIONS else {}
-    return known | ({key: argument for key, argument in model.items() if marked(argument.hint, SAMPLING)} if name == "sample" else {})
+    if name != "sample":
+        return known
+    return known | _sampling(model) | {key: argument for options in passed_on(config).values() for key, argument in options.items()}
+
+
+def _sampling(known: Mapping[str, Argument]) -> dict[str, Argument]:
+    return {key: argument for key, argument in known.items() if marked(argument.hint, SAMPLING)}
+
+
+def passed_on(config: Any) -> dict[str, dict[str, Argument]]:
+    """{part: its sampling arguments} of the models that a config's model is made of. They are keys of the section sample, as those of the
+    model itself are; where two models have one of the same name, the key is the outer model's."""
+    kinds, parts, found = registry("model"), config.get("parts", {}), {}
+    opened = [config.get("model")]
+    taken = {*_sampling(of_kind(kinds, opened[0].get("kind")))} if isinstance(opened[0], Mapping | ConfigDict) else set()
+    for own in opened:  # which grows
+        known = of_kind(kinds, own.get("kind")) if isinstance(own, Mapping | ConfigDict) else {}
+        for key, argument in known.items() if isinstance(parts, Mapping | ConfigDict) else ():
+            value = own[key] if key in own else default_of(key, argument, parts)
+            for name, want in parts_in(argument.hint, value):
+                part = parts.get(name, {"kind": name})
+                if registry(want) is not kinds or name in found or not isinstance(part, Mapping | ConfigDict):
+                    continue
+                options = _sampling(of_kind(kinds, part.get("kind")))
+                found[name] = {key: argument for key, argument in options.items() if key not in taken}
+                taken |= {*options}
+                opened.append(part)
+    return found
 
 
 def complete(config: ConfigDict) -> ConfigDict:
@@ -78,6 +105,11 @@ def complete(config: ConfigDict) -> ConfigDict:
     if not isinstance(values.get("parts", {}), Mapping):
         return ConfigDict(values).lock()  # which config.check_sections reports
     values["parts"] = parts = dict(values.get("parts", {}))
+    for part, options in passed_on(values).items():  # where a part has them, they move to the section sample
+        own, sample = parts.get(part, {}), values.get("sample", {})
+        if isinstance(sample, Mapping) and (moved := {key: own[key] for key in options if key in own and key not in sample}):
+            values["sample"] = {**sample, **moved}
+            parts[part] = {key: value for key, value in own.items() if key not in moved}
     for name in dict.fromkeys([*(name for name in _SECTIONS if name), "model", "sample"]):
         known, own = of_section(values, name), values.get(name, {})
         if isinstance(own, Mapping) and (known or own):
@@ -129,7 +161,9 @@ def _complete_part(name: str, kinds: Mapping[str, Any], parts: dict[str, Any], o
         return
     own = parts.get(name, {"kind": name})
     if isinstance(own, Mapping) and own.get("kind") in kinds:
-        parts[name] = _completed(of_kind(kinds, own["kind"]), own, parts, (*opened, name))
+        known = of_kind(kinds, own["kind"])
+        leave_out = tuple(_sampling(known)) if kinds is registry("model") else ()  # the section sample has them
+        parts[name] = _completed(known, own, parts, (*opened, name), leave_out)
 
 
 def described(config: Any) -> Iterator[tuple[str, Argument, Any]]:
@@ -195,7 +229,7 @@ def argument_of(config: ConfigDict, group: str, name: str) -> Argument | None:
     if group.startswith("parts."):
         part = group.removeprefix("parts.")
         known = next((of_kind(registry(want), config.parts[part].get("kind")) for other, want in named_parts(config) if other == part), {})
-        return known.get(name)
+        return None if name in passed_on(config).get(part, {}) else known.get(name)
     return of_section(config, group).get(name) if group in ("model", "sample") else None
 
 

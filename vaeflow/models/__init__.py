@@ -31,7 +31,7 @@ from vaeflow.models import (
     vae,
     vq,
 )
-from vaeflow.schema import FROM_DATA
+from vaeflow.schema import FROM_DATA, passed_on
 
 
 class ModelEntry(NamedTuple):
@@ -68,8 +68,9 @@ MODELS: dict[str, ModelEntry] = {
     "classifier": ModelEntry(classifier.classifier, classifier.EXAMPLES, context=False),
 }
 
-# A model as a part of another one: all of its maker's keys stand there, those of sampling too. The functions below read the kinds by
-# `registry(Model)`, which has the premade models too once vaeflow/flows is imported.
+# A model as a part of another one has its maker's keys there, except for those of sampling: they are keys of the section sample
+# (schema.passed_on). The functions below read the kinds by `registry(Model)`, which has the premade models too once vaeflow/flows is
+# imported.
 part_kind(Model, "model", MODELS)
 
 
@@ -171,12 +172,21 @@ def _checked(sections: Mapping[str, Any], without: Sequence[str] = ()) -> dict[s
     model = {key: value for key, value in model.items() if key not in without}
     make = maker(kinds[kind])
     sampled = [key for key, hint in signature(make).items() if marked(hint, SAMPLING)]
+    inner, parts = passed_on(sections), sections["parts"]
+    known = ["n", *sampled, *(key for options in inner.values() for key in options)]
     for key in sampling:
-        if key not in sampled:
-            raise unknown("sample: the key", key, ["n", *sampled])
+        if key not in known:
+            raise unknown("sample: the key", key, known)
+    for name, options in inner.items():
+        given, own = {key: sampling.pop(key) for key in options if key in sampling}, parts.get(name, {"kind": name})
+        if both := next((key for key in given if key in own), ""):
+            raise UserError(f"parts.{name}.{both} and sample.{both} are the same option: leave out parts.{name}.{both}")
+        if given:
+            check(_only(maker(kinds[own["kind"]]), list(given)), given, "sample", parts)  # whose errors name the section
+            parts = {**parts, name: {**own, **given}}
     asked = [key for key in signature(make) if key not in sampled and key not in without]
-    values = check(_only(make, asked), model, "model", sections["parts"])
-    return values | check(_only(make, sampled), sampling, "sample", sections["parts"])
+    values = check(_only(make, asked), model, "model", parts)
+    return values | check(_only(make, sampled), sampling, "sample", parts)
 
 
 def _plain(section: Any) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vaeflow import data
-from vaeflow.build import SAMPLING, marked, parts_in, registry
 from vaeflow.config import plain
 from vaeflow.data.contexts import conditions
 from vaeflow.data.from_arrays import examples
@@ -29,7 +28,7 @@ from vaeflow.models import build_model
 from vaeflow.rng import eval_key
 from vaeflow.run import BY_HAND
 from vaeflow.runs import guard, metrics, progress, workdir
-from vaeflow.schema import of_kind
+from vaeflow.schema import of_section
 from vaeflow.training import devices
 
 PICTURES = "notebook"  # folder of `Run.plot` in the workdir
@@ -182,13 +181,11 @@ class Run:
     def _sampled(self, options: Mapping[str, Any]) -> Model:
         """The model with other sampling options: its own, or those of the model in it (of a standardised one)."""
         whole = {name: plain(self.config[name]) for name in ("model", "parts", "sample")}
-        kind, group = whole["model"]["kind"], whole["sample"]
-        while not {*options} <= {*_sampling(kind)} and (part := _inner(whole, kind)):
-            kind, group = part["kind"], part
+        known = [name for name in of_section(whole, "sample") if name != "n"]
         for name, value in options.items():
-            if name not in _sampling(kind):
-                raise unknown("the sampling option", name, _sampling(kind))
-            group[name] = value.item() if isinstance(value, np.generic) else value
+            if name not in known:
+                raise unknown("the sampling option", name, known)
+            whole["sample"][name] = value.item() if isinstance(value, np.generic) else value
         return _built(json.dumps(whole))
 
     def _split(self, x: Any, context: Any = None) -> Split:
@@ -246,18 +243,6 @@ class Pictures:
         pictures = {name: base64.b64encode(found).decode() for name, found in self._bytes.items()}
         text = '<img alt="{}" style="max-width: 100%" src="data:image/png;base64,{}"><br>'
         return "".join(text.format(name, picture) for name, picture in pictures.items())
-
-
-def _sampling(kind: str) -> list[str]:
-    """The sampling options of a kind of model."""
-    return [name for name, argument in of_kind(registry(Model), kind).items() if marked(argument.hint, SAMPLING)]
-
-
-def _inner(whole: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
-    """The part that is the model in a model of this kind."""
-    own = next((part for part in [whole["model"], *whole["parts"].values()] if part.get("kind") == kind), {})
-    named = [pair for key, argument in of_kind(registry(Model), kind).items() for pair in parts_in(argument.hint, own.get(key))]
-    return next((whole["parts"][name] for name, want in named if want is Model), None)
 
 
 @functools.lru_cache(maxsize=32)
