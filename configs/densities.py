@@ -44,6 +44,7 @@ quarter of the examples with r = t, mean_flow had 10.4.
 from ml_collections import ConfigDict
 
 from configs.base import affine, base, made, mlp, repeat, spline
+from configs.gans import GANS, game
 
 DENSITIES = ("moons", "circles", "rings", "pinwheel", "two_spirals", "checkerboard", "8gaussians", "25gaussians")
 FLOWS = {
@@ -116,6 +117,7 @@ MORE_MAPS = {
 # Rows that learn from the run of another one: (that row, the config key that names its workdir).
 TEACHERS = {"reflow": ("rectified_flow", "model.teacher"), "consistency_distillation": ("flow_matching", "model.teacher")}
 LINES = FLOWS | {name: line for name, (line, _, _) in (CONTINUOUS | MAPS).items()} | ENERGIES
+LINES |= {f"gan_{name}": f"GAN, {line}" for name, (line, *_) in GANS.items()}
 ROWS = {"": f"moons, {FLOWS['realnvp']}"} | {
     f"{density}_{name}": f"{density}, {line}" for density in DENSITIES for name, line in LINES.items()
 }
@@ -144,6 +146,16 @@ def get_config(row: str = "") -> ConfigDict:
         one_step(c, name, f"configs/densities.py:{density}_flow_matching")
     elif name in ENERGIES:
         energy(c, name)
+    elif name.startswith("gan_"):
+        game(c, name.removeprefix("gan_"), 128, 128, 128)
+        c.data.batch = 64
+        c.optim.clip = 0.0
+        c.optim.update(learning_rate=5e-4, schedule="constant", ema=0.0)  # no average: stability is what is compared
+        c.train.update(steps=6000, eval_every=6000, checkpoint_every=6000)
+        c.eval.update(measures=("sample_quality",), params="last")
+        c.eval.settings = dict(sample_quality=dict(names=("energy",), extractor="none", samples=2500, examples=2500))
+        if density in ("8gaussians", "25gaussians"):
+            c.eval.measures = ("mode_coverage", "sample_quality")
     if name in ("nice", "realnvp", "spline", "mixture"):
         c.parts.net = mlp(64, 64)
         for part, flip in (("first", False), ("second", True)):

@@ -41,6 +41,8 @@ POINTS = {
     "consistency": "improved consistency training",
     "mean_flow": "MeanFlow",
     "shortcut": "shortcut model",
+    "gan": "GAN, non-saturating",
+    "wgan_gp": "WGAN with a gradient penalty",
 }
 DIGITS = {
     "realnvp_multiscale": "RealNVP with scales",
@@ -63,6 +65,7 @@ STEPS = {
     **dict.fromkeys(("gaussianization", "residual_flow", "ffjord"), 2000),
     **dict.fromkeys(("flow_matching", "rectified_flow", "score", "edm"), 20_000),
     **dict.fromkeys(("consistency", "mean_flow", "shortcut"), 10_000),
+    **dict.fromkeys(("gan", "wgan_gp"), 9000),
 }
 
 
@@ -83,6 +86,10 @@ def get_config(row: str = "") -> ConfigDict:
     c.eval.batch = 1000
     if name == "gaussianization":
         c.data.batch = 1024  # the first batch is what the mixtures are fitted to
+    elif name in ("gan", "wgan_gp"):
+        c.optim.clip = 0.0
+        c.optim.update(learning_rate=5e-4, b1=0.5, schedule="constant", turns=(f"critic:{5 if name == 'wgan_gp' else 1}", "generator:1"))
+        c.eval.update(measures=("sample_quality",), params="last")
     elif name in ("consistency", "mean_flow", "shortcut"):
         c.eval.update(measures=("sample_quality",), select="sample_quality.energy")  # a loss compares the network with its own target
     return c

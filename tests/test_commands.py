@@ -109,7 +109,7 @@ def test_compare(vae, flow, tmp_path):
 def test_list_shows_every_config_and_row():
     lines = call("train", "--list").splitlines()
     for path in (ROOT / "configs").glob("*.py"):
-        if path.stem not in ("__init__", "base", "vaes"):
+        if path.stem not in ("__init__", "base", "gans", "vaes"):
             for row, line in module(path).ROWS.items():
                 name = f"configs/{path.name}{':' if row else ''}{row}"
                 assert any(shown.startswith(f"{name} ") and shown.endswith(line) for shown in lines), name

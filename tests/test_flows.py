@@ -76,7 +76,7 @@ def test_the_defaults_fit_vectors_and_images(name, data):
     found = traced(model, context=FLOWS[f"flows.{name}"].context and event != (8, 8, 1))
     assert (model.event, model.levels) == (event, levels)
     assert found["loss"] == () and found["sample"] == (4, *event) and found.get("log_prob", (4,)) == (4,)
-    assert (model.log_prob is None) == (name in ("consistency", "mean_flow", "shortcut"))
+    assert (model.log_prob is None) == (name in ("consistency", "mean_flow", "shortcut", "gan", "wgan_gp"))
 
 
 @pytest.mark.parametrize("name", sorted(NO_VECTORS | {"vq", "flow_matching", "mean_flow"}))

@@ -32,7 +32,7 @@ from vaeflow.models import MODELS
 from vaeflow.models.parts.bases import BASES
 from vaeflow.models.parts.intervals import INTERVALS
 from vaeflow.nets import NETS
-from vaeflow.objectives import OBJECTIVES, SCHEDULES
+from vaeflow.objectives import ADVERSARIAL, OBJECTIVES, SCHEDULES
 from vaeflow.training.optimizer import OptimConfig
 
 EXEMPT = (ROOT / "vaeflow/__init__.py", ROOT / "vaeflow/models", ROOT / "vaeflow/flows", ROOT / "vaeflow/runs/upgrade.py")
@@ -70,7 +70,22 @@ def words_of(*schemas: Any) -> set[str]:
 def own_keys() -> set[str]:
     """Keys that only families have: no words of other makers, of measures' settings, of the sections data and optim, of Model."""
     others = words_of(DataConfig, OptimConfig, Model, Latent, Frozen, *(type(measure.defaults) for measure in MEASURES.values()))
-    for kinds in (BIJECTORS, NETS, BASES, OBJECTIVES, SCHEDULES, PATHS, KINDS, WEIGHTINGS, TIMES, COUPLINGS, STEPS, EDITS, INTERVALS):
+    for kinds in (
+        BIJECTORS,
+        NETS,
+        BASES,
+        OBJECTIVES,
+        ADVERSARIAL,
+        SCHEDULES,
+        PATHS,
+        KINDS,
+        WEIGHTINGS,
+        TIMES,
+        COUPLINGS,
+        STEPS,
+        EDITS,
+        INTERVALS,
+    ):
         others |= kinds.keys() | words_of(*map(maker, kinds.values()))
     return {key for entry in MADE.values() for key in signature(maker(entry))} - others
 

@@ -20,7 +20,7 @@ PACKAGES = ("vaeflow", "experiments", "configs", "benchmarks", "tests")
 FILES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 SOURCES = [path for path in FILES if path.relative_to(ROOT).parts[0] == "vaeflow"]
 COMMANDS = [path for path in FILES if path.parent.name == "experiments" and "__main__" in path.read_text()]
-CONFIGS = [path for path in FILES if path.parent.name == "configs" and path.stem not in ("__init__", "base", "vaes")]
+CONFIGS = [path for path in FILES if path.parent.name == "configs" and path.stem not in ("__init__", "base", "gans", "vaes")]
 DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
 
 # What each room of vaeflow may import of it, beside its own files: the whole architecture, from the bottom up.

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ive, logsumexp
 
-from vaeflow.data.source import SPLITS, DataConfig, Source, Split, require, source
+from vaeflow.data.source import SPLITS, DataConfig, Modes, Source, Split, require, source
 from vaeflow.errors import unknown
 
 # The smallest validation and test draw: two numbers a point cost nothing.
@@ -35,11 +35,12 @@ _ROWS = 2048
 
 
 class TrueDensity(NamedTuple):
-    """sample: (generator, component [N]) -> x [N, 2]; log_prob: x [N, 2] -> [N] in nats; components: how many."""
+    """sample: (generator, component [N]) -> x [N, 2]; log_prob: x [N, 2] -> [N] in nats; components: how many; modes: of Gaussians."""
 
     sample: Callable[[np.random.Generator, np.ndarray], np.ndarray]
     log_prob: Callable[[np.ndarray], np.ndarray]
     components: int
+    modes: Modes | None = None
 
 
 def _gaussians(means: np.ndarray, std: float) -> TrueDensity:
@@ -49,7 +50,7 @@ def _gaussians(means: np.ndarray, std: float) -> TrueDensity:
         squares = ((x[:, None] - means) ** 2).sum(-1)
         return logsumexp(-squares / (2 * std**2), axis=1) - np.log(2 * np.pi * std**2 * len(means))
 
-    return TrueDensity(lambda rng, k: means[k] + std * rng.standard_normal((len(k), 2)), log_prob, len(means))
+    return TrueDensity(lambda rng, k: means[k] + std * rng.standard_normal((len(k), 2)), log_prob, len(means), Modes(means, std))
 
 
 def _rings(radii: np.ndarray, std: float) -> TrueDensity:
@@ -189,4 +190,5 @@ def load(config: DataConfig, seed: int) -> Source:
             splits[split] = draw(density, max(round(size * fraction), _LEAST), (name, i))
     found = source(splits, levels=0, label_names=tuple(str(i) for i in range(density.components)))
     # Conditioned on the component the density is another one.
-    return found._replace(density=None if config.context == "label" else lambda x: log_prob(density, x), seeded=True)
+    found = found._replace(seeded=True, modes=density.modes)
+    return found if config.context == "label" else found._replace(density=lambda x: log_prob(density, x))

@@ -102,6 +102,13 @@ class Split(NamedTuple):
         return {name: array for name, array in self._asdict().items() if array is not None}
 
 
+class Modes(NamedTuple):
+    """The modes of an equal mixture of Gaussians N(c_k, std^2 I): centres c [K, D] and std."""
+
+    centres: np.ndarray
+    std: float
+
+
 class Source(NamedTuple):
     """A data set.
 
@@ -109,6 +116,7 @@ class Source(NamedTuple):
     label_names  of the classes 0, 1, ..., or None
     density      x [N, *event] -> log p(x) [N] in nats, float64, where it is known
     seeded       the run's seed draws examples: runs with different seeds have different data
+    modes        of a mixture of Gaussians, or None
     """
 
     train: Split
@@ -118,6 +126,7 @@ class Source(NamedTuple):
     label_names: tuple[str, ...] | None = None
     density: Callable[[np.ndarray], np.ndarray] | None = None
     seeded: bool = False
+    modes: Modes | None = None
 
     def splits(self) -> dict[str, Split]:
         """{name: split} of those that exist."""
@@ -154,7 +163,7 @@ def of_classes(source: Source, names: Sequence[str], key: str) -> Source:
             raise UserError(f"{key}={tuple(names)} leaves no example in the split {name!r}")
         return rows(split, index)
 
-    return source.map(change)._replace(density=None)
+    return source.map(change)._replace(density=None, modes=None)
 
 
 def require(config: DataConfig, key: str, what: str) -> Any:

@@ -20,12 +20,13 @@ from __future__ import annotations
 from collections import ChainMap
 
 from vaeflow.build import part_kind
-from vaeflow.flows import autoregressive, continuous, couplings, flow_maps, free_form, images, ladders, vaes
+from vaeflow.flows import autoregressive, continuous, couplings, flow_maps, free_form, gans, images, ladders, vaes
 from vaeflow.flows.autoregressive import gaussianization, iaf, maf, naf, nsf_ar
 from vaeflow.flows.continuous import edm, flow_matching, rectified_flow, score
 from vaeflow.flows.couplings import nice, nsf, realnvp
 from vaeflow.flows.flow_maps import consistency, mean_flow, shortcut
 from vaeflow.flows.free_form import ffjord, residual_flow
+from vaeflow.flows.gans import gan, wgan_gp
 from vaeflow.flows.images import flowpp, glow, jet, mintnet, realnvp_multiscale
 from vaeflow.flows.ladders import ladder, vdvae
 from vaeflow.flows.vaes import iwae, vae, vq
@@ -34,7 +35,7 @@ from vaeflow.models import MODELS, ModelEntry
 
 FLOWS: dict[str, ModelEntry] = {
     f"flows.{make.__name__}": ModelEntry(make, (example,), context=make is not gaussianization)
-    for file in (couplings, autoregressive, free_form, images, vaes, ladders, continuous, flow_maps)
+    for file in (couplings, autoregressive, free_form, images, vaes, ladders, continuous, flow_maps, gans)
     for make, example in file.EXAMPLES.items()
 }
 
@@ -47,6 +48,7 @@ __all__ = [
     "ffjord",
     "flow_matching",
     "flowpp",
+    "gan",
     "gaussianization",
     "glow",
     "iaf",
@@ -69,4 +71,5 @@ __all__ = [
     "vae",
     "vdvae",
     "vq",
+    "wgan_gp",
 ]

@@ -93,7 +93,7 @@ def standardized(*, model: Model) -> Model:
 
 def reason(model: Model) -> str:
     """What a model has that `standardized` does not allow; "" if it allows the model."""
-    found = {"grey values": model.levels, "a latent": model.latent, "pairs": model.paired, "masks": model.masked}
+    found = {"grey values": model.levels, "a latent": model.latent, "pairs": model.paired, "masks": model.masked, "groups": model.optim}
     return next((name for name, has in found.items() if has), "" if model.event is not None else "no event")
 
 

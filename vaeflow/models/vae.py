@@ -30,15 +30,16 @@ from vaeflow.bijectors.core.layer import at_rank
 from vaeflow.build import SAMPLING, Bare, Count, Natural, NonNegative, Positive
 from vaeflow.distributions import Distribution, Likelihood, Std, normal, std_of
 from vaeflow.errors import UserError
-from vaeflow.model import NO_PARAMS, Latent, Model, overlay
+from vaeflow.model import NO_PARAMS, Frozen, Latent, Model, overlay
 from vaeflow.models.parts import vae_loss
 from vaeflow.models.parts.bases import Base
 from vaeflow.models.parts.embed import of_vector
 from vaeflow.models.parts.observation import observation_model
 from vaeflow.models.parts.pixels import pixels
+from vaeflow.models.parts.reconstruction import reconstruction
 from vaeflow.models.parts.vae_prior import make_prior
 from vaeflow.nets import Made, Net
-from vaeflow.objectives import Draws, Objective
+from vaeflow.objectives import Adversarial, Draws, Objective
 from vaeflow.record import recorded
 
 
@@ -62,6 +63,12 @@ def vae(
     likelihood_std: Positive = 0.1,
     autoregressive: Made | None = None,
     objective: Annotated[Objective | None, Bare("elbo")] = None,
+    perceptual: Frozen | None = None,
+    perceptual_weight: NonNegative = 1.0,
+    critic: Net | None = None,
+    patches: tuple[Count, ...] = (),
+    adversarial: Adversarial | None = None,
+    critic_weight: NonNegative = 0.1,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
     """See the module's docstring.
@@ -74,6 +81,7 @@ def vae(
     autoregressive     masked network over x's entries beside the decoder (pixels.py): p(x|z) = prod_i p(x_i | x_<i, z)
     objective          the loss, with the number of draws and the weight of the KL; "": the ELBO. The KL has a formula, by dimensions,
                        when q and p are Gaussians
+    perceptual, critic, patches, adversarial, and their weights: terms that sharpen reconstructions, see models/parts/reconstruction.py
     temperature        of `sample`: factor on the standard deviation of the prior's noise
 
     `best` is chosen by the objective's own bound where that is one of k draws (`terms`), else by the ELBO.
@@ -89,6 +97,7 @@ def vae(
     if grid and posterior_context:
         raise UserError(f"model.posterior_context={posterior_context} needs a latent vector; model.grid={grid} must be ()")
     width, size = latent, math.prod(grid) * latent  # per position of the grid, and in all
+    sharp = reconstruction(data, event, levels, perceptual, perceptual_weight, critic, patches, adversarial, critic_weight)
     encode = encoder.module((*grid, 2 * width + posterior_context), len(event), False)
     decode = decoder.module(data.out, len(grid) + 1, False)
     init_pixels, given_pixels = (None, None) if autoregressive is None else pixels(autoregressive, data, event)
@@ -154,6 +163,7 @@ def vae(
         if init_pixels is not None:
             params["autoregressive"] = init_pixels(jax.random.fold_in(keys[4], 1), x, z)
         params = overlay(params | first.init(keys[5], z, data.scaled(x), context), given)
+        params |= sharp.init(jax.random.fold_in(keys[5], 2), batch, given) if sharp is not None else NO_PARAMS
         if objective.init is None:
             return params
         own = objective.init(jax.random.fold_in(keys[5], 1), draws_of(params, keys[3], x, context, 1))
@@ -162,7 +172,11 @@ def vae(
     def loss(params, key, batch, step):
         key_z, key_q, key_p = jax.random.split(key, 3)
         draws = draws_of(params, key_z, batch["x"], batch.get("context"), objective.k, key_q, key_p, train=True)
-        return objective.loss(params.get("objective", {}), key_p, draws, step)
+        total, metrics = objective.loss(params.get("objective", {}), key_p, draws, step)
+        if sharp is None:
+            return total, metrics
+        more, found = sharp.loss(params, key_p, batch["x"], likelihood_of(params, draws.z[0], batch.get("context")))
+        return total + more, {**metrics, **found, "loss": total + more}
 
     def log_prob(params, key, batch):
         # Nothing before the draw depends on the key: under a vmap over keys the encoder runs once.
@@ -220,7 +234,17 @@ EXAMPLES = (
     _EXAMPLE | dict(pseudo_inputs=3, prior="layer", objective="mmd"),
     _EXAMPLE | dict(prior_base="context_normal", objective="adversarial"),
     _VALUES | dict(prior_base="gaussian_mixture", objective="dreg"),
-    _GREY | dict(event=(8, 8, 1), latent=2, grid=(4, 4), encoder="downsample", decoder="upsample"),
+    _GREY
+    | dict(
+        event=(8, 8, 1),
+        latent=2,
+        grid=(4, 4),
+        encoder="downsample",
+        decoder="upsample",
+        critic="downsample",
+        patches=(4, 4),
+        adversarial="hinge",
+    ),
     _EXAMPLE | dict(objective="renyi", posterior="layer"),
     _EXAMPLE | dict(objective="tc"),
     _GREY | dict(event=(2, 2, 1), autoregressive="made"),

@@ -72,7 +72,7 @@ def fit(
         steps: training steps; None: 3,000, or those of the config.
         batch: examples per step; None: 256, or the config's.
         optimizer: a learning rate, options of the section optim such as dict(name="adamw", weight_decay=1e-4), or an optax object. None:
-            Adam at 1e-3 with a cosine schedule, or the config's.
+            Adam at 1e-3 with a cosine schedule, or the config's; of a model of two players with its turns and its clipping (Model.optim).
         standardize: make mean and standard deviation of float data a layer of a flow or of a continuous-time model.
         seed: of parameters, batches and noise; None: 0, or the config's.
         workdir: folder of the run; the same call with it resumes. None: a temporary one, see `Run.save`.
@@ -106,6 +106,8 @@ def fit(
     if own and values["optim"].get("name") == "custom":  # of a Run, whose object this call replaces
         own = {"name": "adam", **own}
     values["optim"] |= own
+    if tx:  # which updates all parameters in every step, unless it says otherwise itself
+        values["optim"] = {key: value for key, value in values["optim"].items() if key not in ("groups", "turns")}
     if isinstance(model, Model):
         known = made is not None and (made.log_prob is not None or made.terms is not None)
         values["train"] |= _every(3_000 if steps is None else steps, known and source is not None and source.val is not None)
@@ -132,6 +134,8 @@ def _described(model: Any, standardize: bool) -> tuple[Model | None, dict[str, A
     if not isinstance(model, Model):
         raise UserError(f"model={model!r} is invalid; it must be a Model, such as vaeflow.flows.nsf(event=(2,)), a config or a Run")
     values: dict[str, Any] = {section: {} for section in GROUPS} | {"optim": {"schedule": "cosine"}}
+    for key, value in model.optim:
+        _set(values, f"optim.{key}", value)
     model = model._replace(event=tuple(model.event)) if isinstance(model.event, list) else model
     standardize = standardize and not model.levels and not reason(model)
     made = _standardized(model) if standardize else model

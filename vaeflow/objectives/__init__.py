@@ -1,4 +1,5 @@
-"""Training objectives (OBJECTIVES: the losses of models with latent variables, as parts of them) and schedules of coefficients (SCHEDULES).
+"""Training objectives (OBJECTIVES: the losses of models with latent variables, as parts of them; ADVERSARIAL: those of a critic and a
+generator) and schedules of coefficients (SCHEDULES).
 
 bounds.py, regularisers.py, relaxations.py and score_function.py have the formulas as functions of log-weights and draws; turns.py says
 whose turn a training step is.
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vaeflow.build import maker, part_kind
-from vaeflow.objectives import discrete, elbos, multi_sample, penalties, schedules
+from vaeflow.objectives import adversarial, adversarial_features, discrete, elbos, multi_sample, penalties, schedules
+from vaeflow.objectives.adversarial import Adversarial, Critic
 from vaeflow.objectives.bounds import elbo, iwae, renyi
 from vaeflow.objectives.objective import FOR_DISCRETE, Draws, Objective
 from vaeflow.objectives.regularisers import capacity, critic_loss, decomposition, fooling_loss, free_bits, mmd
@@ -38,6 +40,23 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "gumbel_softmax": discrete.gumbel_softmax,
     "straight_through": discrete.straight_through,
 }
+ADVERSARIAL: dict[str, Callable[..., Adversarial]] = {
+    "minimax": adversarial.minimax,
+    "non_saturating": adversarial.non_saturating,
+    "lsgan": adversarial.lsgan,
+    "hinge": adversarial.hinge,
+    "wgan": adversarial.wgan,
+    "wgan_gp": adversarial.wgan_gp,
+    "rwgan": adversarial.rwgan,
+    "fisher": adversarial.fisher,
+    "mcgan": adversarial_features.mcgan,
+    "gmmn": adversarial_features.gmmn,
+    "mmd": adversarial_features.mmd,
+    "cramer": adversarial_features.cramer,
+    "ebgan": adversarial_features.ebgan,
+    "began": adversarial_features.began,
+    "magan": adversarial_features.magan,
+}
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": schedules.constant,
     "linear": schedules.linear,
@@ -56,10 +75,14 @@ def kinds_for(discrete: bool) -> list[str]:
 
 part_kind(Objective, "objective", OBJECTIVES)
 part_kind(Schedule, "schedule", SCHEDULES)
+part_kind(Adversarial, "adversarial objective", ADVERSARIAL)
 
 __all__ = [
+    "ADVERSARIAL",
     "OBJECTIVES",
     "SCHEDULES",
+    "Adversarial",
+    "Critic",
     "Draws",
     "Objective",
     "Schedule",

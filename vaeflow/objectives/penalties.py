@@ -2,7 +2,8 @@
 
     tc           weight * TC(q(z)), the total correlation                                   (Chen et al. 2018, whose beta is weight + 1)
     mmd          weight * MMD^2(q(z), p(z))   (Zhao et al. 2017: alpha and lambda are beta = 1 - alpha, weight = alpha + lambda - 1)
-    adversarial  weight * E_q[softplus(-critic(z))], the critic telling draws of p(z) from those of q(z) (Makhzani et al. 2016, beta = 0)
+    adversarial  weight * E_q[softplus(-critic(z))], the critic telling draws of p(z) from those of q(z) (Makhzani et al. 2016, beta = 0);
+                 or any other `game` of adversarial.py
 
 They are estimated from the first draw of each example in the batch, on several devices from each one's share (regularisers.py). `of` may
 be such an objective in turn; it gives the number of draws k, and the bound by which `best` is chosen.
@@ -11,7 +12,7 @@ be such an objective in turn; it gives the number of draws k, and the bound by w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from vaeflow.errors import UserError
 from vaeflow.model import Array, Params
 from vaeflow.nets import Net
 from vaeflow.objectives import regularisers
+from vaeflow.objectives.adversarial import Adversarial, Critic, enough, non_saturating
 from vaeflow.objectives.elbos import elbo
 from vaeflow.objectives.objective import Draws, Objective
 from vaeflow.record import recorded
@@ -53,19 +55,44 @@ def mmd(*, weight: Annotated[NonNegative, TRACED], of: Annotated[Objective | Non
 
 
 @recorded
-def adversarial(*, critic: Net, weight: Annotated[NonNegative, TRACED], of: Annotated[Objective | None, Bare("elbo")] = None) -> Objective:
-    """critic: the network z -> logit. It learns in the same step: its loss adds a gradient for its parameters and no value. Metrics:
-    fooling, what the encoder minimises; critic, the critic's own loss."""
-    net = critic.module((1,), 1, False)
+def adversarial(
+    *,
+    critic: Net,
+    weight: Annotated[NonNegative, TRACED],
+    of: Annotated[Objective | None, Bare("elbo")] = None,
+    game: Annotated[Adversarial | None, Bare("non_saturating")] = None,
+) -> Objective:
+    """A critic between draws of the prior (its x) and of the aggregate posterior (its y), whose generator is the encoder.
 
-    def logits(own, z) -> Any:
-        return jnp.squeeze(net.apply({"params": own["critic"]}, z), -1)  # type: ignore[arg-type]
+    Args:
+        critic: the network z -> score, or features of z. It learns in the same step: its loss adds a gradient for its parameters and no
+            value.
+        weight: of the encoder's loss in the game.
+        of: the objective that it is added to.
+        game: any adversarial objective with a critic, without a decoder and without scalars of its own (vaeflow/objectives/adversarial.py).
+            Where the game clips the critic, the optimiser must: clip_weights of the group `objective`.
+
+    Returns: An Objective with the metrics fooling, what the encoder minimises, and critic, the critic's own loss.
+
+    Raises:
+        UserError: the game has no critic, or it has a decoder or scalars.
+    """
+    played = game or non_saturating()
+    if played.critic is None or played.decodes or played.stats:
+        lacks = "has no critic" if played.critic is None else "needs a decoder" if played.decodes else "keeps scalars of its own"
+        raise UserError(f"game={played.kind!r} {lacks}, and so does not regularise an aggregate posterior")
+    net, against = critic.module((played.outputs,), 1, False), played.critic
+
+    def critic_of(own) -> Critic:
+        return Critic(lambda z: jnp.asarray(net.apply({"params": own["critic"]}, z)), lambda codes: codes)
 
     def extra(own, key, draws):
         z = draws.z[0]
+        enough(played, len(z))
         other = draws.prior(jax.random.fold_in(key, 2))
-        fooling = regularisers.fooling_loss(logits(jax.lax.stop_gradient(own), z))
-        of_critic = regularisers.critic_loss(*(logits(own, jax.lax.stop_gradient(a)) for a in (other, z)))
+        fooling = played.generator(critic_of(jax.lax.stop_gradient(own)), other, z, {})
+        held_x, held_y = (jax.lax.stop_gradient(a) for a in (other, z))
+        of_critic = against(critic_of(own), jax.random.fold_in(key, 3), held_x, held_y, {})
         # Two players, one loss: each one's term has no gradient for the other, and Adam scales every parameter by itself.
         total = weight * fooling + of_critic - jax.lax.stop_gradient(of_critic)
         return total, {"fooling": fooling, "critic": jax.lax.stop_gradient(of_critic)}
