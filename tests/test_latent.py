@@ -12,6 +12,7 @@ import pytest
 from tests.model_cases import GREY, config, group, quick
 from vaeflow.diffusion.edits import left
 from vaeflow.errors import UserError
+from vaeflow.model import merge_params, split_params
 from vaeflow.models import build_model
 
 KEY = jax.random.key(0)
@@ -126,3 +127,48 @@ def test_guidance_outside_of_its_interval_is_none():
     assert np.abs(x(guidance=3.0, guidance_interval=(0.2, 0.8)) - alone).max() > 1e-3
     with pytest.raises(UserError, match="guidance_interval"):
         build_model(config("diffusion", values | dict(guidance_interval=(0.5,))))
+
+
+CLASSIFIER = ("classifier", dict(event=(4, 4, 1), levels=17, classes=3, net="net"))
+STAGE = GREY | dict(latent=2)
+
+
+def loss_and_gradients(**values):
+    model = build_model(config("vae", STAGE | values))
+    params = quick(model.init)(KEY, {"x": IMAGES})
+    trained, stats, fixed = split_params(params)
+
+    def of(trained):
+        return model.loss(merge_params(trained, stats, fixed), KEY, {"x": IMAGES}, 0)
+
+    (_, metrics), gradients = quick(jax.value_and_grad(of, has_aux=True))(trained)
+    return {name: float(value) for name, value in metrics.items()}, gradients
+
+
+def test_sharp_reconstructions_add_their_terms():
+    """loss = plain loss + weight * perceptual + weight * adversarial + critic_loss; the critic has the gradient of its own loss alone."""
+    plain, _ = loss_and_gradients()
+    parts = dict(perceptual=group(*CLASSIFIER), perceptual_weight=3.0, critic="downsample", patches=(2, 2), critic_weight=0.5)
+    found, gradients = loss_and_gradients(**parts)
+    want = plain["loss"] + 3 * found["perceptual"] + 0.5 * found["adversarial"] + found["critic_loss"]
+    assert found["loss"] == pytest.approx(want, rel=1e-5) and found["perceptual"] > 0
+    assert {*gradients} == {"encoder", "decoder", "critic"}
+    other, others = loss_and_gradients(**parts | dict(critic_weight=50.0))
+    assert other["critic_loss"] == found["critic_loss"]
+    for a, b in zip(*map(jax.tree.leaves, (gradients["critic"], others["critic"])), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert np.abs(jax.tree.leaves(gradients["decoder"])[0] - jax.tree.leaves(others["decoder"])[0]).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "values, line",
+    [
+        (dict(patches=(2, 2)), "set model.critic"),
+        (dict(critic="downsample", patches=(2, 2), adversarial="wgan_gp"), "not a game of scores of single patches"),
+        (dict(perceptual=group("classifier", dict(event=(8, 8, 1), levels=17, classes=3, net="net"))), "model.perceptual is of event"),
+        (dict(posterior_context=4, posterior="layer"), "needs a latent vector"),
+    ],
+)
+def test_sharp_reconstructions_that_do_not_fit(values, line):
+    with pytest.raises(UserError, match=line):
+        build_model(config("vae", STAGE | values))

@@ -86,7 +86,8 @@ def reconstruction(
     def init(key, batch, given):
         key_c, key_p = jax.random.split(key)
         params = NO_PARAMS if judge is None else {"critic": judge.init(key_c, data.scaled(batch["x"]))["params"]}
-        return overlay(params | (perceptual.init(key_p, batch, given) if perceptual is not None else NO_PARAMS), given)
+        labelled = {"label": jnp.zeros(len(batch["x"]), jnp.int32), **batch}  # a classifier's init checks that there are labels
+        return overlay(params | (perceptual.init(key_p, labelled, given) if perceptual is not None else NO_PARAMS), given)
 
     def loss(params, key, x, p):
         x, y = data.scaled(x), data.scaled(p.mean())
