@@ -34,56 +34,75 @@ ROWS = {
 
 
 def get_config(row: str = "") -> ConfigDict:
-    name, _, factor = (row or "diffusion").partition("_") if row[-1:].isdigit() else (row or "diffusion", "", "")
+    name, factor = split_row(row)
     c = base()
     c.data.update(kind="digits", batch=64)
-    c.optim.update(clip=1.0, schedule="cosine")
-    c.eval.update(measures=("likelihood", "sample_quality"))
+    shape = FACTORS[factor]
     if name.startswith("autoencoder"):
-        autoencoder(c, factor or "2", codes=name.endswith("vq"))
+        autoencoder(c, shape, (32, 64)[: int(factor) // 2], codes=64 * name.endswith("vq"))
     else:
-        second_stage(c, name, factor or "2")
+        frozen = f"configs/digits_latent.py:autoencoder_{'vq' if name == 'codes' else factor}"
+        second_stage(c, name, shape, frozen, dict(kind="unet", channels=32, multipliers=(1,), blocks=2))
     return c
 
 
-def autoencoder(c: ConfigDict, factor: str, codes: bool = False) -> None:
-    """Stage 1, in place: KL-regularised, or with codes."""
-    *grid, width = FACTORS[factor]
-    channels = (32, 64)[: int(factor) // 2]
+def split_row(row: str) -> tuple[str, str]:
+    """(name, factor) of NAME_FACTOR; the default factor is 2, and the default name diffusion."""
+    name, _, factor = (row or "diffusion").rpartition("_")
+    return (name, factor) if factor.isdigit() else (row or "diffusion", "2")
+
+
+def autoencoder(c: ConfigDict, shape: tuple[int, ...], channels: tuple[int, ...], codes: int = 0) -> None:
+    """Stage 1, in place.
+
+    Args:
+        shape: of the latents, (height, width, numbers).
+        channels: of its strided convolutions.
+        codes: size of the codebook; 0: KL-regularised.
+    """
+    *grid, width = shape
     c.parts = dict(
         encoder=dict(kind="downsample", channels=channels, blocks=2, activation="silu"),
         decoder=dict(kind="upsample", channels=channels[::-1], blocks=2, activation="silu"),
     )
     c.model = dict(grid=tuple(grid), likelihood="discretized_logistic")
     if codes:
-        c.model.update(kind="vq", codes=64, width=width, commitment=0.0625)
+        c.model.update(kind="vq", codes=codes, width=width, commitment=0.0625)
         c.parts.prior = dict(kind="causal_transformer", width=32, depth=1)
     else:
         c.model.update(kind="vae", latent=width)
         c.parts.objective = dict(kind="elbo", beta=1e-6)
-    c.optim.learning_rate = 2e-3
+    c.optim.update(learning_rate=2e-3, clip=1.0, schedule="cosine")
     c.train.update(steps=2000, eval_every=200, checkpoint_every=500)
-    c.eval.settings = dict(sample_quality=dict(reconstructions=True))
+    c.eval.update(measures=("likelihood", "sample_quality"), settings=dict(sample_quality=dict(reconstructions=True)))
 
 
-def second_stage(c: ConfigDict, name: str, factor: str) -> None:
-    """Stage 2, in place."""
-    event = FACTORS[factor]
-    c.model = dict(kind="latent", frozen=f"configs/digits_latent.py:autoencoder_{'vq' if name == 'codes' else factor}")
-    net = dict(kind="unet", channels=32, multipliers=(1,), blocks=2)
-    diffusion = dict(kind="diffusion", event=event, net="net", layer="scale", embedding="sinusoidal", label_drop=0.1)
+def second_stage(c: ConfigDict, name: str, shape: tuple[int, ...], frozen: str, net: dict) -> None:
+    """Stage 2, in place.
+
+    Args:
+        name: of STAGE_2.
+        shape: of the latents.
+        frozen: the config row of stage 1.
+        net: a U-Net.
+    """
+    c.model = dict(kind="latent", frozen=frozen)
+    diffusion = dict(kind="diffusion", event=shape, net="net", layer="scale", embedding="sinusoidal", label_drop=0.1)
     c.parts = dict(model=diffusion, net=net, scale=dict(kind="actnorm"))
     c.data.context = "label"
-    if name == "codes":
-        c.eval.measures = ("sample_quality",)
-    elif name == "cross_attention":
+    c.optim.update(learning_rate=1e-3, clip=1.0, schedule="cosine")
+    c.train.update(steps=3000, eval_every=500, checkpoint_every=1000)
+    c.eval.update(k=1, measures=("likelihood", "sample_quality"))
+    if name in ("codes", "inpaint", "super_resolve"):
+        c.eval.measures = ("sample_quality",)  # there is no density
+    if name == "cross_attention":
         c.parts.net.update(tokens=1, token_width=10)
     elif name == "vp":
         c.parts.model.update(path="vp", predict="noise", t_min=1e-4)
     elif name == "flow":
         spline = dict(kind="spline_coupling", net="net", mask="alternating", bins=8, bound=4.0)
         c.parts = dict(
-            model=dict(kind="flow", event=event, layer="layers"),
+            model=dict(kind="flow", event=shape, layer="layers"),
             layers=dict(kind="chain", of=("scale", "steps")),
             scale=dict(kind="actnorm"),
             steps=dict(kind="repeat", of="step", n=4),
@@ -93,10 +112,6 @@ def second_stage(c: ConfigDict, name: str, factor: str) -> None:
             net=mlp(128, 128),
         )
     elif name in ("inpaint", "super_resolve"):
-        c.parts.net = dict(kind="beside", of="unet", channels=event[-1])
+        c.parts.net = dict(kind="beside", of="unet", channels=shape[-1])
         c.parts.unet = net
-        c.eval.measures = ("sample_quality",)  # there is no density
         c.parts.condition = dict(kind="left") if name == "inpaint" else dict(kind="super_resolve", size=2)
-    c.optim.learning_rate = 1e-3
-    c.train.update(steps=3000, eval_every=500, checkpoint_every=1000)
-    c.eval.k = 1
