@@ -37,6 +37,7 @@ PARTS = dict(
     # of standardized
     plain_flow=dict(kind="flow", event=(4,), layer="layer"),
     plain_diffusion=dict(kind="diffusion", event=(4,), net="net", steps=4, solver="rk4", solver_steps=4),
+    patches=dict(kind="patch_autoregressive", width=4, depth=1, heads=1, flip=True),
     # of latent
     latent_diffusion=dict(kind="diffusion", event=(2, 2, 2), net="unet", layer="scaled", steps=2, solver="rk4", solver_steps=2),
     latent_unet=dict(kind="diffusion", event=(2, 2, 2), net="unet_beside", steps=2),
