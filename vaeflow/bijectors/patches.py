@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from vaeflow.bijectors.affine import affine
 from vaeflow.bijectors.core.layer import Bijection, Layer, sum_event
 from vaeflow.bijectors.core.solve import fixed_point, solve
-from vaeflow.build import Count, NonNegative, Positive
+from vaeflow.build import Count, Natural, NonNegative, Positive
 from vaeflow.errors import UserError
 from vaeflow.nets.causal_pixels import CausalPixels
 from vaeflow.nets.net import Activation, Dtype, compute_dtype
@@ -27,6 +27,7 @@ def patch_autoregressive(
     cap: Positive = 4.0,
     inversion: Literal["jacobi", "sequential"] = "jacobi",
     tolerance: NonNegative = 1e-5,
+    iterations: Natural = 0,
     activation: Activation = "gelu",
     dtype: Dtype = "float32",
 ) -> Layer:
@@ -47,6 +48,7 @@ def patch_autoregressive(
         cap: bound of the log-scales.
         inversion: how `forward` solves.
         tolerance: of jacobi, relative to 1 + |x|.
+        iterations: of jacobi, at most; 0: as many as there are pixels, with which it is exact. With fewer, log_det is that of no inverse.
         activation: of the blocks.
         dtype: of the network's computation; parameters are float32.
 
@@ -103,7 +105,7 @@ def patch_autoregressive(
 
         def forward(z):
             h = tokens(z)
-            steps = h.shape[-2] + 1
+            steps = iterations or h.shape[-2] + 1
             solver = one_by_one if inversion == "sequential" else fixed_point(pass_on, tolerance, steps)
             x, log_slope = solve(at_once, solver, tolerance, steps, given, h)
             return pixels(x, z), -sum_event(log_slope, 2)
