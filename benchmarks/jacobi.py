@@ -58,6 +58,7 @@ def table(directory: str, n: int) -> list[str]:
 
 
 def main() -> None:
+    """Print the table of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workdir", required=True, help="a run of a flow with patch_autoregressive layers")
     parser.add_argument("--samples", type=int, default=64, help="how many samples are drawn at once")

@@ -5,8 +5,8 @@
     python -m experiments.sample --workdir=runs/digits_tarflow_noised --label=3 --config.sample.guidance=2
     python -m benchmarks.jacobi --workdir=runs/digits_tarflow
 
-The default row is for the likelihood: uniform dequantisation. The row noised is for samples: Gaussian noise of 0.05 of half the range, as in the
-paper, samples denoised by the score, and a class that is hidden in one step of ten.
+The default row is for the likelihood: uniform dequantisation. The row noised is for samples: Gaussian noise of 0.05 of half the range, as
+in the paper, samples denoised by the score, and a class that is hidden in one step of ten.
 """
 
 from ml_collections import ConfigDict

@@ -88,6 +88,18 @@ def test_validation_arrays():
     assert source.label_names == ("0", "1", "2") and source.train.context is not None and source.train.context.shape == (20, 2)
 
 
+def test_pairs_and_masks():
+    seen = TABLE > -1
+    source = data.arrays(np.where(seen, TABLE, np.nan), x0=TABLE[:, :2], mask=seen, val=0.25)
+    for split in source.splits().values():
+        assert split.x0 is not None and split.x0.shape == (len(split.x), 2) and split.mask is not None and split.mask.shape == split.x.shape
+        assert not split.x[~split.mask].any() and (split.x[split.mask] > -1).all()
+    val = {"x": TABLE[:3], "x0": TABLE[:3, :2], "mask": seen[:3]}
+    assert data.arrays(TABLE, x0=TABLE[:, :2], mask=seen, val=val).split("val").arrays().keys() == {"x", "x0", "mask"}
+    grey = data.arrays(GREY[..., 0], x0=GREY, mask=GREY[..., 0] > 9, val=None).train
+    assert grey.mask is not None and grey.mask.shape == grey.x.shape == (40, 4, 3, 1)
+
+
 def test_contexts():
     def context(given):
         found = data.arrays(TABLE, given, val=None).train
@@ -185,6 +197,14 @@ def test_contexts():
             dict(context=TABLE, val=(TABLE, list("ab") * 20)),
             "context_val holds text, and the context of the training data is 3 numbers",
         ),
+        (TABLE, dict(val={"y": TABLE}), "val: the key='y' is unknown"),
+        (TABLE, dict(val={"label": [1]}), "val has label and no x; known: x, context, label, x0, mask"),
+        (TABLE, dict(x0=TABLE, val=TABLE), 'x has an x0 and val has none; give both, val={"x": x_val, "x0": x0_val}, or none'),
+        (TABLE, dict(x0=TABLE, val={"x": TABLE, "x0": TABLE[:, :1]}), "x0_val has examples of shape (1,); those of x0 have (3,)"),
+        (TABLE, dict(x0=TABLE[:3]), "x0 has 3 rows for 40 examples"),
+        (TABLE, dict(x0=GREY), "x0 is uint8, and the training data are floats; pass x0.astype(float)"),
+        (TABLE, dict(mask=TABLE), "mask is float32 of shape (40, 3); it must be bool of the shape of x, (40, 3)"),
+        (TABLE, dict(mask=TABLE[:, 0] > 0), "mask is bool of shape (40,); it must be bool of the shape of x, (40, 3)"),
         (TABLE, dict(context=TABLE[:3]), "context has 3 rows for 40 examples"),
         (TABLE, dict(context=GREY), "context is uint8 of shape (40, 4, 3, 1); it must be [N] class labels, or numbers [N] or [N, C]"),
         (TABLE, dict(context=TABLE[:, :0]), "context is float32 of shape (40, 0)"),

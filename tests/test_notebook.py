@@ -98,9 +98,8 @@ def test_a_run_is_saved_and_read_back_by_load_and_by_the_commands(run, tmp_path)
     np.testing.assert_array_equal(again.sample(3, seed=1), run.sample(3, seed=1))
     assert "4 samples" in call("sample", f"--workdir={where}", "--config.sample.n=4")
     assert repr(again.model.spec).startswith("standardized(model=realnvp(")
-    for what, error in ((lambda: run.save(where), "exists already"), (lambda: again.evaluate(), "data.kind='arrays'")):
-        with pytest.raises(UserError, match=error):
-            what()
+    with pytest.raises(UserError, match="exists already"):
+        run.save(where)
     longer = vf.fit(again, X, steps=5, workdir=tmp_path / "longer")
     assert longer.config.init_from == str(where) and longer.metrics[-1]["step"] == 5
 

@@ -77,16 +77,17 @@ def _sampling(known: Mapping[str, Argument]) -> dict[str, Argument]:
 def passed_on(config: Any) -> dict[str, dict[str, Argument]]:
     """{part: its sampling arguments} of the models that a config's model is made of. They are keys of the section sample, as those of the
     model itself are; where two models have one of the same name, the key is the outer model's."""
-    kinds, parts, found = registry("model"), config.get("parts", {}), {}
-    opened = [config.get("model")]
+    kinds, found = registry("model"), {}
+    parts: Any = plain(config.get("parts", {}))
+    opened: list[Any] = [config.get("model")]
     taken = {*_sampling(of_kind(kinds, opened[0].get("kind")))} if isinstance(opened[0], Mapping | ConfigDict) else set()
     for own in opened:  # which grows
         known = of_kind(kinds, own.get("kind")) if isinstance(own, Mapping | ConfigDict) else {}
-        for key, argument in known.items() if isinstance(parts, Mapping | ConfigDict) else ():
+        for key, argument in known.items() if isinstance(parts, Mapping) else ():
             value = own[key] if key in own else default_of(key, argument, parts)
             for name, want in parts_in(argument.hint, value):
                 part = parts.get(name, {"kind": name})
-                if registry(want) is not kinds or name in found or not isinstance(part, Mapping | ConfigDict):
+                if registry(want) is not kinds or name in found or not isinstance(part, Mapping):
                     continue
                 options = _sampling(of_kind(kinds, part.get("kind")))
                 found[name] = {key: argument for key, argument in options.items() if key not in taken}

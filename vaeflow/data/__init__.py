@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vaeflow.data import densities, digits, from_arrays, images, maf, omniglot, pair, tables, tfds
+from vaeflow.data import densities, digits, images, kept, maf, omniglot, pair, tables, tfds
 from vaeflow.data.augment import augment_batch, check_augment
 from vaeflow.data.binarize import binarize_batch, binarized
 from vaeflow.data.feed import Feed, indices, make_feed, select
@@ -29,6 +29,7 @@ __all__ = [
     "arrays",
     "augment_batch",
     "binarize_batch",
+    "configured",
     "differs",
     "indices",
     "load",
@@ -52,7 +53,7 @@ SOURCES: dict[str, Callable[[DataConfig, int], Source]] = {
     "hdf5": tables.load,
     "parquet": tables.load,
     "hf": tables.load,
-    "arrays": from_arrays.load,
+    "arrays": kept.load,
     "pair": lambda config, seed: pair.load(config, seed, _loaded),
 }
 
@@ -64,7 +65,13 @@ def load(data: Mapping[str, Any], seed: int) -> Source:
     for name in ("x", "x0"):
         if kind != "pair" and getattr(config, name):
             raise UserError(f"data.{name} is read by data.kind='pair' alone, and data.kind={kind!r}; remove the group")
-    source = _loaded(config, seed, "data")
+    return configured(_loaded(config, seed, "data"), config)
+
+
+def configured(source: Source, data: Mapping[str, Any] | DataConfig) -> Source:
+    """A source as a run has it: black and white, with the contexts of the section `config.data`. UserError: it does not fit the section."""
+    config = parse(data)
+    kind = config.kind
     if config.pairing != "rows" and source.train.x0 is None:
         raise UserError(f"data.pairing={config.pairing!r} needs x0, and data.kind={kind!r} has none here; set it to 'rows'")
     check_augment(config.augment, source.train)

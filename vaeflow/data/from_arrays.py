@@ -15,27 +15,30 @@ from __future__ import annotations
 
 import numbers
 import sys
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from vaeflow.data.as_array import as_array, column_name, finite
 from vaeflow.data.contexts import class_numbers, conditions, context_classes, one_hot, read_context, read_labels
-from vaeflow.data.source import DataConfig, Source, Split, cut, encode_labels, rows, source
+from vaeflow.data.source import Source, Split, cut, encode_labels, rows, source
 from vaeflow.data.tables import MAX_LEVELS
-from vaeflow.errors import UserError
+from vaeflow.errors import UserError, unknown
 
 
-def load(config: DataConfig, seed: int) -> NoReturn:
-    """data.kind=arrays, of runs that a notebook trained. UserError: the arrays are not stored with the run."""
-    del config, seed
-    raise UserError(
-        "data.kind='arrays': this run was trained on arrays of a notebook, which are not stored with it; "
-        "give them there: run = vaeflow.load(DIRECTORY), run.evaluate(x)"
-    )
-
-
-def arrays(x: Any, context: Any = None, *, label: Any = None, val: Any = 0.1, levels: int | None = None, x_name: str = "x") -> Source:
+def arrays(
+    x: Any,
+    context: Any = None,
+    *,
+    label: Any = None,
+    x0: Any = None,
+    mask: Any = None,
+    val: Any = 0.1,
+    levels: int | None = None,
+    x_name: str = "x",
+    constant: Literal["refused", "kept"] = "refused",
+) -> Source:
     """The Source of arrays: a training split and, unless val is None, a validation split. There is no test split.
 
     Args:
@@ -43,10 +46,15 @@ def arrays(x: Any, context: Any = None, *, label: Any = None, val: Any = 0.1, le
         context: what the model is conditioned on. Integers, booleans or text [N] are class labels: the context is then one-hot,
             [N, classes], in the order of label_names, and the source has these labels. Floats [N] or numbers [N, C] are float32.
         label: class labels [N], integers or text, of a model that learns them; None: those of the context.
+        x0: [N, *event0], the other half of pairs, of a model that maps x0 to x; of the type of x.
+        mask: bool in the shape of x, True where an entry was observed, of a model that reads it; the others may be NaN and become 0.
         val: validation. A fraction of the rows in [0, 1), chosen by the fixed permutation of data.val_fraction; or x_val, or
-            (x_val, context_val), or (x_val, context_val, label_val); or None: no validation split.
+            (x_val, context_val), or (x_val, context_val, label_val), or a mapping with the keys x, context, label, x0, mask; or None: no
+            validation split.
         levels: number of grey values of integers, 2 .. 65536.
         x_name: the name of x in messages.
+        constant: columns of a table [N, D] of floats that have one value in all training rows. refused: an error, as a density is infinite
+            there; kept: a message on stderr.
 
     Returns:
         The Source that data.kind=npz gives for the same arrays with val_fraction=val and test_fraction=0.
@@ -58,6 +66,7 @@ def arrays(x: Any, context: Any = None, *, label: Any = None, val: Any = 0.1, le
         source = arrays(x, context=y, val=0.2)  # y [N] class labels
     """
     array, columns = as_array(x, x_name)
+    array, seen = _seen(array, mask, x_name, "mask")
     levels = _levels_of(array, columns, levels, x_name)
     if not levels and array.dtype.itemsize > 4:
         print(f"{x_name} is {array.dtype} and is cast to float32", file=sys.stderr)
@@ -73,7 +82,7 @@ def arrays(x: Any, context: Any = None, *, label: Any = None, val: Any = 0.1, le
             context, label_names = one_hot(labels, classes), classes
     if label is not None:
         (labels,), label_names = encode_labels([read_labels(label, n, "label")], "label")
-    whole = Split(array, context, labels)
+    whole = Split(array, context, labels, _other(x0, n, levels, "x0"), None if seen is None else seen.reshape(array.shape))
     fraction, held = _validation(val)
     if held is not None:
         _same_parts(held, whole, label is not None, x_name)
@@ -86,16 +95,50 @@ def arrays(x: Any, context: Any = None, *, label: Any = None, val: Any = 0.1, le
         splits = {name: rows(whole, index) for name, index in cut(n, n - count, count, 0).items()}
     else:
         splits = {"train": whole}
-    _not_constant(splits["train"].x, columns, x_name)
+    _not_constant(splits["train"].x, columns, x_name, constant == "kept")
     return source(splits, levels, label_names)
 
 
-def examples(x: Any, *, event: tuple[int, ...], levels: int, name: str = "x", columns: tuple[str, ...] = ()) -> np.ndarray:
+def more(
+    x: Any, *, event: tuple[int, ...], levels: int, x0: Any = None, mask: Any = None, columns: tuple[str, ...] = (), suffix: str = ""
+) -> Split:
+    """More examples of the kind that a model was trained on, with their x0 and mask: see `arrays` and `examples`.
+
+    suffix: of the names in messages: "_val" makes x x_val.
+    """
+    array, seen = x, None
+    if mask is not None:
+        array, seen = _seen(as_array(x, f"x{suffix}")[0], mask, f"x{suffix}", f"mask{suffix}")
+    found = examples(array, event=event, levels=levels, name=f"x{suffix}", columns=columns)
+    other = _other(x0, len(found), levels, f"x0{suffix}")
+    return Split(found, x0=other, mask=None if seen is None else seen.reshape(found.shape))
+
+
+def _seen(array: np.ndarray, mask: Any, name: str, mask_name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """(x with 0 in place of what was not observed, the mask as an array). UserError: it is not boolean or of another shape."""
+    if mask is None:
+        return array, None
+    seen, _ = as_array(mask, mask_name)
+    if seen.dtype.kind != "b" or seen.shape != array.shape:
+        what = f"{seen.dtype} of shape {seen.shape}"
+        raise UserError(f"{mask_name} is {what}; it must be bool of the shape of {name}, {array.shape}, True where an entry was observed")
+    return np.where(seen, array, np.zeros((), array.dtype)), seen
+
+
+def _other(x0: Any, n: int, levels: int, name: str) -> np.ndarray | None:
+    """The other half of pairs, as a Source has it."""
+    found = None if x0 is None else examples(x0, event=None, levels=levels, name=name)
+    if found is not None and len(found) != n:
+        raise UserError(f"{name} has {len(found)} rows for {n} examples")
+    return found
+
+
+def examples(x: Any, *, event: tuple[int, ...] | None, levels: int, name: str = "x", columns: tuple[str, ...] = ()) -> np.ndarray:
     """More examples of the kind that a model was trained on.
 
     Args:
         x: [N, *event], N >= 1, read as by `arrays`.
-        event: shape of an example.
+        event: shape of an example; None: any.
         levels: the source's levels; 0: continuous.
         name: the argument's name, for the errors.
         columns: names that the columns of a DataFrame must have, in this order; (): any.
@@ -117,7 +160,7 @@ def examples(x: Any, *, event: tuple[int, ...], levels: int, name: str = "x", co
         wanted = f"floats; pass {name}.astype(float)" if levels == 0 else f"integers 0..{levels - 1}"
         raise UserError(f"{name} is {array.dtype}, and the training data are {wanted}")
     array = _values(array, own, levels, name)
-    if array.shape[1:] != tuple(event):
+    if event is not None and array.shape[1:] != tuple(event):
         raise UserError(f"{name} has examples of shape {array.shape[1:]}; those of the training data have {tuple(event)}")
     return array
 
@@ -169,12 +212,14 @@ def _values(array: np.ndarray, columns: tuple[str, ...], levels: int, name: str)
     return array
 
 
-def _not_constant(x: np.ndarray, columns: tuple[str, ...], name: str) -> None:
-    """UserError: a column of a table of floats has one value in all training rows."""
+def _not_constant(x: np.ndarray, columns: tuple[str, ...], name: str, kept: bool) -> None:
+    """UserError, or a message where such columns are kept: a column of a table of floats has one value in all training rows."""
     if x.dtype.kind != "f" or x.ndim != 2:
         return
     if found := [column_name(int(i), columns) for i in np.flatnonzero(x.min(axis=0) == x.max(axis=0))]:
         some = ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+        if kept:
+            return print(f"{name} has one value (in float32) in {some}: not rescaled, and a density is infinite there", file=sys.stderr)
         raise UserError(
             f"{name} has one value (in float32) in {some}, where a density is infinite: leave it out; "
             "images [N, H, W, C] may have constant pixels"
@@ -187,6 +232,8 @@ class HeldOut(NamedTuple):
     x: Any
     context: Any = None
     label: Any = None
+    x0: Any = None
+    mask: Any = None
 
 
 def _validation(val: Any) -> tuple[float, HeldOut | None]:
@@ -197,6 +244,13 @@ def _validation(val: Any) -> tuple[float, HeldOut | None]:
         if isinstance(val, bool) or not 0 <= float(val) < 1:
             raise UserError(f"val={val!r} is invalid; it must be a fraction in [0, 1), x_val, (x_val, context_val) or None")
         return float(val), None
+    if isinstance(val, Mapping):
+        for key in val:
+            if key not in HeldOut._fields:
+                raise unknown("val: the key", key, HeldOut._fields)
+        if "x" not in val:
+            raise UserError(f"val has {', '.join(val) or 'no keys'} and no x; known: {', '.join(HeldOut._fields)}")
+        return 0.0, HeldOut(**val)
     if not isinstance(val, tuple):
         return 0.0, HeldOut(val)
     if len(val) not in (2, 3):
@@ -206,12 +260,15 @@ def _validation(val: Any) -> tuple[float, HeldOut | None]:
 
 def _same_parts(held: HeldOut, train: Split, labelled: bool, x_name: str) -> None:
     """UserError: the validation arrays and the training arrays do not have the same parts."""
-    parts = {"context": (held.context, train.context is not None), "label": (held.label, labelled)}
-    for name, (there, wanted) in parts.items():
-        if (there is not None) != wanted:
+    gives = {"context": "(x_val, context_val)", "label": "(x_val, context_val, label_val)"}
+    gives |= {name: f'{{"x": x_val, "{name}": {name}_val}}' for name in ("x0", "mask")}
+    given = {"context": train.context is not None, "label": labelled, "x0": train.x0 is not None, "mask": train.mask is not None}
+    for name, wanted in given.items():
+        if (getattr(held, name) is not None) != wanted:
             has, has_not = (x_name, "val") if wanted else ("val", x_name)
-            gives = "(x_val, context_val)" if name == "context" else "(x_val, context_val, label_val)"
-            raise UserError(f"{has} has a {name} and {has_not} has none; give both, val={gives}, or none")
+            raise UserError(
+                f"{has} has {'an' if name == 'x0' else 'a'} {name} and {has_not} has none; give both, val={gives[name]}, or none"
+            )
 
 
 def _held(
@@ -221,12 +278,14 @@ def _held(
 
     classes: of the context; (): it is not one of class labels. label_names: of the argument `label`; (): it is not given.
     """
-    x = examples(held.x, event=train.x.shape[1:], levels=levels, name="x_val", columns=columns)
-    context, label = None, None
+    own = more(held.x, event=train.x.shape[1:], levels=levels, x0=held.x0, mask=held.mask, columns=columns, suffix="_val")
+    if own.x0 is not None and train.x0 is not None and own.x0.shape[1:] != train.x0.shape[1:]:
+        raise UserError(f"x0_val has examples of shape {own.x0.shape[1:]}; those of x0 have {train.x0.shape[1:]}")
+    x, context, label = own.x, None, None
     if train.context is not None:
         width = train.context.shape[1]
         context = conditions(held.context, len(x), width=width, label_names=classes, name="context_val")
         label = context.argmax(axis=1).astype(np.int32) if classes else None
     if label_names:
         label = class_numbers(read_labels(held.label, len(x), "label_val"), label_names, "label_val")
-    return Split(x, context, label)
+    return own._replace(context=context, label=label)

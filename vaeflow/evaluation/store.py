@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from vaeflow import data
 from vaeflow.config import Overrides, plain
-from vaeflow.data import named_split
+from vaeflow.data import kept, named_split
 from vaeflow.errors import UserError
 from vaeflow.evaluation import evaluate
 from vaeflow.evaluation.density_grid import GridDensity
@@ -67,8 +67,11 @@ def check_data(directory: Path, source: data.Source) -> None:
 
 def load_data(directory: Path, config: Any) -> data.Source:
     """The data of a run. UserError: they are not those that it was trained on, see `check_data`."""
+    section = plain(config.data)
+    if section["kind"] == "arrays" and not section["path"]:
+        section["path"] = kept.place(directory)
     with workdir.import_hint(directory):
-        source = data.load(config.data, config.seed)
+        source = data.load(section, config.seed)
     check_data(directory, source)
     return source
 

@@ -15,9 +15,23 @@ from vaeflow.figures.canvas import captioned
 from vaeflow.figures.figure import Figure, Subject, latent_of, look_at, needs_decoded_pictures
 from vaeflow.figures.of_edits import edit_table
 from vaeflow.figures.of_samples import draw_samples, what_samples
+from vaeflow.figures.without_data import draw_without_data
 from vaeflow.runs.progress import phase
 
-__all__ = ["FIGURES", "Figure", "Subject", "draw", "draw_all", "draw_samples", "edit_table", "known", "lacking", "look_at", "what_samples"]
+__all__ = [
+    "FIGURES",
+    "Figure",
+    "Subject",
+    "draw",
+    "draw_all",
+    "draw_samples",
+    "draw_without_data",
+    "edit_table",
+    "known",
+    "lacking",
+    "look_at",
+    "what_samples",
+]
 
 FIGURES: dict[str, Figure] = {
     "curves": Figure(of_training.curves, of_training.needs_losses, "loss, reconstruction and KL over training", default=True),

@@ -8,29 +8,32 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from vaeflow import data
 from vaeflow.config import GROUPS, Overrides
+from vaeflow.data import kept
 from vaeflow.data.from_arrays import arrays
 from vaeflow.data.source import Source
 from vaeflow.errors import Stopped, UserError
 from vaeflow.evaluation import evaluate, store
-from vaeflow.model import Model, Params, exactly, merge_params, split_params
+from vaeflow.model import Model, Params, by_path, exactly, merge_params, split_params
 from vaeflow.models.standardized import reason, standardized
 from vaeflow.notebook.run import Run
 from vaeflow.record import NoConfig, sections
 from vaeflow.run import BY_HAND, load_run
 from vaeflow.runs import progress, workdir
+from vaeflow.runs.checkpoint_writer import stored_fixed
 from vaeflow.runs.files import write_json
 from vaeflow.runs.workdir import read_config
 from vaeflow.schema import complete
-from vaeflow.training import configure, frozen, loop, setup
+from vaeflow.training import configure, frozen, loop, setup, warm_start
 from vaeflow.training.warm_start import load_params
 
 VALIDATIONS = 20  # evaluations of the validation split in a fit
@@ -45,6 +48,8 @@ def fit(
     context: Any = None,
     *,
     label: Any = None,
+    x0: Any = None,
+    mask: Any = None,
     val: Any = 0.1,
     levels: int | None = None,
     steps: int | None = None,
@@ -66,17 +71,21 @@ def fit(
             continuous. None: the data of the config.
         context: [N, C], or class labels [N], of a conditional model.
         label: class labels [N] of a model that learns them.
-        val: validation: a fraction of the rows, x_val, (x_val, context_val), or None. With it the parameters of the best evaluation are
-            kept and training stops early; without it those of the last step are.
+        x0: [N, *event0], row by row the other half of pairs, of a model that maps x0 to x.
+        mask: bool in the shape of x, True where an entry was observed, of a model that reads it; the other entries may be NaN.
+        val: validation: a fraction of the rows, x_val, (x_val, context_val), a mapping such as {"x": x_val, "x0": x0_val}, or None. With
+            it the parameters of the best evaluation are kept and training stops early; without it those of the last step are.
         levels: number of grey values of integers.
         steps: training steps; None: 3,000, or those of the config.
         batch: examples per step; None: 256, or the config's.
         optimizer: a learning rate, options of the section optim such as dict(name="adamw", weight_decay=1e-4), or an optax object. None:
             Adam at 1e-3 with a cosine schedule, or the config's; of a model of two players with its turns and its clipping (Model.optim).
-        standardize: make mean and standard deviation of float data a layer of a flow or of a continuous-time model.
+        standardize: make mean and standard deviation of float data a layer of a flow or of a continuous-time model. A column of a table
+            that has one value is an error for a flow, whose log p(x) would grow without end; of other models it keeps its scale.
         seed: of parameters, batches and noise; None: 0, or the config's.
         workdir: folder of the run; the same call with it resumes. None: a temporary one, see `Run.save`.
-        init_from, fixed_from: a run whose parameters this one starts from, or keeps, where paths agree.
+        init_from, fixed_from: a run whose parameters this one starts from, or keeps, where paths agree: those that a Run holds, or those
+            that a workdir is evaluated with. The config has the workdir, or "sha256:..." of parameters whose folder is temporary.
         options: {config key: value} of other options, such as {"train.patience": 10, "optim.ema": 0.99}.
 
     Returns:
@@ -88,15 +97,19 @@ def fit(
     Example:
         run = fit(flows.nsf(event=(2,), layers=8), x, steps=2_000)
     """
-    source = None if x is None else arrays(x, context, label=label, val=val, levels=levels)
+    if x is None and any(given is not None for given in (context, label, x0, mask)):
+        raise UserError("context, label, x0 and mask belong to x, which is missing")
+    constant = "refused" if isinstance(model, Model | Run) and _by_likelihood(model) else "kept"
+    source = None if x is None else arrays(x, context, label=label, x0=x0, mask=mask, val=val, levels=levels, constant=constant)
     made, values = _described(model, standardize and (source is None or not source.levels))
+    held = _held(model)
     if source is None and not isinstance(model, ConfigDict | str | Run):
         raise UserError("x is missing: a model is trained on arrays, or on the data of a config")
     if source is not None:
         classes = source.train.label is not None and label is None  # the context is class labels
         known = "none" if context is None else "label" if classes else "array"
-        kept = {key: value for key, value in values["data"].items() if key in KEPT}
-        values["data"] = kept | {"kind": "arrays", "context": known, "batch": min(kept.get("batch", 256), len(source.train.x))}
+        stays = {key: value for key, value in values["data"].items() if key in KEPT}
+        values["data"] = stays | {"kind": "arrays", "context": known, "batch": min(stays.get("batch", 256), len(source.train.x))}
     elif isinstance(model, Run):
         source = model.source
     tx = optimizer if isinstance(optimizer, optax.GradientTransformation) else None
@@ -113,14 +126,49 @@ def fit(
         values["train"] |= _every(3_000 if steps is None else steps, known and source is not None and source.val is not None)
     elif steps is not None:  # the config's own intervals, within the run
         values["train"] |= {"steps": steps} | {key: max(1, min(steps, values["train"][key])) for key in ("eval_every", "checkpoint_every")}
+    if held:  # of a Run
+        values |= {key: own.name for key, own in held.items()}
     for key, value in {"seed": seed, "data.batch": batch, "init_from": init_from, "fixed_from": fixed_from, **(options or {})}.items():
         if made is not None and key.partition(".")[0] in ("model", "parts", "sample"):
             raise UserError(f"options: {key} is an argument of the function that makes the model; give it there")
-        if value is not None:
-            _set(values, key, str(value.directory) if isinstance(value, Run) else str(value) if isinstance(value, Path) else value)
+        if value is None:
+            continue
+        if key in warm_start.KEYS:
+            held.pop(key, None)
+            if isinstance(value, Run):
+                held[key] = Held(value.named, value.params)
+                value = value.named
+        _set(values, key, str(value.directory) if isinstance(value, Run) else str(value) if isinstance(value, Path) else value)
+    if x is not None and source is not None:
+        source = data.configured(source, values["data"])
     keep = tempfile.TemporaryDirectory(prefix="vaeflow-") if workdir is None else None
     directory = Path(keep.name if keep else str(workdir)).expanduser().absolute()
-    return _trained(complete(ConfigDict(values)), directory, source, made, tx, keep)
+    params = {key: own.params for key, own in held.items()}
+    return _trained(complete(ConfigDict(values)), directory, source, made, tx, keep, params)
+
+
+class Held(NamedTuple):
+    """Parameters that init_from or fixed_from stand for, and what the config calls them."""
+
+    name: str
+    params: Params
+
+
+def _held(model: Any) -> dict[str, Held]:
+    """{init_from: the parameters of a Run, fixed_from: those of them that its training kept}; {} of other models."""
+    if not isinstance(model, Run):
+        return {}
+    found = {"init_from": Held(model.named, model.params)}
+    if name := model.config.fixed_from:
+        kept, own = by_path(stored_fixed(model.directory)), by_path(model.params)
+        found["fixed_from"] = Held(name, traverse_util.unflatten_dict({path: own[path] for path in kept}))
+    return found
+
+
+def _by_likelihood(model: Model | Run) -> bool:
+    """True if the loss is -log p(x) itself, which has no minimum where a column is constant: of flows, not of VAEs and diffusions."""
+    own = model.model if isinstance(model, Run) else model
+    return own.log_prob is not None and own.latent is None and own.dynamics is None
 
 
 def _described(model: Any, standardize: bool) -> tuple[Model | None, dict[str, Any]]:
@@ -130,7 +178,7 @@ def _described(model: Any, standardize: bool) -> tuple[Model | None, dict[str, A
     if isinstance(model, ConfigDict):
         return None, complete(model).to_dict()
     if isinstance(model, Run):
-        return model.model, model.config.to_dict() | {"init_from": str(model.directory)}
+        return model.model, model.config.to_dict()
     if not isinstance(model, Model):
         raise UserError(f"model={model!r} is invalid; it must be a Model, such as vaeflow.flows.nsf(event=(2,)), a config or a Run")
     values: dict[str, Any] = {section: {} for section in GROUPS} | {"optim": {"schedule": "cosine"}}
@@ -175,19 +223,27 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _trained(
-    config: ConfigDict, directory: Path, source: Source | None, model: Model | None, tx: optax.GradientTransformation | None, keep: Any
+    config: ConfigDict,
+    directory: Path,
+    source: Source | None,
+    model: Model | None,
+    tx: optax.GradientTransformation | None,
+    keep: Any,
+    held: Mapping[str, Params],
 ) -> Run:
     """Train in a workdir, as experiments.train does, and read the run back."""
     with progress.reporting():
         config = frozen.resolved(config, directory)
         same = (directory / "config.json").exists() and not workdir.differences(directory, config)
-        x = setup.make_experiment(config, directory if same else None, source, model, tx)
+        x = setup.make_experiment(config, directory if same else None, source, model, tx, held)
         evaluate.check_eval(x)
         workdir.must_agree(directory, x.config)
         with workdir.lock(directory):
             store.check_data(directory, x.source)
             workdir.prepare(directory, x.config, "notebook")
             write_json(directory / "data.json", data.summary(x.source))
+            if keep is None and x.config.data.kind == "arrays":
+                kept.store(directory, x.source)
             print(setup.headline(x), flush=True)
             try:
                 print(loop.fit(x, directory, evaluate.validator).reason, flush=True)

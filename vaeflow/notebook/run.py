@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import json
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 
 from vaeflow import data
 from vaeflow.config import plain
-from vaeflow.data.contexts import conditions
-from vaeflow.data.from_arrays import examples
+from vaeflow.data import kept
+from vaeflow.data.contexts import class_numbers, conditions, read_labels
+from vaeflow.data.from_arrays import more
 from vaeflow.data.source import Source, Split, rows
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation import evaluate, likelihood, sampling, store
@@ -25,11 +26,14 @@ from vaeflow.evaluation.map_split import gather, map_split
 from vaeflow.evaluation.results import flat
 from vaeflow.model import Model, Params, split_params
 from vaeflow.models import build_model
+from vaeflow.notebook.pictures import Pictures
 from vaeflow.rng import eval_key
 from vaeflow.run import BY_HAND
 from vaeflow.runs import guard, metrics, progress, workdir
 from vaeflow.schema import of_section
 from vaeflow.training import devices
+from vaeflow.training.frozen import fingerprint
+from vaeflow.training.warm_start import UNNAMED
 
 PICTURES = "notebook"  # folder of `Run.plot` in the workdir
 
@@ -56,8 +60,15 @@ class Run:
         return f"Run({made}\n    {size:,} parameters, {step:,} steps; log_prob: {what}; directory {self.directory})"
 
     @property
+    def named(self) -> str:
+        """What a config calls the run's parameters: its folder, or "sha256:..." where that is temporary, or has others by default."""
+        default = ConfigDict({"eval": {"params": "auto"}})
+        lasts = self._keep is None and workdir.which_params(self.directory, self.config) == workdir.which_params(self.directory, default)
+        return str(self.directory) if lasts else f"{UNNAMED}{fingerprint(self.params)}"
+
+    @property
     def source(self) -> Source:
-        """The data that the run was trained on. UserError: they were arrays, which are not stored with it."""
+        """The data that the run was trained on. UserError: they were arrays, too large to be stored with it."""
         if self._source is None:
             self._source = store.load_data(self.directory, self.config)
         return self._source
@@ -134,18 +145,30 @@ class Run:
                 raise UserError(f"{name}: this model {'needs one' if takes else 'does not take one'}")
         return sampling.draw(model, self.params, jax.random.key(seed), int(n), given)
 
-    def evaluate(self, x: Any = None, context: Any = None, *, measures: str | Sequence[str] = (), k: int | None = None) -> dict[str, Any]:
+    def evaluate(
+        self,
+        x: Any = None,
+        context: Any = None,
+        *,
+        label: Any = None,
+        x0: Any = None,
+        mask: Any = None,
+        measures: str | Sequence[str] = (),
+        k: int | None = None,
+    ) -> dict[str, Any]:
         """The measures of a split: what experiments.evaluate stores in results.json.
 
         Args:
             x, context: test examples, as for `log_prob`; None: the test split of the run's data, else its validation split.
+            label: class labels [N] of x, of a model that learns them and of measures that read them (probes); one is used for all examples.
+            x0, mask: of x, as for `fit`.
             measures: a name or several (experiments.diagnose --list); (): those that apply by default.
             k: draws per example, as for `log_prob`.
 
         Returns:
             {"nll": nats per example, "nll_se": its standard error over examples, ...}, and what the numbers are.
         """
-        source = self.source if x is None else self._tested(x, context)
+        source = self._tested(x, context, label=label, x0=x0, mask=mask)
         config = ConfigDict(self.config.to_dict())
         config.eval.measures = (measures,) if isinstance(measures, str) else tuple(measures or config.eval.measures)
         config.eval.k = config.eval.k if k is None else k
@@ -153,29 +176,43 @@ class Run:
             how = devices.for_evaluation(config.devices.mapping)
             return flat(evaluate.measured(self.model, self.params, source, data.named_split(source), config.lock(), how)[0])
 
-    def plot(self, x: Any = None, context: Any = None) -> Pictures:
+    def plot(self, x: Any = None, context: Any = None, *, label: Any = None, x0: Any = None, mask: Any = None) -> Pictures:
         """The figures of a run: losses, samples beside the data, a density in the plane, reconstructions, ... as far as they apply.
 
         Args:
-            x, context: examples that are shown; None: those of the run's data.
+            x, context, label, x0, mask: examples that are shown, as for `evaluate`; None: those of the run's data. Of a run whose data are
+                not known, losses and samples are drawn, and a line on stderr says what is left out.
 
         Returns:
             What a notebook shows as pictures; `.paths` are the PNG files.
         """
         from vaeflow import figures
 
-        source = self.source if x is None else self._tested(x, context)
+        guard.check_links(self.directory, [PICTURES])
+        run, to = (self.model, self.params, self.config), self.directory / PICTURES
+        try:
+            source = self._tested(x, context, label=label, x0=x0, mask=mask)
+        except UserError as error:
+            if any(given is not None for given in (x, context, label, x0, mask)):
+                raise
+            with progress.reporting():
+                paths = figures.draw_without_data(self.directory, to, *run, self.metrics)
+            of_data = [name for name, figure in figures.FIGURES.items() if figure.default and figure.several is None]
+            left_out = [name for name in of_data if name not in {path.stem for path in paths}]
+            print(f"not drawn: {', '.join(left_out)}, which show examples; run.plot(x) draws them: {error}", file=sys.stderr)
+            return Pictures(paths)
         with progress.reporting():
-            run = (self.model, self.params, self.config, source, self.metrics)
-            guard.check_links(self.directory, [PICTURES])
-            return Pictures(figures.draw_all(figures.look_at(self.directory, self.directory / PICTURES, *run)))
+            return Pictures(figures.draw_all(figures.look_at(self.directory, to, *run, source, self.metrics)))
 
     def save(self, directory: str | Path) -> Path:
-        """Copy the run's workdir to a new folder, for `load` and the commands that need no data. UserError: the folder is there already."""
+        """Copy the run's workdir to a new folder, for `load` and the commands; with it arrays of up to 64 MB that the run was trained on.
+        UserError: the folder is there already."""
         to = Path(directory).expanduser()
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
             raise UserError(f"directory={str(to)!r} exists already; save into a new folder")
         shutil.copytree(self.directory, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".lock"))
+        if self._source is not None and self.config.data.kind == "arrays" and not kept.place(to) and not kept.store(to, self._source):
+            print(f"the arrays are larger than {kept.MOST >> 20} MB and are not stored with the run", file=sys.stderr)
         return to
 
     def _sampled(self, options: Mapping[str, Any]) -> Model:
@@ -188,13 +225,21 @@ class Run:
             whole["sample"][name] = value.item() if isinstance(value, np.generic) else value
         return _built(json.dumps(whole))
 
-    def _split(self, x: Any, context: Any = None) -> Split:
+    def _split(self, x: Any, context: Any = None, *, label: Any = None, x0: Any = None, mask: Any = None) -> Split:
         """Examples as the model takes them."""
         about = self._about
-        own, known = examples(x, event=tuple(about["event"]), levels=about["levels"]), self._context(context)
-        if known is not None and len(known) not in (1, len(own)):
-            raise UserError(f"context has {len(known)} rows, and x has {len(own)}")
-        return Split(own, known if known is None or len(known) == len(own) else np.repeat(known, len(own), 0))
+        split, known = more(x, event=tuple(about["event"]), levels=about["levels"], x0=x0, mask=mask), self._context(context)
+        n, names = len(split.x), tuple(about["labels"])
+        if known is not None and len(known) not in (1, n):
+            raise UserError(f"context has {len(known)} rows, and x has {n}")
+        known = known if known is None or len(known) == n else np.repeat(known, n, 0)
+        labels = known.argmax(1).astype(np.int32) if known is not None and self.config.data.context == "label" else None
+        if label is not None:
+            if not names:
+                raise UserError("label: the model was trained on data without labels; leave it out")
+            labels = class_numbers(read_labels([label] * n if np.ndim(label) == 0 else label, n, "label"), names, "label")
+        seen = np.ones(split.x.shape, bool) if self.model.masked and split.mask is None else split.mask
+        return split._replace(context=known, label=labels, mask=seen)
 
     @property
     def _about(self) -> dict[str, Any]:
@@ -212,9 +257,20 @@ class Run:
         given = [context] if single else context
         return conditions(given, len(given), width=width, label_names=tuple(names))
 
-    def _tested(self, x: Any, context: Any) -> Source:
-        """A source whose test split has the given examples; its training split is the run's, or these examples where that is not known."""
-        split, about = self._split(x, context), self._about
+    def _tested(self, x: Any, context: Any, **given: Any) -> Source:
+        """The run's data, or where examples are given a source whose test split has them; its training split is the run's, or these
+        examples where that is not known."""
+        if x is None:
+            if context is not None or any(value is not None for value in given.values()):
+                raise UserError("context, label, x0 and mask belong to x, which is missing")
+            return self.source
+        split, about = self._split(x, context, **given), self._about
+        for name, takes in (("label", self.model.classes > 0), ("x0", self.model.paired)):
+            if takes and getattr(split, name) is None:
+                raise UserError(f"{name}: this model needs one")
+        for name, takes in (("x0", self.model.paired), ("mask", self.model.masked)):
+            if getattr(split, name) is not None and not takes:
+                raise UserError(f"{name}: this model does not take one")
         known = self._source or Source(split, None, None, about["levels"], tuple(about["labels"]) or None)
         return known._replace(val=None, test=split)
 
@@ -227,22 +283,6 @@ class Run:
         with progress.reporting():
             found = gather(map_split(fn, padded, key, batch=batch, levels=levels, draws=draws)(self.params))
             return {name: a[:n] for name, a in found.items()}
-
-
-class Pictures:
-    """Figures of a run, which a notebook shows. paths: the PNG files."""
-
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = list(paths)
-        self._bytes = {path.stem: path.read_bytes() for path in paths}  # a temporary run's folder may be gone when they are shown
-
-    def __repr__(self) -> str:
-        return "\n".join(map(str, self.paths))
-
-    def _repr_html_(self) -> str:
-        pictures = {name: base64.b64encode(found).decode() for name, found in self._bytes.items()}
-        text = '<img alt="{}" style="max-width: 100%" src="data:image/png;base64,{}"><br>'
-        return "".join(text.format(name, picture) for name, picture in pictures.items())
 
 
 @functools.lru_cache(maxsize=32)

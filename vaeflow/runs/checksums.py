@@ -22,7 +22,7 @@ def write(directory: Path, progress: dict[str, Any]) -> None:
     files = {}
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path != directory / NAME:
-            files[path.relative_to(directory).as_posix()] = [path.stat().st_size, _sha256(path)]
+            files[path.relative_to(directory).as_posix()] = [path.stat().st_size, of_file(path)]
     content = json.loads(json.dumps({"files": files, "progress": progress}))
     write_atomic(directory / NAME, json.dumps({"sha256": _own(content), **content}, indent=1) + "\n")
 
@@ -64,7 +64,7 @@ def fault(directory: Path) -> str:
             found = path.stat().st_size
             if found != size:
                 return f"{name} has {found} bytes instead of {size}"
-            if _sha256(path) != digest:
+            if of_file(path) != digest:
                 return f"{name} does not have its SHA-256"
         except FileNotFoundError:
             return f"{name} is missing"
@@ -73,7 +73,8 @@ def fault(directory: Path) -> str:
     return ""
 
 
-def _sha256(path: Path) -> str:
+def of_file(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

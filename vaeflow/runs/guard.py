@@ -18,7 +18,7 @@ from vaeflow.runs import checksums
 EVALUATED = ("results*.json", "results*.npz", "figures", "figures+*")  # names that evaluation writes
 TRAINED = (  # names that training writes, to the evaluation at its end
     *(".lock", "config.json", "env.json", "data.json", "metrics.jsonl", "tensorboard", "checkpoints", "profile"),
-    *("failed*.txt", "cost.json", *EVALUATED),
+    *("failed*.txt", "cost.json", "arrays.npz", *EVALUATED),
 )
 _LATER = ("checkpoints", "metrics.jsonl", "env.json", "data.json", "results.json")  # a run writes them after its config.json
 

@@ -19,7 +19,7 @@ from vaeflow import data, models, rng
 from vaeflow.build import call
 from vaeflow.config import VALUES, check_sections, data_name, is_frozen, plain
 from vaeflow.errors import UserError
-from vaeflow.model import Batch, Model, Params, by_path, merge_params, split_params
+from vaeflow.model import NO_PARAMS, Batch, Model, Params, by_path, merge_params, split_params
 from vaeflow.runs import progress
 from vaeflow.runs.checkpoint_reader import committed_steps, to_stderr
 from vaeflow.runs.checkpoint_writer import stored_fixed
@@ -44,6 +44,7 @@ class Experiment(NamedTuple):
     eval: EvalConfig
     tx: optax.GradientTransformation
     parameters: int = 0  # trained ones
+    held: Mapping[str, Params] = {}  # parameters that init_from and fixed_from name, where a notebook has them
 
     @property
     def batch(self) -> int:
@@ -80,12 +81,14 @@ def make_experiment(
     source: data.Source | None = None,
     model: Model | None = None,
     tx: optax.GradientTransformation | None = None,
+    held: Mapping[str, Params] = NO_PARAMS,
 ) -> Experiment:
     """Check every section, load the data, build the model. Every mistake is one UserError; nothing is compiled.
 
     directory: the workdir. A run that is resumed there needs no other workdir.
     source: the data of this config, where they are loaded already.
     model, tx: of a notebook, where they are made already; the config's sections that describe them are not read then.
+    held: {init_from or fixed_from: its parameters}, where a notebook has them.
     """
     resuming = directory is not None and bool(committed_steps(directory / "checkpoints" / "last"))
     config = complete(config)
@@ -93,7 +96,7 @@ def make_experiment(
     config = frozen.resolved(config, directory)
     call(RunConfig, {key: config[key] for key in VALUES}, "config")
     if not resuming:
-        warm_start.are_workdirs(config)
+        warm_start.are_workdirs(config, held)
     training = call(TrainConfig, plain(config.train), "train")
     evaluation = after_training(config)
     optimiser = call(OptimConfig, plain(config.optim), "optim")
@@ -119,19 +122,19 @@ def make_experiment(
     if no_loss and (training.patience or evaluation.params == "best"):
         key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
         raise UserError(f"{key} needs a validation loss, and model.kind={config.model.kind!r} has no density: set it to 0, or to 'last'")
-    experiment = Experiment(config, model, source, devices, training, optimiser, evaluation, tx)
+    experiment = Experiment(config, model, source, devices, training, optimiser, evaluation, tx, held=held)
     with progress.phase("building the model"):
         shapes = jax.eval_shape(model.init, jax.random.key(0), first_batch(experiment))  # shapes that do not fit together
         _accumulates(experiment, shapes)
-    held = frozenset() if resuming else warm_start.given(shapes, config)[1]
-    trained = jax.tree.leaves(split_params(shapes, held)[0])
+    fixed = frozenset() if resuming else warm_start.given(shapes, config, held)[1]
+    trained = jax.tree.leaves(split_params(shapes, fixed)[0])
     if not trained:
         why = f"model.kind={config.model.kind!r} has none"
         if config.fixed_from:
             why = f"config.fixed_from={config.fixed_from!r} keeps all of them"
         raise UserError(f"there are no parameters to train: {why}")
     if not resuming:  # the first launch has checked them, and it alone knows which parameters fixed_from holds
-        jax.eval_shape(tx.init, split_params(shapes, held)[0])
+        jax.eval_shape(tx.init, split_params(shapes, fixed)[0])
     return experiment._replace(parameters=sum(leaf.size for leaf in trained))
 
 
@@ -203,6 +206,8 @@ def _fits(model: Model, source: data.Source, section: Mapping[str, Any]) -> None
         raise UserError(f"this model maps x0 to x, and data.kind={section['kind']!r} has no x0 here; see data.kind='pair'")
     if section["kind"] == "pair" and not model.paired:
         raise UserError("data.kind='pair' has x0, and this model does not map x0 to x: use the kind of its data.x alone")
+    if section["kind"] == "arrays" and source.train.x0 is not None and not model.paired:
+        raise UserError("x0: this model does not map x0 to x; leave it out")
     if source.train.mask is not None and not model.masked:
         raise UserError(
             "the data have a mask of missing entries, and this model does not read it: it would learn the filled entries as data"
@@ -257,7 +262,7 @@ def init_shapes(experiment: Experiment, directory: Path | None = None) -> tuple[
     shapes = jax.eval_shape(experiment.model.init, jax.random.key(0), first_batch(experiment))
     if directory is not None and committed_steps(directory / "checkpoints" / "last"):
         return shapes, frozenset(by_path(stored_fixed(directory, to_stderr))), []
-    _, held, lines = warm_start.given(shapes, config)
+    _, held, lines = warm_start.given(shapes, config, experiment.held)
     return shapes, held, [*lines, *frozen.parameters(config)[1]]
 
 
@@ -268,7 +273,7 @@ def init_params(experiment: Experiment) -> tuple[Params, frozenset, list[str]]:
     """
     config, init, homes = experiment.config, experiment.model.init, experiment.devices.homes
     args = (rng.init_key(config.seed), first_batch(experiment, experiment.model.init_examples))
-    given, held, lines = warm_start.given(jax.eval_shape(init, *args), config)
+    given, held, lines = warm_start.given(jax.eval_shape(init, *args), config, experiment.held)
     own, more = frozen.parameters(config)
     given = merge_params(given, own)
     places = (None, None, homes(lambda: given))

@@ -6,6 +6,7 @@ argument instead, see frozen.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,28 @@ from vaeflow.model import Params, by_path, common, merge_params
 from vaeflow.runs.checkpoint_reader import Say, all_steps, committed_steps, load_newest, to_stderr
 from vaeflow.runs.workdir import upgraded_params
 
+KEYS = ("init_from", "fixed_from")
+UNNAMED = "sha256:"  # what a config calls parameters without a lasting workdir, before their hash: a notebook gives them
 
-def are_workdirs(config: ConfigDict) -> None:
-    """UserError: init_from or fixed_from names no workdir."""
-    for key in ("init_from", "fixed_from"):
+
+def are_workdirs(config: ConfigDict, held: Mapping[str, Params]) -> None:
+    """UserError: init_from or fixed_from names no workdir, and its parameters are not in `held`."""
+    for key in KEYS:
         workdir: Any = config[key]
-        if workdir and not (Path(workdir).expanduser() / "config.json").is_file():
+        if key in held or not workdir:
+            continue
+        if workdir.startswith(UNNAMED):
+            raise UserError(f"config.{key}={workdir!r} are parameters of a run in a notebook, which had no workdir to last: give a workdir")
+        if not (Path(workdir).expanduser() / "config.json").is_file():
             raise UserError(f"config.{key}={workdir!r} is not a workdir: it has no config.json")
 
 
-def given(shapes: Params, config: ConfigDict) -> tuple[Params, frozenset, list[str]]:
+def given(shapes: Params, config: ConfigDict, held: Mapping[str, Params]) -> tuple[Params, frozenset, list[str]]:
     """(what `Model.init` gets as `given`, paths held fixed, lines to print): the parameters that init_from and fixed_from name.
 
     Args:
         shapes: the parameters of this config's model or their shapes.
+        held: {init_from or fixed_from: its parameters}, where a notebook has them; the others are read from their workdirs.
 
     Raises:
         UserError: the other run has no checkpoint, no parameter in common with this model or one of another shape.
@@ -39,20 +48,20 @@ def given(shapes: Params, config: ConfigDict) -> tuple[Params, frozenset, list[s
     frozen: frozenset = frozenset()
     lines: list[str] = []
     if config.init_from:
-        taken = _taken(shapes, config, "init_from")
+        taken = _taken(shapes, config, "init_from", held)
         lines.append(f"init_from={config.init_from}: {len(taken)} of {len(by_path(shapes))} arrays")
     if config.fixed_from:
-        held = _taken(shapes, config, "fixed_from")
-        taken, frozen = taken | held, frozenset(held)
+        kept = _taken(shapes, config, "fixed_from", held)
+        taken, frozen = taken | kept, frozenset(kept)
         lines.append(f"fixed_from={config.fixed_from}: {len(frozen)} arrays stay as they are")
     return traverse_util.unflatten_dict(taken), frozen, lines
 
 
-def _taken(shapes: Params, config: ConfigDict, key: str) -> dict[tuple[str, ...], Any]:
+def _taken(shapes: Params, config: ConfigDict, key: str, held: Mapping[str, Params]) -> dict[tuple[str, ...], Any]:
     """Every array of the other workdir at whose path this model has one too; another shape is an error."""
     workdir = config[key]
     try:
-        other = load_params(Path(workdir).expanduser())
+        other = held[key] if key in held else load_params(Path(workdir).expanduser())
     except UserError as error:
         raise UserError(f"config.{key}={workdir!r}: {error}") from None
     try:
