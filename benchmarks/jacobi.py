@@ -36,8 +36,8 @@ def remade(part: Any, **changed: Any) -> Any:
 
 def samples(model: Model, params: Any, n: int) -> tuple[np.ndarray, float]:
     """(samples [n, ...] before rounding, seconds)."""
-    assert model.sample is not None
-    draw = jax.jit(lambda params, key: model.sample(params, key, n))
+    assert (sample := model.sample) is not None
+    draw = jax.jit(lambda params, key: sample(params, key, n))
     jax.block_until_ready(draw(params, jax.random.key(0)))
     start = time.perf_counter()
     found = jax.block_until_ready(draw(params, jax.random.key(0)))
@@ -59,7 +59,7 @@ def table(directory: str, n: int) -> list[str]:
 
 def main() -> None:
     """Print the table of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workdir", required=True, help="a run of a flow with patch_autoregressive layers")
     parser.add_argument("--samples", type=int, default=64, help="how many samples are drawn at once")
     parser.add_argument("--output", default="", help="a file for the table")
