@@ -57,6 +57,7 @@ DIGITS = {
     "flowpp": "Flow++",
     "mintnet": "MintNet",
     "jet": "Jet",
+    "tarflow": "TarFlow",
     "vae": "VAE",
     "iwae": "IWAE of 5 draws",
     "ladder": "ladder VAE",

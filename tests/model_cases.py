@@ -37,6 +37,15 @@ PARTS = dict(
     # of standardized
     plain_flow=dict(kind="flow", event=(4,), layer="layer"),
     plain_diffusion=dict(kind="diffusion", event=(4,), net="net", steps=4, solver="rk4", solver_steps=4),
+    patches=dict(kind="patch_autoregressive", width=4, depth=1, heads=1, flip=True),
+    # of latent
+    latent_diffusion=dict(kind="diffusion", event=(2, 2, 2), net="unet", layer="scaled", steps=2, solver="rk4", solver_steps=2),
+    latent_unet=dict(kind="diffusion", event=(2, 2, 2), net="unet_beside", steps=2),
+    latent_flow=dict(kind="flow", event=(3,), layer="layer"),
+    unet_beside=dict(kind="beside", of="unet", channels=2),
+    scaled=dict(kind="actnorm"),
+    downsample=dict(kind="downsample", channels=(4,)),
+    upsample=dict(kind="upsample", channels=(4,)),
     # of diffusions
     cosine_gamma=dict(kind="cosine", gamma=0.5),
     points_rising=dict(kind="points", count="rising"),
@@ -71,12 +80,15 @@ PARTS = dict(
     straight_through=dict(kind="straight_through", beta=0.5, temperature=0.5),
 )
 VAE, FLOW = MODELS["vae"].examples[0], MODELS["flow"].examples[0]
+GREY = dict(event=(4, 4, 1), levels=17, likelihood="discretized_logistic", grid=(2, 2), encoder="downsample", decoder="upsample")
 # Values of Frozen arguments in examples: untrained models.
 FROZEN = {
     "frozen_dynamics": ("diffusion", MODELS["diffusion"].examples[0] | dict(layer="layer")),
     "frozen_classifier": ("classifier", MODELS["classifier"].examples[2]),
     "frozen_vae": ("vae", VAE),
     "frozen_flow_prior": ("vae", VAE | dict(levels=0, likelihood="gaussian", likelihood_std=0.3, prior="layer")),
+    "frozen_grid": ("vae", GREY | dict(latent=2)),
+    "frozen_codes": ("vq", GREY | dict(codes=5, width=2, prior="causal", decay=0.9, restart=0.0)),
     "frozen_flow": ("flow", FLOW),
     "frozen_diffusion": ("diffusion", MODELS["diffusion"].examples[0]),
     "frozen_grey_flow": ("flow", FLOW | dict(event=(2, 2, 1), levels=17, layer="norm", base="logistic")),

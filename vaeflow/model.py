@@ -4,8 +4,7 @@ Shapes: B examples, *event the shape of one example as loaded. A `batch` is a ma
 `context` [B, C] (labels as one-hot, features), `x0` [B, *event0] (the other half of a pair, mostly of x's shape), `label` [B] int32 and
 `mask` [B, *event] (True where x was observed; the other entries of x are any finite number).
 
-Units: nats per example, with respect to the data as loaded (uint8 images: dequantisation and scaling are part of the
-density). Keys are arguments and used once.
+Units: nats per example, with respect to the data as loaded (uint8 images: with dequantisation and scaling). Keys are used once.
 
 Parameters are nested dictionaries. Three kinds of leaves, told apart by a key on their path:
     trained    everything else: gradients, optimiser, EMA
@@ -92,6 +91,7 @@ class Latent(NamedTuple):
     exact       whether the prior's `sample` draws from the density that its `log_prob` is (resampled draws only nearly do)
     show        (key, p(x|z)) -> x as `Model.sample` gives it: means where a picture should show them, else draws
     before      the prior that this one changed, of a model that keeps the rest of another one (a second stage), or None
+    embed       z as real numbers for a second stage: an Embed (vaeflow/models/parts/embed.py), or None
     """
 
     prior: PriorFn
@@ -101,6 +101,7 @@ class Latent(NamedTuple):
     exact: bool = True
     show: ShowFn = _draw
     before: PriorFn | None = None
+    embed: Any = None
 
 
 class Dynamics(NamedTuple):
@@ -145,12 +146,11 @@ class Model(NamedTuple):
     init      (key, batch, given={}) -> params                sees a batch: data-dependent initialisation. given: parameters of another
               run, at some or all of this model's paths: they replace the initial values before anything downstream is initialised
     loss      (params, key, batch, step) -> (scalar, metrics)  mean nats per example; training mode
-    sample    (params, key, n, context=None) -> batch          {"x": [n, *event], ...}: and what the family knows of a draw, such as its
-              latent "z"; every leaf is [n, ...], context [n, C]. Others call it by evaluation/sampling.py. None: it draws nothing
+    sample    (params, key, n, context [n, C] or None) -> {"x": [n, *event], ...}, and what the family knows of a draw, such as its latent
+              "z", [n, ...]. Others call it by evaluation/sampling.py. None: it draws nothing
     log_prob  (params, key, batch) -> [B] nats, or None       ONE draw of the estimator; evaluation mode
-    density   what log_prob is. exact: log p(x). weight: exp of it has mean p(x) (so its own mean is a lower bound, the
-              ELBO). bound: a lower bound in expectation only. estimate: its mean is log p(x) (a stochastic trace): draws are averaged,
-              never inside the log, and never integrated on a grid. none: no density
+    density   what log_prob is. exact: log p(x). weight: exp of it has mean p(x) (its own mean is a lower bound, the ELBO). bound: a lower
+              bound in expectation. estimate: its mean is log p(x): averaged outside the log, never integrated on a grid. none: no density
     latent    for models with a latent variable: what reconstructions, active units and AIS need
     encode    (params, key, batch) -> z [B, ...], or None       without `latent`: a flow's f^-1(x), a classifier's features
     update    (params, key, batch, step) -> params, or None   sets the "stats" leaves after the optimiser's step

@@ -24,6 +24,7 @@ from vaeflow.bijectors.householder import householder
 from vaeflow.bijectors.lu_linear import lu_linear
 from vaeflow.bijectors.mintnet import mintnet
 from vaeflow.bijectors.mixture import mixture_coupling
+from vaeflow.bijectors.patches import patch_autoregressive
 from vaeflow.bijectors.permutation import permutation
 from vaeflow.bijectors.planar import planar
 from vaeflow.bijectors.radial import radial
@@ -136,6 +137,15 @@ BIJECTORS: dict[str, BijectorEntry] = {
         ),
         context=True,
     ),
+    "patch_autoregressive": BijectorEntry(
+        patch_autoregressive,
+        (
+            Example(dict(width=4, depth=1, heads=1, tolerance=0.0), ((1, 2, 1), (2, 2, 2))),
+            Example(dict(width=4, depth=1, heads=1, flip=True, inversion="sequential"), ((1, 1, 2), (2, 3, 1))),
+        ),
+        context=True,
+        identity=True,
+    ),
     "nice_scaling": BijectorEntry(nice_scaling, (Example({}, FROM_ONE),), identity=True),
     "actnorm": BijectorEntry(actnorm, (Example({}, (*FROM_ONE, (4, 4, 2))),)),
     "batch_norm": BijectorEntry(batch_norm, (Example(dict(momentum=0.9), (*FROM_ONE, (4, 4, 2))),)),
@@ -223,6 +233,7 @@ __all__ = [
     "mixture_autoregressive",
     "mixture_coupling",
     "nice_scaling",
+    "patch_autoregressive",
     "permutation",
     "planar",
     "radial",

@@ -56,8 +56,8 @@ def split(*, event: tuple[Count, ...], inner: Layer, net: Net | None = None, cap
             params["net"] = module().init(key_net, kept[:1], None if context is None else context[:1])["params"]
         return {name: own for name, own in params.items() if own}
 
-    def bijector(params, context=None, key=None, train=False, **_):
-        rest = at_rank(inner.bijector(params.get("inner", {}), context=context, key=key, train=train), rank)
+    def bijector(params, context=None, key=None, train=False, **options):
+        rest = at_rank(inner.bijector(params.get("inner", {}), context=context, key=key, train=train, **options), rank)
 
         def prior(function, kept, h):
             if net is None:

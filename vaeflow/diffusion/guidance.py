@@ -33,7 +33,7 @@ def _no_gamma(path: ProbabilityPath) -> None:
         raise UserError("guidance requires a path without gamma, from Gaussian noise")
 
 
-def guided(predict: Predict, reference: Predict, scale: Array | float, *, low: float = 0.0, high: float = 1.0) -> Predict:
+def guided(predict: Predict, reference: Predict, scale: Array | float, low: float = 0.0, high: float = 1.0) -> Predict:
     """reference + scale (predict - reference), for t in [low, high]; elsewhere predict. Scale 1 is none, 0 the reference.
 
     Classifier-free guidance: predict is conditional, reference unconditional; Ho and Salimans 2022 (arXiv 2207.12598) write w = scale - 1.

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import ChainMap
 
 from vaeflow.build import part_kind
-from vaeflow.flows import autoregressive, continuous, couplings, flow_maps, free_form, gans, images, ladders, vaes
+from vaeflow.flows import autoregressive, continuous, couplings, flow_maps, free_form, gans, images, ladders, patches, vaes
 from vaeflow.flows.autoregressive import gaussianization, iaf, maf, naf, nsf_ar
 from vaeflow.flows.continuous import edm, flow_matching, rectified_flow, score
 from vaeflow.flows.couplings import nice, nsf, realnvp
@@ -29,13 +29,14 @@ from vaeflow.flows.free_form import ffjord, residual_flow
 from vaeflow.flows.gans import gan, wgan_gp
 from vaeflow.flows.images import flowpp, glow, jet, mintnet, realnvp_multiscale
 from vaeflow.flows.ladders import ladder, vdvae
+from vaeflow.flows.patches import tarflow
 from vaeflow.flows.vaes import iwae, vae, vq
 from vaeflow.model import Model
 from vaeflow.models import MODELS, ModelEntry
 
 FLOWS: dict[str, ModelEntry] = {
     f"flows.{make.__name__}": ModelEntry(make, (example,), context=make is not gaussianization)
-    for file in (couplings, autoregressive, free_form, images, vaes, ladders, continuous, flow_maps, gans)
+    for file in (couplings, autoregressive, free_form, images, patches, vaes, ladders, continuous, flow_maps, gans)
     for make, example in file.EXAMPLES.items()
 }
 
@@ -68,6 +69,7 @@ __all__ = [
     "residual_flow",
     "score",
     "shortcut",
+    "tarflow",
     "vae",
     "vdvae",
     "vq",

@@ -78,6 +78,7 @@ def diffusion(
     grid: Annotated[TimeCoordinate | None, Bare("uniform"), SAMPLING] = None,
     t_max: Annotated[Fraction, SAMPLING] = 1.0,
     guidance: Annotated[NonNegative, SAMPLING] = 1.0,
+    guidance_interval: Annotated[tuple[Fraction, ...], SAMPLING] = (0.0, 1.0),
     classifier_scale: Annotated[NonNegative, SAMPLING] = 1.0,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
     edit: Annotated[Edit | None, SAMPLING] = None,
@@ -111,7 +112,7 @@ def diffusion(
         sampler, steps, grid: a sampler of vaeflow/diffusion/steps.py, and its times from t_max to t_min. Then the data are predicted there;
             steps = 0: at t_max, by one evaluation, which is one step of Euler's method on the path ot.
         t_max: where sampling starts and the density's solve ends; below 1 for what divides by alpha, and with gamma.
-        guidance: classifier-free: unconditional + guidance (conditional - unconditional); 1: none. A guided field has no density.
+        guidance: classifier-free: unconditional + guidance (conditional - unconditional), for t in guidance_interval; 1: none, a density.
         classifier_scale: factor of the classifier's gradient, 0: none. Its evaluations are not in nfe, and a guided field has no density.
         temperature: factor of the source's noise.
         edit, edit_method: samples keep what is known of references, by a method of vaeflow/diffusion/guidance.py. The density has none.
@@ -142,7 +143,7 @@ def diffusion(
     solving: dict[str, Any] = dict(solver=solver, steps=solver_steps or None, tol=None if solver_steps else tol)
     if guidance != 1 and not label_drop:
         raise UserError(f"sample.guidance={guidance:g} needs a model that was trained without its context too: model.label_drop > 0")
-    check_times(latent, t_min, t_max)
+    check_times(latent, t_min, t_max, guidance_interval)
     check_source(paired, latent, sampler, temperature)
     if made and (layer is not None or flatten or dequantize != "auto" or coupling.moves):
         raise UserError("model.layer, model.flatten, model.dequantize and model.coupling are the teacher's with model.teacher")
@@ -175,7 +176,7 @@ def diffusion(
 
         if by_class:
             return by_class.guide(conditional, params, c)
-        return conditional if guidance == 1 else guided(conditional, lambda x, t: conditional(x, t, 1.0), guidance)
+        return conditional if guidance == 1 else guided(conditional, partial(conditional, dropped=1.0), guidance, *guidance_interval)
 
     def velocity(params, c):
         """The probability-flow ODE's (t, x) -> dx/dt; the state may have another type than the network's output."""

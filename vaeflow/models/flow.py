@@ -12,11 +12,13 @@ import math
 from typing import Annotated
 
 from vaeflow.bijectors import Layer
-from vaeflow.build import SAMPLING, Bare, Count, Natural, NonNegative
+from vaeflow.build import SAMPLING, Bare, Count, Decay, Natural, NonNegative
+from vaeflow.errors import UserError
 from vaeflow.model import Model
 from vaeflow.models.parts.bases import Base, normal
 from vaeflow.models.parts.density import model_of, pushforward
 from vaeflow.models.parts.dequantize import Dequantize, make_dequantizer
+from vaeflow.models.parts.noised import noised
 from vaeflow.record import recorded
 
 
@@ -30,6 +32,10 @@ def flow(
     dequantize: Dequantize = "auto",
     dequantizer: Layer | None = None,
     flatten: bool = True,
+    noise: NonNegative = 0.0,
+    label_drop: Decay = 0.0,
+    denoise: Annotated[bool, SAMPLING] = True,
+    guidance: Annotated[NonNegative, SAMPLING] = 1.0,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
     """See the module's docstring. `sample` gives data as loaded: of grey values the floor, clipped to 0..levels-1. Parameters: layer, base,
@@ -43,6 +49,10 @@ def flow(
         dequantize: auto (uniform for grey values, none for continuous data), none, uniform or variational.
         dequantizer: the layer of variational dequantisation; None for every other.
         flatten: whether the layer sees vectors [B, D] instead of [B, *event]; the same for an event that is a vector.
+        noise: standard deviation of Gaussian noise that training adds to y; the density is that of noised data then (noised.py).
+        label_drop: probability with which training hides the context, for guidance.
+        denoise: whether samples of a flow with `noise` are denoised by its score.
+        guidance: of samples, by layers that have it (patch_autoregressive); 1: none.
         temperature: of `sample`, see bases.py.
 
     Example:
@@ -50,7 +60,11 @@ def flow(
     """
     shape = (math.prod(event),) if flatten else event
     grey = make_dequantizer(dequantize, levels, event, shape, dequantizer)
-    return model_of(pushforward(layer, base or normal(), shape), grey, event, levels, temperature, shape)
+    if guidance != 1 and not label_drop:
+        raise UserError(f"sample.guidance={guidance:g} needs a model that was trained without its context too: model.label_drop > 0")
+    density = noised(pushforward(layer, base or normal(), shape, guidance), noise, label_drop, denoise)
+    model = model_of(density, grey, event, levels, temperature, shape)
+    return model._replace(remark=f"of data with Gaussian noise of standard deviation {noise:g}, at data without it") if noise else model
 
 
 _EXAMPLE = dict(event=(4,), layer="layer")
@@ -62,4 +76,5 @@ EXAMPLES = (
     _GREY | dict(dequantize="variational", dequantizer="layer", base="gaussian_mixture"),
     _EXAMPLE | dict(base="context_normal"),
     _EXAMPLE | dict(base="student_t"),
+    _GREY | dict(layer="patches", flatten=False, noise=0.5, label_drop=0.2, guidance=2.0),
 )

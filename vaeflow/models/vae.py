@@ -1,6 +1,6 @@
 """Variational autoencoder: a Gaussian posterior, any Layer over it, any prior.
 
-    x in the data, z in R^latent, c the context (optional)
+    x in the data, z in R^D, c the context (optional); D = latent, or h w latent: an image of `latent` channels on a `grid` (h, w)
     h(x, c) = encoder;  q(z|x) = N(m(h), diag s(h)^2), or its image under a Layer (`posterior`)
     p(z|c): N(0, I), a base, a mixture of posteriors, a Layer over them (vae_prior.py);  p(x|z, c) from the decoder's output
 
@@ -17,6 +17,7 @@ The formulas of `std` and `likelihood` stand in vaeflow/distributions.py (`std_o
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import distrax
@@ -28,14 +29,17 @@ from vaeflow.bijectors import Layer
 from vaeflow.bijectors.core.layer import at_rank
 from vaeflow.build import SAMPLING, Bare, Count, Natural, NonNegative, Positive
 from vaeflow.distributions import Distribution, Likelihood, Std, normal, std_of
-from vaeflow.model import NO_PARAMS, Latent, Model, overlay
+from vaeflow.errors import UserError
+from vaeflow.model import NO_PARAMS, Frozen, Latent, Model, overlay
 from vaeflow.models.parts import vae_loss
 from vaeflow.models.parts.bases import Base
+from vaeflow.models.parts.embed import of_vector
 from vaeflow.models.parts.observation import observation_model
 from vaeflow.models.parts.pixels import pixels
+from vaeflow.models.parts.reconstruction import reconstruction
 from vaeflow.models.parts.vae_prior import make_prior
 from vaeflow.nets import Made, Net
-from vaeflow.objectives import Draws, Objective
+from vaeflow.objectives import Adversarial, Draws, Objective
 from vaeflow.record import recorded
 
 
@@ -45,6 +49,7 @@ def vae(
     event: tuple[Count, ...],
     levels: Natural = 0,
     latent: Count,
+    grid: tuple[Count, ...] = (),
     encoder: Net,
     decoder: Net,
     std: Std = "softplus",
@@ -58,17 +63,25 @@ def vae(
     likelihood_std: Positive = 0.1,
     autoregressive: Made | None = None,
     objective: Annotated[Objective | None, Bare("elbo")] = None,
+    perceptual: Frozen | None = None,
+    perceptual_weight: NonNegative = 1.0,
+    critic: Net | None = None,
+    patches: tuple[Count, ...] = (),
+    adversarial: Adversarial | None = None,
+    critic_weight: NonNegative = 0.1,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
     """See the module's docstring.
 
     event              the shape of one example; levels: its number of grey values as the model gets them (2 after binarisation,
                        also a dynamic one), 0 for data as is
+    grid               (h, w): the encoder gives an image [h, w, 2 latent], and the decoder reads one [h, w, latent]; (): vectors
     posterior_context  width of the encoder's output that the posterior's Layer gets as context; 0: it gets the batch's context
     prior_base         "": N(0, I); pseudo_inputs: of the VampPrior in its place, 0: none
     autoregressive     masked network over x's entries beside the decoder (pixels.py): p(x|z) = prod_i p(x_i | x_<i, z)
     objective          the loss, with the number of draws and the weight of the KL; "": the ELBO. The KL has a formula, by dimensions,
                        when q and p are Gaussians
+    perceptual, critic, patches, adversarial, and their weights: terms that sharpen reconstructions, see models/parts/reconstruction.py
     temperature        of `sample`: factor on the standard deviation of the prior's noise
 
     `best` is chosen by the objective's own bound where that is one of k draws (`terms`), else by the ELBO.
@@ -81,24 +94,31 @@ def vae(
     vae_loss.check_objective(objective, "a vae", gaussian=posterior is None and plain)
     vae_loss.check_path(objective, posterior)
     data = observation_model(event, levels, likelihood, likelihood_std)
-    encode = encoder.module((2 * latent + posterior_context,), len(event), False)
-    decode = decoder.module(data.out, 1, False)
+    if grid and posterior_context:
+        raise UserError(f"model.posterior_context={posterior_context} needs a latent vector; model.grid={grid} must be ()")
+    width, size = latent, math.prod(grid) * latent  # per position of the grid, and in all
+    sharp = reconstruction(data, event, levels, perceptual, perceptual_weight, critic, patches, adversarial, critic_weight)
+    encode = encoder.module((*grid, 2 * width + posterior_context), len(event), False)
+    decode = decoder.module(data.out, len(grid) + 1, False)
     init_pixels, given_pixels = (None, None) if autoregressive is None else pixels(autoregressive, data, event)
 
     def moments(params, x, context=None):
-        """(m, s) [B, latent] and the rest of the encoder's output, of x scaled."""
+        """(m, s) [B, D] and the rest of the encoder's output, of x scaled."""
         h: Any = encode.apply({"params": params["encoder"]}, x, context)
-        mean, raw, own = jnp.split(h, (latent, 2 * latent), axis=-1)
+        mean, raw, own = (a.reshape(*a.shape[: a.ndim - len(grid) - 1], -1) for a in jnp.split(h, (width, 2 * width), axis=-1))
         return mean, std_of(std, raw, std_bound), own
 
-    first = make_prior(latent, prior, prior_base, pseudo_inputs, unit=levels > 0, moments=lambda params, u: moments(params, u)[:2])
+    first = make_prior(size, prior, prior_base, pseudo_inputs, unit=levels > 0, moments=lambda params, u: moments(params, u)[:2])
     prior_of = first.distribution
     analytic = posterior is None and first.normal
 
     def features(params, x, context):
-        """(N(m, s) [B, latent], the context of the posterior's layer)."""
+        """(N(m, s) [B, D], the context of the posterior's layer)."""
         mean, deviation, own = moments(params, data.scaled(x), context)
         return normal(mean, deviation), (own if posterior_context else context)
+
+    def on_grid(z):
+        return z.reshape(*z.shape[:-1], *grid, width) if grid else z
 
     def posterior_of(params, x, context=None, key=None, train=False) -> Distribution:
         gaussian, own = features(params, x, context)
@@ -108,12 +128,12 @@ def vae(
         return distrax.Transformed(gaussian, at_rank(bijector, 1))
 
     def likelihood_of(params, z, context=None) -> Distribution:
-        out: Any = decode.apply({"params": params["decoder"]}, z, context)
+        out: Any = decode.apply({"params": params["decoder"]}, on_grid(z), context)
         return data.given(out) if given_pixels is None else given_pixels(params["autoregressive"], out, z)
 
     def draws_of(params, key, x, context, k, key_q=None, key_p=None, train=False) -> Draws:
         q, p = posterior_of(params, x, context, key_q, train), prior_of(params, context, key_p, train=train)
-        z, log_q = q.sample_and_log_prob(seed=key, sample_shape=(k,))  # [k, B, latent], [k, B]
+        z, log_q = q.sample_and_log_prob(seed=key, sample_shape=(k,))  # [k, B, D], [k, B]
         return Draws(
             z=z,
             log_q=log_q,
@@ -121,7 +141,7 @@ def vae(
             log_z=lambda z: prior_of(params, context, key_p, train=train).log_prob(z),
             log_q_path=lambda z: posterior_of(jax.lax.stop_gradient(params), x, context, key_q, train).log_prob(z),
             kl=q.distribution.kl_divergence(distrax.Normal(0.0, 1.0)).T if analytic else None,
-            group_size=1 if analytic else latent,
+            group_size=1 if analytic else size,
             q=q,
             prior=lambda key: p.sample(seed=key, sample_shape=() if p.batch_shape else (len(x),)),
             x=data.scaled(x),
@@ -136,13 +156,14 @@ def vae(
         if posterior is not None:
             # On noise: statistics of an untrained encoder would tell a data-dependent layer nothing.
             _, own = features(params, x, context)
-            params["posterior"] = posterior.init(keys[1], jax.random.normal(keys[2], (len(x), latent)), own)
+            params["posterior"] = posterior.init(keys[1], jax.random.normal(keys[2], (len(x), size)), own)
             params = overlay(params, given)
         z = posterior_of(params, x, context).sample(seed=keys[3])
-        params["decoder"] = decode.init(keys[4], z, context)["params"]
+        params["decoder"] = decode.init(keys[4], on_grid(z), context)["params"]
         if init_pixels is not None:
             params["autoregressive"] = init_pixels(jax.random.fold_in(keys[4], 1), x, z)
         params = overlay(params | first.init(keys[5], z, data.scaled(x), context), given)
+        params |= sharp.init(jax.random.fold_in(keys[5], 2), batch, given) if sharp is not None else NO_PARAMS
         if objective.init is None:
             return params
         own = objective.init(jax.random.fold_in(keys[5], 1), draws_of(params, keys[3], x, context, 1))
@@ -151,7 +172,11 @@ def vae(
     def loss(params, key, batch, step):
         key_z, key_q, key_p = jax.random.split(key, 3)
         draws = draws_of(params, key_z, batch["x"], batch.get("context"), objective.k, key_q, key_p, train=True)
-        return objective.loss(params.get("objective", {}), key_p, draws, step)
+        total, metrics = objective.loss(params.get("objective", {}), key_p, draws, step)
+        if sharp is None:
+            return total, metrics
+        more, found = sharp.loss(params, key_p, batch["x"], likelihood_of(params, draws.z[0], batch.get("context")))
+        return total + more, {**metrics, **found, "loss": total + more}
 
     def log_prob(params, key, batch):
         # Nothing before the draw depends on the key: under a vmap over keys the encoder runs once.
@@ -178,7 +203,7 @@ def vae(
             new["posterior"] = posterior.update(params["posterior"], z, features(params, x, context)[1])
         return new
 
-    latent_of = Latent(prior_of, posterior_of, likelihood_of)
+    latent_of = Latent(prior_of, posterior_of, likelihood_of, embed=of_vector((*grid, width)))
     if given_pixels is None:  # else the pixels depend on each other, and their means are no picture
         latent_of = latent_of._replace(show=data.show)
     return Model(
@@ -209,6 +234,17 @@ EXAMPLES = (
     _EXAMPLE | dict(pseudo_inputs=3, prior="layer", objective="mmd"),
     _EXAMPLE | dict(prior_base="context_normal", objective="adversarial"),
     _VALUES | dict(prior_base="gaussian_mixture", objective="dreg"),
+    _GREY
+    | dict(
+        event=(8, 8, 1),
+        latent=2,
+        grid=(4, 4),
+        encoder="downsample",
+        decoder="upsample",
+        critic="downsample",
+        patches=(4, 4),
+        adversarial="hinge",
+    ),
     _EXAMPLE | dict(objective="renyi", posterior="layer"),
     _EXAMPLE | dict(objective="tc"),
     _GREY | dict(event=(2, 2, 1), autoregressive="made"),

@@ -26,11 +26,14 @@ from vaeflow import objectives
 from vaeflow.build import SAMPLING, Count, Decay, Fraction, Natural, NonNegative, Positive
 from vaeflow.distributions import Distribution, Likelihood
 from vaeflow.errors import UserError
-from vaeflow.model import NO_PARAMS, Latent, Model, overlay
+from vaeflow.model import NO_PARAMS, Frozen, Latent, Model, overlay
 from vaeflow.models.parts import codebook
 from vaeflow.models.parts.code_prior import code_prior, draw
+from vaeflow.models.parts.embed import Embed
 from vaeflow.models.parts.observation import observation_model
+from vaeflow.models.parts.reconstruction import reconstruction
 from vaeflow.nets import Causal, Net
+from vaeflow.objectives import Adversarial
 from vaeflow.record import recorded
 
 
@@ -51,6 +54,12 @@ def vq(
     decay: Decay = 0.99,
     smoothing: Positive = 1e-5,
     restart: Fraction = 0.1,
+    perceptual: Frozen | None = None,
+    perceptual_weight: NonNegative = 1.0,
+    critic: Net | None = None,
+    patches: tuple[Count, ...] = (),
+    adversarial: Adversarial | None = None,
+    critic_weight: NonNegative = 0.1,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
     """See the module's docstring.
@@ -60,11 +69,13 @@ def vq(
     commitment   beta
     decay        of the codebook's moving averages; smoothing: of its counts
     restart      codes used less often than this fraction of 1/K are moved to encodings; 0: never
+    perceptual, critic, patches, adversarial, and their weights: terms that sharpen reconstructions, see models/parts/reconstruction.py
     temperature  of `sample`: factor on the Gumbel noise of the prior's draws
     """
     n, data = math.prod(grid), observation_model(event, levels, likelihood, likelihood_std)
     if not grid:
         raise UserError("model.grid=() is invalid; it must be (n,) or (height, width)")
+    sharp = reconstruction(data, event, levels, perceptual, perceptual_weight, critic, patches, adversarial, critic_weight)
     encode = encoder.module((*grid, width), len(event), False)
     decode = decoder.module(data.out, len(grid) + 1, False)
     causal = prior.module(n, codes, codes)
@@ -94,6 +105,12 @@ def vq(
     def likelihood_of(params, z, context=None) -> Distribution:
         return decoded(params, vectors(params)[z], context)
 
+    def into(params, a):
+        return vectors(params)[a].reshape(*a.shape[:-1], *grid, width)
+
+    def back(params, y):
+        return codebook.nearest(y.reshape(*y.shape[: -len(grid) - 1], n, width), vectors(params))[0]
+
     def init(key, batch, given=NO_PARAMS):
         data.fits(batch["x"])
         x, context = jnp.asarray(batch["x"]), batch.get("context")
@@ -103,19 +120,24 @@ def vq(
         params["decoder"] = decode.init(keys[1], e.reshape(len(x), *grid, width), context)["params"]
         params["prior"] = causal.init(keys[2], jnp.zeros((len(x), n), jnp.int32), context)["params"]
         params["stats"] = codebook.start(keys[3], e.reshape(-1, width), codes)
+        params |= sharp.init(jax.random.fold_in(key, 4), batch, given) if sharp is not None else NO_PARAMS
         return overlay(params, given)
 
     def loss(params, key, batch, step):
-        del key, step
+        del step
         x, context = batch["x"], batch.get("context")
         e, c = encodings(params, x, context), jax.lax.stop_gradient(vectors(params))
         a, gap = codebook.nearest(e, c)
         apart = jnp.mean(jnp.sum(gap, axis=-1))
-        recon = -jnp.mean(decoded(params, objectives.straight_through(e, c[a]), context).log_prob(x))
+        p = decoded(params, objectives.straight_through(e, c[a]), context)
+        recon = -jnp.mean(p.log_prob(x))
         length = -jnp.mean(prior_of(params, context).log_prob(a))
         total = recon + commitment * apart + length
-        found = {"loss": total, "recon": recon, "commitment": apart, "prior": length}
-        return total, found | {"perplexity": codebook.perplexity(a, codes)}
+        found = {"recon": recon, "commitment": apart, "prior": length}
+        if sharp is not None:
+            more, terms = sharp.loss(params, key, x, p)
+            total, found = total + more, found | terms
+        return total, {"loss": total, **found} | {"perplexity": codebook.perplexity(a, codes)}
 
     def log_prob(params, key, batch):
         del key
@@ -142,7 +164,7 @@ def vq(
         sample=sample,
         log_prob=log_prob,
         density="bound",
-        latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True, show=data.show),
+        latent=Latent(prior_of, posterior_of, likelihood_of, discrete=True, show=data.show, embed=Embed((*grid, width), into, back)),
         update=update,
         note=data.note,
         event=event,

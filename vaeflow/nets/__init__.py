@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vaeflow.build import part_kind
+from vaeflow.nets.beside import beside
 from vaeflow.nets.causal import Causal, causal_transformer
 from vaeflow.nets.concat_squash import concat_squash
 from vaeflow.nets.conv import conv, convnet, deconv, glow_net
@@ -36,6 +37,7 @@ NETS: dict[str, Callable[..., Net]] = {
     "transformer": transformer,
     "unet": unet,
     "dit": dit,
+    "beside": beside,
     "concat_squash": concat_squash,
 }
 

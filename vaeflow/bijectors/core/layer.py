@@ -34,10 +34,11 @@ class LayerInitFn(Protocol):
 
 
 class BijectorFn(Protocol):
-    """The bijector with these parameters. A layer names the keywords that it uses and takes the others as **_."""
+    """The bijector with these parameters. A layer names the keywords that it uses and takes the others as **_; guidance is an option of
+    sampling (patches.py)."""
 
     def __call__(
-        self, params: Params, /, *, context: Array | None = None, key: Array | None = None, train: bool = False
+        self, params: Params, /, *, context: Array | None = None, key: Array | None = None, train: bool = False, guidance: float = 1.0
     ) -> distrax.Bijector: ...
 
 
@@ -103,10 +104,10 @@ def chain_of(*, of: tuple[Layer, ...]) -> Layer:
                 params[name] = own
         return params
 
-    def bijector(params, context=None, key=None, train=False, **_):
+    def bijector(params, context=None, key=None, train=False, **options):
         keys = [None] * len(layers) if key is None else list(jax.random.split(key, len(layers)))
         built = [
-            layer.bijector(params.get(name, {}), context=context, key=k, train=train)
+            layer.bijector(params.get(name, {}), context=context, key=k, train=train, **options)
             for name, layer, k in zip(names, layers, keys, strict=True)
         ]
         return _compose(built)
@@ -181,11 +182,11 @@ def repeat_of(*, of: Layer, n: Count, memory: Memory = "store") -> Layer:
 
         return jax.lax.scan(step, x, jax.random.split(key, n))[1]
 
-    def bijector(params, context=None, key=None, train=False, **_):
+    def bijector(params, context=None, key=None, train=False, **options):
         stacked = (params, None if key is None else jax.random.split(key, n))
 
         def build(p, context):
-            return layer.bijector(p[0], context=context, key=p[1], train=train)
+            return layer.bijector(p[0], context=context, key=p[1], train=train, **options)
 
         def forward(p, context, z):
             return build(p, context).forward_and_log_det(z)
@@ -233,8 +234,8 @@ def inverse_of(*, of: Layer) -> Layer:
         key, noise = jax.random.split(key)
         return layer.init(key, jax.random.normal(noise, x.shape, x.dtype), context)
 
-    def bijector(params, context=None, key=None, train=False, **_):
-        return distrax.Inverse(layer.bijector(params, context=context, key=key, train=train))
+    def bijector(params, context=None, key=None, train=False, **options):
+        return distrax.Inverse(layer.bijector(params, context=context, key=key, train=train, **options))
 
     def update(params, x, context=None):
         z = layer.bijector(params, context=context, train=True).forward(x)

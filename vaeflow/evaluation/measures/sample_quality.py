@@ -8,6 +8,9 @@ those of the model's `sample`; if it returns means of p(x|z), as for images, the
 Grey values are compared as intensities in [0, 1]. The floor of the features' distance is a little high if the extractor is a classifier
 trained on these data: it was trained on one of the two sides. `frechet_extractor` identifies the extractor: distances of two runs are
 comparable if it is the same.
+
+The reconstruction of a number is the same with reconstructions of training examples in place of the samples, of models with a latent:
+z ~ q(z|x), and x as the model shows p(x|z). Samples of a second stage on these latents can only exceed it by a better prior than q.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ class SampleQualitySettings(NamedTuple):
     neighbours        k of precision, recall, density and coverage
     names             the comparisons of x; one of two_sample.NAMES each
     floor             whether the floors are computed
+    reconstructions   whether reconstructions are compared too
     extractor         of the Frechet distance: none (of x itself), classifier, efficientnet; auto: the classifier if one is named or there
                       are labels and enough examples, else none
     classifier        workdir of a trained run, whose `encode` gives the features (see vaeflow/evaluation/trained_features.py): a run of
@@ -71,6 +75,7 @@ class SampleQualitySettings(NamedTuple):
     neighbours: Count = 5
     names: tuple[str, ...] = NAMES
     floor: bool = True
+    reconstructions: bool = False
     extractor: Literal["auto", "none", "classifier", "efficientnet"] = "auto"
     classifier: str = ""
     features: Count = 64
@@ -90,6 +95,8 @@ def needs(run: Evaluation, settings: SampleQualitySettings) -> None:
         raise UserError("this model draws no samples")
     if run.name == "train":
         raise UserError("samples are compared with data that were not trained on; --split: val or test")
+    if settings.reconstructions and run.model.latent is None:
+        raise UserError("sample_quality.reconstructions=True needs a model with a latent, such as a vae")
     for name in settings.names:
         if name not in NAMES:
             raise unknown("sample_quality.names", name, NAMES)
@@ -153,18 +160,51 @@ def prepare(run: Evaluation, settings: SampleQualitySettings) -> MeasureFn:
     of_features = _frechet(run, s, held, seen[rows]) if _kind(run, s) != "none" else None
     two_sample = TwoSampleSettings(s.examples, s.projections, s.neighbours, names=names, floor=False)
     floors: dict[str, Finding] = {}
+    reconstruct = _reconstructions(run, rows) if s.reconstructions else None
+
+    def findings(key: Array, x: np.ndarray, floor: bool) -> dict[str, Finding]:
+        found = compare(key, x, seen, held, two_sample._replace(floor=floor))
+        return {name: Finding(value, what, se) for name, (value, se, what) in found.items()} | (of_features(x) if of_features else {})
 
     def measure(params: Params, key: Array) -> dict[str, Finding]:
         own = jax.random.fold_in(key, salt)
-        x = np.asarray(draw(params, jax.random.fold_in(own, 0))["x"], np.float32) / drawn_grey
         compared = jax.random.fold_in(own, 1)
-        first = s.floor and not floors  # floors are of the data alone: computed once
-        found = compare(compared, x, seen, held, two_sample._replace(floor=first))
-        out = {name: Finding(value, what, se) for name, (value, se, what) in found.items()}
+        x = np.asarray(draw(params, jax.random.fold_in(own, 0))["x"], np.float32) / drawn_grey
+        out = findings(compared, x, s.floor and not floors)  # floors are of the data alone: computed once
         floors.update({name: finding for name, finding in out.items() if name.endswith("_floor")})
-        return out | floors | (of_features(x) if of_features else {})
+        if reconstruct is None:
+            return out | floors
+        found = findings(compared, reconstruct(params, jax.random.fold_in(own, 2)) / drawn_grey, False)
+        found = {name: finding for name, finding in found.items() if not name.endswith(("_floor", "_extractor"))}
+        return (
+            out | floors | {f"{name}_reconstruction": f._replace(what=f"reconstructions as samples: {f.what}") for name, f in found.items()}
+        )
 
     return measure
+
+
+def _reconstructions(run: Evaluation, rows: np.ndarray) -> Callable[[Params, Array], np.ndarray]:
+    """(params, key) -> reconstructions [M, *event] of M training examples: of the batch size of the evaluation at a time."""
+    latent = run.model.latent
+    assert latent is not None
+    source = evenly(run.source.train, max(len(rows), len(run.split.x)))
+    x, context = source.x[rows], None if source.context is None else source.context[rows]
+    size = min(run.config.eval.batch, len(rows))
+
+    @jax.jit
+    def some(params: Params, key: Array, x: Array, context: Array | None) -> Array:
+        key_z, key_x = jax.random.split(key)
+        z = latent.posterior(params, x, context).sample(seed=key_z)
+        return latent.show(key_x, latent.likelihood(params, z, context))
+
+    def reconstruct(params: Params, key: Array) -> np.ndarray:
+        found = []
+        for i, start in enumerate(range(0, len(rows), size)):
+            own = np.arange(start, start + size) % len(rows)  # the last ones from the start again: one shape, one program
+            found.append(some(params, jax.random.fold_in(key, i), x[own], None if context is None else context[own]))
+        return np.concatenate(jax.device_get(found))[: len(rows)].astype(np.float32)
+
+    return reconstruct
 
 
 def _kind(run: Evaluation, settings: SampleQualitySettings) -> str:

@@ -133,8 +133,10 @@ def editing(
     return Editing(known, read, guide, shown)
 
 
-def check_times(gamma: bool, t_min: float, t_max: float) -> None:
-    """UserError: sampling cannot start at t_max and end at t_min. gamma: whether the path has one."""
+def check_times(gamma: bool, t_min: float, t_max: float, interval: tuple[float, ...] = (0.0, 1.0)) -> None:
+    """UserError: sampling cannot start at t_max and end at t_min, or `interval` is none. gamma: whether the path has one."""
+    if len(interval) != 2 or interval[0] >= interval[1]:
+        raise UserError(f"sample.guidance_interval={tuple(interval)} must be two times, the lower one first, as (0.2, 0.8)")
     if not t_min < t_max:
         raise UserError(f"model.t_min={t_min:g} must be below sample.t_max={t_max:g}")
     if gamma and t_max == 1:

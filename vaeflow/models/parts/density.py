@@ -35,14 +35,14 @@ class Density(NamedTuple):
     update: Callable[..., Params] | None
 
 
-def pushforward(layer: Layer, base: Base, shape: tuple[int, ...]) -> Density:
+def pushforward(layer: Layer, base: Base, shape: tuple[int, ...], guidance: float = 1.0) -> Density:
     """y = f(z), z ~ base: log p(y|c) = log base(f^-1(y)|c) + log |det d f^-1 / dy|. The base's shape is what f^-1 maps an event to.
 
-    Samples know their density without an inversion: log p(f(z)) = log base(z) - log_det.
+    Samples know their density without an inversion: log p(f(z)) = log base(z) - log_det. guidance: an option of the layer in sampling.
     """
 
-    def bijector(params, context, key=None, train=False):
-        return at_rank(layer.bijector(params.get("layer", {}), context=context, key=key, train=train), len(shape))
+    def bijector(params, context, key=None, train=False, guidance=1.0):
+        return at_rank(layer.bijector(params.get("layer", {}), context=context, key=key, train=train, guidance=guidance), len(shape))
 
     def init(key, y, context):
         _, key_f, key_base = jax.random.split(key, 3)
@@ -56,7 +56,7 @@ def pushforward(layer: Layer, base: Base, shape: tuple[int, ...]) -> Density:
         return base.log_prob(params.get("base", {}), z, context) + log_det
 
     def sample(params, key, n, context, temperature=1.0, train=False):
-        f = bijector(params, context, jax.random.fold_in(key, 1), train)
+        f = bijector(params, context, jax.random.fold_in(key, 1), train, guidance)
         # No example is at hand: the base's shape is that of f^-1(y), found without computing it.
         z = jax.eval_shape(f.inverse, jnp.zeros((n, *shape)))
         z = base.sample(params.get("base", {}), key, n, z.shape[1:], temperature, context)
