@@ -1,0 +1,56 @@
+"""Discrete diffusion of characters beside an autoregressive transformer of the same size: D3PM, masked diffusion, flow matching.
+
+    python -m experiments.train --config=configs/text_d3pm.py:masked --config.data.path=tinyshakespeare.txt --workdir=runs/text_masked
+    python -m experiments.sample --workdir=runs/text_masked --config.sample.steps=16 --config.sample.n=8
+    python -m experiments.sample --workdir=runs/text_masked --config.sample.remask=0.2
+
+The file is any text; windows of 64 characters, the last 5 percent of the file for testing, those before for validation. The networks
+are transformers of 2 blocks of 64 numbers per character; that of the diffusions sees all characters and the time, the other the earlier
+characters. D3PM has T = 1000 and the cross-entropy's weight of 0.01 for text.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base
+
+ROWS = {
+    "": "masked diffusion in continuous time",
+    "uniform": "D3PM, uniform transitions, cosine schedule",
+    "absorbing": "D3PM, absorbing state, T = 1000",
+    "neighbours": "D3PM, transitions to characters with like neighbours, mutual-information schedule",
+    "masked": "masked diffusion in continuous time (MDLM, MD4): alphabar = 1 - t, the bound alone",
+    "flow_matching": "discrete flow matching from masks: the cross-entropy alone",
+    "transformer": "autoregressive transformer, exact",
+    "text8_uniform": "text8: D3PM uniform, 12 layers of 768, windows of 256",
+    "text8_absorbing": "text8: D3PM absorbing",
+    "text8_neighbours": "text8: D3PM nearest neighbours",
+}
+
+
+def get_config(row: str = "") -> ConfigDict:
+    name = row or "masked"
+    large, kind = name.startswith("text8_"), name.removeprefix("text8_")
+    width, depth, heads, length = (768, 12, 12, 256) if large else (64, 2, 4, 64)
+    c = base()
+    c.data.update(kind="text", size=length, batch=512 if large else 32, val_fraction=0.05, test_fraction=0.05)
+    c.optim.update(learning_rate=2e-4 if large else 2e-3, clip=0.25 if large else 1.0, schedule="cosine", warmup=5000 if large else 100)
+    c.train.update(steps=1_000_000 if large else 2000, eval_every=1000, checkpoint_every=1000)
+    c.eval.update(measures=("likelihood",), k=20, chunk=20)
+    discrete_text(c, kind, width, depth, heads)
+    return c
+
+
+def discrete_text(c: ConfigDict, kind: str, width: int, depth: int, heads: int) -> None:
+    """The model `kind` of ROWS, in place."""
+    net = dict(width=width, depth=depth, heads=heads)
+    if kind == "transformer":
+        c.model = dict(kind="autoregressive")
+        c.parts = ConfigDict(dict(net=dict(kind="causal_transformer", **net)))
+        return
+    c.model = dict(kind="categorical")
+    c.parts = ConfigDict(dict(net=dict(kind="transformer", **net)))
+    if kind in ("masked", "flow_matching"):
+        c.model.update(corruption="absorbing", timesteps=0)
+        c.model.update(dict(vlb=0.0, cross_entropy=1.0) if kind == "flow_matching" else {})
+    else:
+        c.model.update(corruption=kind, timesteps=1000, cross_entropy=0.01)
