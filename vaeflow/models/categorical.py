@@ -18,6 +18,7 @@ References: Austin et al. 2021 (arXiv 2107.03006); Sahoo et al. 2024 (2406.07524
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import jax
@@ -66,7 +67,7 @@ def categorical(
         vlb, cross_entropy: weights of the loss.
         output: softmax of K logits; logistic: logits from a location and a scale, log s((k + 1/2 - m) / v) - s((k - 1/2 - m) / v) for
             the categories k in order (truncated: they are normalised), m = tanh(x_i + net_1) on the scale where data are in [-1, 1].
-        reads: what the network reads of an entry: one_hot, F = S; or values, the data scaled to [-1, 1] and, where there is a mask, whether
+        reads: what the network reads of an entry: one_hot, F = S, of unit mean square; or values, the data scaled to [-1, 1] and, where there is a mask, whether
             the entry is masked, F = 1 or 2.
         embedding: features of i / T.
         steps: evaluations of the network for a sample, at most T where T > 0: the chain of every (T / steps)-th state.
@@ -104,7 +105,7 @@ def categorical(
         """[..., *event] states -> [..., H, W, C F]."""
         lead = x.shape[: x.ndim - len(event)]
         if reads == "one_hot":
-            out = jax.nn.one_hot(x, size)
+            out = math.sqrt(size) * jax.nn.one_hot(x, size)
         else:
             out = jnp.stack([scaled(x), *([(x == levels).astype(jnp.result_type(float))] if masked else [])], -1)
         return out.reshape(*lead, *pixels[:2], -1)
