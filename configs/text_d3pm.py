@@ -5,7 +5,7 @@
     python -m experiments.sample --workdir=runs/text_masked --config.sample.remask=0.2
 
 The file is any text; windows of 64 characters, the last 5 percent of the file for testing, those before for validation. All models have
-the same number of parameters, within 10 percent, and 64 numbers per character: the diffusions a transformer of 2 blocks that the time
+the same number of parameters, within 10 percent, and 48 numbers per character: the diffusions a transformer of 2 blocks that the time
 modulates (dit), the autoregressive model a causal one of 3. D3PM has T = 1000 and the cross-entropy's weight of 0.01 for text.
 """
 
@@ -30,9 +30,9 @@ ROWS = {
 def get_config(row: str = "") -> ConfigDict:
     name = row or "masked"
     large, kind = name.startswith("text8_"), name.removeprefix("text8_")
-    width, depth, heads, length = (768, 12, 12, 256) if large else (64, 2, 4, 64)
+    width, depth, heads, length = (768, 12, 12, 256) if large else (48, 2, 4, 64)
     c = base()
-    c.data.update(kind="text", size=length, batch=512 if large else 32, val_fraction=0.05, test_fraction=0.05)
+    c.data.update(kind="text", size=length, batch=512 if large else 16, val_fraction=0.05, test_fraction=0.05)
     c.optim.update(learning_rate=2e-4 if large else 2e-3, clip=0.25 if large else 1.0, schedule="cosine", warmup=5000 if large else 100)
     c.train.update(steps=1_000_000 if large else 2000, eval_every=1000, checkpoint_every=1000)
     c.eval.update(measures=("likelihood",), k=20, chunk=20)

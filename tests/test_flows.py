@@ -24,7 +24,8 @@ from vaeflow.training.configure import complete, load
 KEY = jax.random.key(0)
 NAMES = sorted(set(flows.__all__) - {"FLOWS"})
 VECTOR, POINT, IMAGE = ((2,), 0), ((1,), 0), ((8, 8, 1), 17)
-NO_VECTORS = {"realnvp_multiscale", "glow", "mintnet", "jet", "vdvae"}
+INTEGERS = {"d3pm", "masked_diffusion"}
+NO_VECTORS = {"realnvp_multiscale", "glow", "mintnet", "jet", "vdvae"} | INTEGERS
 NO_POINTS = {"nice", "realnvp", "flowpp"} | NO_VECTORS
 CONTEXT = 3
 

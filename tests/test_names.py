@@ -46,6 +46,7 @@ FILES = sorted(
 # Words of the project that are keys of families too: what they are in the files read here.
 WORDS = {
     "classifier": "an extractor of the measure sample_quality",
+    "corruption": "the title of the registry of corruptions",
     "coupling": "the title of the registry of couplings, and a part of the bijectors' examples",
     "edit": "the title of the registry of edits",
     "latents": "a finding of the measure probes and a figure",

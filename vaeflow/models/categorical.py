@@ -67,8 +67,8 @@ def categorical(
         vlb, cross_entropy: weights of the loss.
         output: softmax of K logits; logistic: logits from a location and a scale, log s((k + 1/2 - m) / v) - s((k - 1/2 - m) / v) for
             the categories k in order (truncated: they are normalised), m = tanh(x_i + net_1) on the scale where data are in [-1, 1].
-        reads: what the network reads of an entry: one_hot, F = S, of unit mean square; or values, the data scaled to [-1, 1] and, where there is a mask, whether
-            the entry is masked, F = 1 or 2.
+        reads: what the network reads of an entry: one_hot, F = S, of unit mean square; or values, the data scaled to [-1, 1] and, where
+            there is a mask, whether the entry is masked, F = 1 or 2.
         embedding: features of i / T.
         steps: evaluations of the network for a sample, at most T where T > 0: the chain of every (T / steps)-th state.
         temperature: the logits are divided by it.
