@@ -13,18 +13,15 @@ from ml_collections import ConfigDict
 
 from configs.base import base
 
-ROWS = {
-    "": "masked diffusion in continuous time",
+MODELS = {
     "uniform": "D3PM, uniform transitions, cosine schedule",
     "absorbing": "D3PM, absorbing state, T = 1000",
     "neighbours": "D3PM, transitions to characters with like neighbours, mutual-information schedule",
     "masked": "masked diffusion in continuous time (MDLM, MD4): alphabar = 1 - t, the bound alone",
     "flow_matching": "discrete flow matching from masks: the cross-entropy alone",
     "transformer": "autoregressive transformer, exact",
-    "text8_uniform": "text8: D3PM uniform, 12 layers of 768, windows of 256",
-    "text8_absorbing": "text8: D3PM absorbing",
-    "text8_neighbours": "text8: D3PM nearest neighbours",
 }
+ROWS = {"": MODELS["masked"], **MODELS, **{f"text8_{name}": f"{line}; text8's sizes" for name, line in MODELS.items()}}
 
 
 def get_config(row: str = "") -> ConfigDict:
