@@ -83,7 +83,7 @@ def test_the_posterior_is_bayes_rule_and_sums_to_one(name):
                 np.testing.assert_allclose(found, joint[:, x] / joint[:, x].sum(), atol=1e-7)
         for x in range(size):
             reverse = np.exp(log_reverse(chain, w, jnp.asarray(x), i))
-            mixed = sum(float(w[x0]) * before[x0] * q[i - 1][:, x] for x0 in range(K))
+            mixed = np.asarray(w)[:K] @ before[:K] * q[i - 1][:, x]
             np.testing.assert_allclose(reverse.sum(), 1, atol=1e-10)
             np.testing.assert_allclose(reverse, mixed / mixed.sum(), atol=1e-7)
             np.testing.assert_allclose(np.exp(log_denoised(chain, w, jnp.asarray(x), i)).sum(), 1, atol=1e-10)

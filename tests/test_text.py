@@ -26,7 +26,12 @@ def path(tmp_path) -> Path:
 
 def test_windows_are_the_text_in_order_and_splits_are_contiguous(path):
     source = load(kind="text", path=str(path), size=8, val_fraction=0.1, test_fraction=0.2)
-    assert source.alphabet == tuple(sorted(set(LINE))) and source.levels == len(set(LINE)) and source.train.x.dtype == np.uint8
+    assert (
+        source.alphabet is not None
+        and source.alphabet == tuple(sorted(set(LINE)))
+        and source.levels == len(set(LINE))
+        and source.train.x.dtype == np.uint8
+    )
     text, n = LINE * 40, len(LINE) * 40
     ends = {"train": (0, round(0.7 * n)), "val": (round(0.7 * n), round(0.8 * n)), "test": (round(0.8 * n), n)}
     for name, (start, end) in ends.items():
