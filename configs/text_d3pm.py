@@ -7,6 +7,18 @@
 The file is any text; windows of 64 characters, the last 5 percent of the file for testing, those before for validation. All models have
 the same number of parameters, within 10 percent, and 48 numbers per character: the diffusions a transformer of 2 blocks that the time
 modulates (dit), the autoregressive model a causal one of 3. D3PM has T = 1000 and the cross-entropy's weight of 0.01 for text.
+
+Measured on tinyshakespeare (65 characters, 871 test windows, seed 0, 2,000 steps, parameters averaged; 4 to 7 minutes on a busy core),
+bits per character:
+
+    transformer     2.959 ± 0.010   exact
+    absorbing       4.551 ± 0.012   bound, 20 draws, as the next two
+    flow_matching   4.673 ± 0.016
+    masked          4.795 ± 0.020
+
+A bound is not at fault: in 2,000 steps of 16 windows the diffusions have hardly learnt more than how often each character occurs, and the
+order among them is that of the losses' noise. The bound of `masked` weighs the cross-entropy by 1 / t, and `absorbing` adds ten times the
+unweighted cross-entropy (0.01 T), which is the whole loss of `flow_matching`. All three bounds are of the same chain.
 """
 
 from ml_collections import ConfigDict

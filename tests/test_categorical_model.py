@@ -29,20 +29,25 @@ def perturbed(model, x, by: float):
 
 
 @pytest.mark.parametrize("kind", ["uniform", "absorbing"])
-def test_the_bound_is_below_the_frequencies_of_the_samples(kind):
-    """One entry of 3 categories in 4 steps: p(x) from 20,000 samples, the bound from as many draws for each x."""
+def test_samples_and_the_bound_are_of_one_model(kind):
+    """One entry of 3 categories in 4 steps. A network that always gives the same weights is the exact reverse of data of these frequencies,
+    so that the bound is log p; for any other the bound is below the frequencies of the samples."""
     net = NETS["mlp"](hidden=(8,), activation="tanh")
     model = categorical(event=(1,), levels=3, net=net, corruption=CORRUPTIONS[kind](), timesteps=4, steps=4)
-    n, x = 20_000, jnp.arange(3)[:, None]
-    params = perturbed(model, x, 0.5)
+    n, weights = 20_000, np.array([0.6, 0.3, 0.1])
     assert model.sample is not None and model.log_prob is not None
-    drawn = np.asarray(quick(model.sample, static_argnums=2)(params, KEY, n)["x"])
-    share = np.bincount(drawn[:, 0], minlength=3) / n
-    log_prob = quick(model.log_prob)  # of one category a batch, as the times are one in each stratum of a batch
-    bounds = np.stack([log_prob(params, jax.random.fold_in(KEY, i), {"x": jnp.full((n, 1), i)}) for i in range(3)])
-    mean, se = bounds.mean(1), bounds.std(1) / np.sqrt(n)
-    assert (mean < np.log(share) + 4.5 * (se + np.sqrt((1 - share) / share / n))).all()
-    assert 0.8 < np.exp(mean).sum() < 1.02 and np.ptp(share) > 0.05  # near it, and the model is not uniform
+    sample, log_prob = quick(model.sample, static_argnums=2), quick(model.log_prob)
+    params = perturbed(model, jnp.arange(3)[:, None], 0.5)
+    head = {"kernel": jnp.zeros_like(params["net"]["head"]["kernel"]), "bias": jnp.log(jnp.asarray(weights, jnp.float32))}
+    for constant, own in ((False, params), (True, params | {"net": params["net"] | {"head": head}})):
+        share = np.bincount(np.asarray(sample(own, KEY, n)["x"])[:, 0], minlength=3) / n
+        # One category a batch, as the times are one in each stratum of a batch.
+        bounds = np.stack([log_prob(own, jax.random.fold_in(KEY, i), {"x": jnp.full((n, 1), i)}) for i in range(3)])
+        mean, error = bounds.mean(1), 4.5 * (bounds.std(1) / np.sqrt(n) + np.sqrt((1 - share) / share / n))
+        assert (mean < np.log(share) + error).all() and np.ptp(share) > 0.1
+        if constant:
+            assert (np.abs(mean - np.log(weights)) < error + 1e-3).all()  # 1e-3: the prior of `uniform`, alphabar_4 > 0
+            assert (np.abs(np.log(share) - np.log(weights)) < error + 1e-3).all()
 
 
 def test_an_autoregressive_density_sums_to_one_and_is_that_of_its_samples():
