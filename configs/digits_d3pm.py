@@ -7,6 +7,7 @@
 
 D3PM has T = 1000 and the cross-entropy's weight of 0.001 for images, the schedules of the paper: cosine (uniform), mutual information
 (absorbing), linear (Gaussian). The network is the small U-Net of digits_diffusion.py. The images are integers: no dequantisation.
+Not trained yet.
 """
 
 from ml_collections import ConfigDict
