@@ -17,10 +17,10 @@ means of 20 draws, at 6,000 steps (--config.train.steps=6000) of 10:
     flow_matching   4.673 ± 0.016                                   not run
     masked          4.795 ± 0.020                                   3.942 ± 0.018
 
-The bound of `masked` is worse than that of `absorbing` at both budgets, though with T = 1000 the two bounds are nearly the same. What
-differs is the loss: `masked` weighs the cross-entropy by 1 / t, whose draws vary much, and `absorbing` adds ten times the unweighted cross-entropy
-(0.01 T). We think that its quieter gradient learns faster; neither is near its end, nor near the transformer. uniform and neighbours were
-not run.
+The bound of `masked` is worse than that of `absorbing` at both budgets, though with T = 1000 the two bounds are nearly the same. The loss
+differs: `masked` weighs the cross-entropy by 1 / t, whose draws vary much, and `absorbing` adds ten times the unweighted cross-entropy
+(0.01 T). We think that its quieter gradient learns faster; neither is near its end, nor near the transformer. uniform and neighbours
+were not run.
 """
 
 from ml_collections import ConfigDict
