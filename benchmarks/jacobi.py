@@ -36,7 +36,8 @@ def remade(part: Any, **changed: Any) -> Any:
 
 def samples(model: Model, params: Any, n: int) -> tuple[np.ndarray, float]:
     """(samples [n, ...] before rounding, seconds)."""
-    assert (sample := model.sample) is not None
+    sample = model.sample
+    assert sample is not None
     draw = jax.jit(lambda params, key: sample(params, key, n))
     jax.block_until_ready(draw(params, jax.random.key(0)))
     start = time.perf_counter()

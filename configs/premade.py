@@ -63,6 +63,8 @@ DIGITS = {
     "ladder": "ladder VAE",
     "vdvae": "convolutional ladder VAE",
     "vq": "VQ-VAE",
+    "d3pm": "D3PM, discretized Gaussian transitions, truncated logistic output",
+    "masked_diffusion": "masked diffusion",
 }
 ROWS = {
     "": "the row nsf",

@@ -33,6 +33,7 @@ PARTS = dict(
     made=dict(kind="made", hidden=(8,), activation="tanh"),
     norm=dict(kind="chain", of=("statistics", "layer")),
     statistics=dict(kind="batch_norm", momentum=0.9),
+    token_net=dict(kind="transformer", width=4, depth=1, heads=1),
     unet=dict(kind="unet", channels=4, multipliers=(1,), blocks=1),
     # of standardized
     plain_flow=dict(kind="flow", event=(4,), layer="layer"),

@@ -49,7 +49,7 @@ def shrunk(name: str):
 IMAGE = ((28, 28, 1), 256)
 SHAPES = {
     **{"tfds cifar10": ((32, 32, 3), 256), "tfds mnist": IMAGE, "tfds binarized_mnist": ((28, 28, 1), 2), "omniglot": IMAGE},
-    **{"image_folder": IMAGE, "csv": ((6,), 0), "npz": ((43,), 0)},
+    **{"image_folder": IMAGE, "csv": ((6,), 0), "npz": ((43,), 0), "text": ((16,), 27)},
     **{f"maf {name}": ((facts.columns,), 0) for name, facts in table_tabular.DATA.items()},
 }
 
@@ -79,6 +79,7 @@ def full(name: str, long: bool):
 SAME = re.compile(
     r"densities\.py:(?!moons_)|transfer\.py:(?!moons_8gaussians|digits_1_7_rectified_flow)|,paper|digits_objectives\.py:(?!adversarial|beta_tc)|digits_discrete\.py:(?!bernoulli_vimco|categorical_gumbel)"
     r"|mnist_iwae\.py:(?!iwae_2_5)|mnist_vae\.py:.+_|,cpu|premade\.py:.|digits_gan\.py:."
+    r"|text_d3pm\.py:text8_(?!uniform)|cifar10_d3pm\.py:(?!gaussian$)"
     # Of the tables, whose rows are mostly other configs' or differ in sizes, one of each that has parts of its own.
     r"|table_(?!tabular\.py:miniboone_nsf_ar$|flow_posteriors\.py:sylvester$|flow_priors\.py:nsf_c$|vae_flow\.py:mnist_maf$).*\.py:."
 )
@@ -104,6 +105,8 @@ LONG = re.compile(
     r"|(mnist|cifar10)_diffusion|transfer\.py:(?!moons_8gaussians_interpolant)|digits_diffusion|digits_flow\.py:(?!conditional)|digits_vae\.py:(radial|planar|sylvester|bfloat16|gaussian|mixture|realnvp|spline|maf|autoregressive|full)"
     r"|digits_objectives\.py:(?!adversarial|beta_tc)|digits_discrete\.py:(?!bernoulli_vimco|categorical_gumbel)|collapse\.py:"
     r"|table_|premade\.py:.|densities\.py:moons_gan_(?!wgan_gp|magan)|digits_gan\.py:"
+    r"|cifar10_d3pm|digits_d3pm|text_d3pm\.py:(?!uniform)"
+    r"|(digits|mnist)_latent|digits_tarflow\.py:."
 )
 STEPS = {structure(name): name for name in reversed(ALL)}.values()
 

@@ -24,7 +24,8 @@ from vaeflow.training.configure import complete, load
 KEY = jax.random.key(0)
 NAMES = sorted(set(flows.__all__) - {"FLOWS"})
 VECTOR, POINT, IMAGE = ((2,), 0), ((1,), 0), ((8, 8, 1), 17)
-NO_VECTORS = {"realnvp_multiscale", "glow", "mintnet", "jet", "tarflow", "vdvae"}
+INTEGERS = {"d3pm", "masked_diffusion"}
+NO_VECTORS = {"realnvp_multiscale", "glow", "mintnet", "jet", "tarflow", "vdvae"} | INTEGERS
 NO_POINTS = {"nice", "realnvp", "flowpp"} | NO_VECTORS
 CONTEXT = 3
 
@@ -172,7 +173,8 @@ def test_a_flow_of_one_number_is_not_a_gaussian():
     ("make", "values", "message"),
     [
         *((name, dict(event=(1,)), rf"flows.{name}: event=\(1,\) is a single number") for name in ("nice", "realnvp", "flowpp")),
-        *((name, dict(event=(4,)), rf"flows.{name}: event=\(4,\) must be an image \[H, W, C\]") for name in sorted(NO_VECTORS)),
+        *((name, dict(event=(4,)), rf"flows.{name}: event=\(4,\) must be an image \[H, W, C\]") for name in sorted(NO_VECTORS - INTEGERS)),
+        *((name, dict(event=(4,)), "levels=0 is invalid; discrete diffusion needs integers") for name in sorted(INTEGERS)),
         ("glow", dict(event=(6, 4, 1)), r"flows.glow: scales=2 needs a height and a width that are multiples of 4; event=\(6, 4, 1\)"),
         ("realnvp_multiscale", dict(event=(6, 4, 1)), "scales=2 needs"),
         ("mintnet", dict(event=(3, 4, 1)), "scales=2 needs a height and a width that are multiples of 2"),

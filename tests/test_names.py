@@ -19,9 +19,11 @@ from tests.test_style import ROOT, name_of, tree_of
 from vaeflow.bijectors import BIJECTORS
 from vaeflow.build import maker, signature
 from vaeflow.data import DataConfig
+from vaeflow.diffusion.corruptions import CORRUPTIONS
 from vaeflow.diffusion.coupling import COUPLINGS
 from vaeflow.diffusion.edits import EDITS
 from vaeflow.diffusion.kinds import KINDS, WEIGHTINGS
+from vaeflow.diffusion.noise_schedules import NOISE_SCHEDULES
 from vaeflow.diffusion.path import PATHS
 from vaeflow.diffusion.steps import STEPS
 from vaeflow.diffusion.times import TIMES
@@ -46,6 +48,7 @@ FILES = sorted(
 # Words of the project that are keys of families too: what they are in the files read here.
 WORDS = {
     "classifier": "an extractor of the measure sample_quality",
+    "corruption": "the title of the registry of corruptions",
     "coupling": "the title of the registry of couplings, and a part of the bijectors' examples",
     "edit": "the title of the registry of edits",
     "latents": "a finding of the measure probes and a figure",
@@ -70,22 +73,9 @@ def words_of(*schemas: Any) -> set[str]:
 def own_keys() -> set[str]:
     """Keys that only families have: no words of other makers, of measures' settings, of the sections data and optim, of Model."""
     others = words_of(DataConfig, OptimConfig, Model, Latent, Frozen, *(type(measure.defaults) for measure in MEASURES.values()))
-    for kinds in (
-        BIJECTORS,
-        NETS,
-        BASES,
-        OBJECTIVES,
-        ADVERSARIAL,
-        SCHEDULES,
-        PATHS,
-        KINDS,
-        WEIGHTINGS,
-        TIMES,
-        COUPLINGS,
-        STEPS,
-        EDITS,
-        INTERVALS,
-    ):
+    discrete = (CORRUPTIONS, NOISE_SCHEDULES)
+    continuous = (PATHS, KINDS, WEIGHTINGS, TIMES, COUPLINGS, STEPS, EDITS, INTERVALS)
+    for kinds in (BIJECTORS, NETS, BASES, OBJECTIVES, ADVERSARIAL, SCHEDULES, *continuous, *discrete):
         others |= kinds.keys() | words_of(*map(maker, kinds.values()))
     return {key for entry in MADE.values() for key in signature(maker(entry))} - others
 

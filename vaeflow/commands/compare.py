@@ -159,6 +159,7 @@ _COLUMNS = (
     ("kl_grid", "gap on the grid [nats]"),
     ("k", "k"),
     ("bits_per_dim", "bits/dim"),
+    ("bits_per_character", "bits/character"),
     ("active_units", "active units"),
     ("sampling", "samples drawn with"),
     ("split", "split"),

@@ -23,9 +23,12 @@ from vaeflow.runs.overrides import artifact_name
 from vaeflow.runs.progress import phase
 from vaeflow.training import devices
 
+_PRINTED = 8  # samples of text
+
 
 def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Overrides = ()) -> None:
-    """experiments.sample: samples.npz and samples_drawn.png of c.sample.n draws, and what they are conditioned on."""
+    """experiments.sample: samples.npz and samples_drawn.png of c.sample.n draws, and what they are conditioned on; of text
+    samples_drawn.txt, the first lines of which are printed too."""
     if seed not in SEEDS:
         raise UserError(f"--seed={seed} is invalid; it must be {SEEDS}")
     guard.check_links(directory, ("samples.npz", "figures"))
@@ -36,12 +39,17 @@ def draw_samples(directory: Path, seed: int = 0, label: int = -1, overrides: Ove
         drawn = sampling.draw(model, params, jax.random.key(seed), n, {name: a for name, a in given.items() if name != "label"})
     x, path = drawn["x"], directory / "samples.npz"
     _write_npz(path, {**given, **drawn})
-    names = workdir.read_json(directory / "data.json")["labels"] if "label" in given else ()
+    known = workdir.read_json(directory / "data.json")
+    names = known["labels"] if "label" in given else ()
     options = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in sampling_options(config)]
     told = ", ".join([*options, f"seed {seed}", f"{workdir.which_params(directory, config)} checkpoint"])
     with captioned(f"{directory.absolute().name}, seed {config.seed}; samples: {told}"):
         to = directory / "figures" / "samples_drawn.png"
-        if model.edits and is_image(x.shape[1:]):
+        if alphabet := known.get("alphabet"):
+            lines = figures.lines_of(x, alphabet)
+            print(*lines[:_PRINTED], sep="\n")
+            figure = figures.write_text(to.with_suffix(".txt"), lines)
+        elif model.edits and is_image(x.shape[1:]):
             each = min(n, sampling.EDITED)
             rows = n // each  # of the last example there may be fewer draws, which stay in the file
             pictures = (a[: rows * each].reshape(rows, each, *x.shape[1:]) for a in (given["reference"], drawn["known"], x))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vaeflow.data import densities, digits, images, kept, maf, omniglot, pair, tables, tfds
+from vaeflow.data import densities, digits, images, kept, maf, omniglot, pair, tables, text, tfds
 from vaeflow.data.augment import augment_batch, check_augment
 from vaeflow.data.binarize import binarize_batch, binarized
 from vaeflow.data.feed import Feed, indices, make_feed, select
@@ -49,6 +49,7 @@ SOURCES: dict[str, Callable[[DataConfig, int], Source]] = {
     "csv": tables.load,
     "maf": maf.load,
     "omniglot": omniglot.load,
+    "text": text.load,
     "npy": tables.load,
     "hdf5": tables.load,
     "parquet": tables.load,

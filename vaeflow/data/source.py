@@ -23,19 +23,20 @@ _SPLIT_SEED = 20131220
 class DataConfig(NamedTuple):
     """The section `config.data`. A kind ignores what it does not name; "" and 0 stand for none.
 
-    kind            an entry of SOURCES: digits, density, tfds, npz, npy, hdf5, hf, csv, parquet, image_folder, maf, omniglot, pair; arrays:
-                    those of a notebook, which the command does not have
+    kind            an entry of SOURCES: digits, density, tfds, npz, npy, hdf5, hf, csv, parquet, image_folder, maf, omniglot, text, pair;
+                    arrays: those of a notebook, which the command does not have
     name            density, maf: which one. tfds: the dataset. npz, npy, hdf5: the array with the examples ("": `train` or else `x`). hf:
                     the column with them ("": the only one beside the label, or all as a table)
     dir             tfds: the data_dir that `experiments.prepare` filled
-    path            npz, npy, hdf5, csv, parquet, omniglot: the file. image_folder, maf, hf: the folder; npy, csv, parquet: one file a split
+    path            npz, npy, hdf5, csv, parquet, omniglot, text: the file. image_folder, maf, hf: the folder; npy, csv, parquet: one file
+                    a split
     label           csv, parquet: the labels' column. npz, npy, hdf5: the array with them, tfds, hf: their feature ("": `label`)
     train,val,test  tfds: split expressions such as train[:50000]; val and test may be "". npz, npy, hdf5, hf: arrays, or rows of one:
                     x[:90%]
     val_fraction, test_fraction   share of the training examples that becomes a split which the data do not have; 0: no such split. Files of
-                    your own without splits of their own; omniglot
+                    your own without splits of their own; omniglot; text: its last characters
     classes         names of the labels whose examples are kept; (): all
-    size            density: training examples
+    size            density: training examples. text: characters of an example
     levels          npz, npy, hdf5, hf: number of values 0 .. levels - 1 of integer examples; 0: 256, or 2 when none is above 1
     context         none | label: one-hot labels | array: the array `context` of an npz, npy or hdf5
     binarize        none | threshold: x >= levels / 2 | static: one fixed Bernoulli draw | dynamic: a new draw for every step
@@ -117,6 +118,7 @@ class Source(NamedTuple):
     density      x [N, *event] -> log p(x) [N] in nats, float64, where it is known
     seeded       the run's seed draws examples: runs with different seeds have different data
     modes        of a mixture of Gaussians, or None
+    alphabet     of text: the character of each level, or None
     """
 
     train: Split
@@ -127,6 +129,7 @@ class Source(NamedTuple):
     density: Callable[[np.ndarray], np.ndarray] | None = None
     seeded: bool = False
     modes: Modes | None = None
+    alphabet: tuple[str, ...] | None = None
 
     def splits(self) -> dict[str, Split]:
         """{name: split} of those that exist."""
@@ -250,6 +253,7 @@ def summary(source: Source) -> dict[str, Any]:
     """data.json: what a run's data were, for commands that do not read them again."""
     context = source.train.context
     pairs = {} if source.train.x0 is None else {"pairs": True}
+    text = {} if source.alphabet is None else {"alphabet": list(source.alphabet)}
     return {
         "examples": {name: len(split.x) for name, split in source.splits().items()},
         "event": list(source.train.x.shape[1:]),
@@ -258,6 +262,7 @@ def summary(source: Source) -> dict[str, Any]:
         "context": 0 if context is None else context.shape[-1],
         "moments": moments(source),
         **pairs,
+        **text,
     }
 
 

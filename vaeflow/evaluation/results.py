@@ -20,6 +20,7 @@ _ROWS = (
     ("dimension_kl", "      sum of KL(q(z_d) || p(z_d))", 3),
     ("nll", "{likelihood}", 3),
     ("bits_per_dim", "  in bits/dim{bound}", 4),
+    ("bits_per_character", "  in bits/character{bound}", 4),
     ("true_nll", "NLL of the true density", 3),
     ("kl_to_truth", "KL(truth || model)", 4),
     ("integral", "integral over the grid", 4),

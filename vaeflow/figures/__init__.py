@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vaeflow.errors import UserError, unknown_kind
-from vaeflow.figures import curves, of_dynamics, of_edits, of_latents, of_paths, of_samples, of_training
+from vaeflow.figures import curves, of_dynamics, of_edits, of_latents, of_paths, of_samples, of_text, of_training
 from vaeflow.figures.canvas import captioned
 from vaeflow.figures.figure import Figure, Subject, latent_of, look_at, needs_decoded_pictures
 from vaeflow.figures.of_edits import edit_table
 from vaeflow.figures.of_samples import draw_samples, what_samples
+from vaeflow.figures.of_text import lines_of, write_text
 from vaeflow.figures.without_data import draw_without_data
 from vaeflow.runs.progress import phase
 
@@ -29,8 +30,10 @@ __all__ = [
     "edit_table",
     "known",
     "lacking",
+    "lines_of",
     "look_at",
     "what_samples",
+    "write_text",
 ]
 
 FIGURES: dict[str, Figure] = {
@@ -43,6 +46,7 @@ FIGURES: dict[str, Figure] = {
         several=curves.recon_kl_runs,
     ),
     "samples": Figure(of_samples.samples, of_samples.needs_samples_alone, "samples: pictures, or points beside the data", default=True),
+    "text": Figure(of_text.text, of_text.needs_text, "samples of text, and examples of the split (text.txt)", default=True),
     "marginals": Figure(of_samples.marginals, of_samples.needs_vectors, "histograms of the dimensions of samples and data", default=True),
     "density": Figure(of_samples.density, of_samples.needs_density, "data, samples and density in the plane", default=True),
     "pairs": Figure(of_samples.pairs, of_samples.needs_pairs, "x0, the data that belong to them, and samples given x0", default=True),

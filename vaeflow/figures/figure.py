@@ -87,7 +87,7 @@ class Subject(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A registered figure, the only way to a picture of a run.
+    """A registered figure, the only way to a picture of a run; of text, the file that takes a picture's place.
 
     draw      (Subject) -> the files that it wrote, one or more: `Subject.path` of the figure's name, `NAME_MORE` of further ones
     needs     (Subject): raises a UserError of one line if the figure does not apply; compiles nothing

@@ -58,8 +58,10 @@ def samples(subject: Subject) -> list[Path]:
 
 
 def needs_vectors(subject: Subject) -> None:
-    """UserError: there are no samples, or they are pictures or points of the plane."""
+    """UserError: there are no samples, or they are pictures, points of the plane or text."""
     needs_samples(subject)
+    if subject.run.source.alphabet:
+        raise UserError("text shows these samples, as characters")
     if is_image(subject.event) or subject.event == (2,):
         raise UserError(f"needs vectors, and these examples have the shape {subject.event}")
 

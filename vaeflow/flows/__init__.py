@@ -20,8 +20,9 @@ from __future__ import annotations
 from collections import ChainMap
 
 from vaeflow.build import part_kind
-from vaeflow.flows import autoregressive, continuous, couplings, flow_maps, free_form, gans, images, ladders, patches, vaes
+from vaeflow.flows import autoregressive, categorical, continuous, couplings, flow_maps, free_form, gans, images, ladders, patches, vaes
 from vaeflow.flows.autoregressive import gaussianization, iaf, maf, naf, nsf_ar
+from vaeflow.flows.categorical import d3pm, masked_diffusion
 from vaeflow.flows.continuous import edm, flow_matching, rectified_flow, score
 from vaeflow.flows.couplings import nice, nsf, realnvp
 from vaeflow.flows.flow_maps import consistency, mean_flow, shortcut
@@ -36,7 +37,7 @@ from vaeflow.models import MODELS, ModelEntry
 
 FLOWS: dict[str, ModelEntry] = {
     f"flows.{make.__name__}": ModelEntry(make, (example,), context=make is not gaussianization)
-    for file in (couplings, autoregressive, free_form, images, patches, vaes, ladders, continuous, flow_maps, gans)
+    for file in (couplings, autoregressive, free_form, images, patches, vaes, ladders, continuous, flow_maps, gans, categorical)
     for make, example in file.EXAMPLES.items()
 }
 
@@ -45,6 +46,7 @@ part_kind(Model, "model", ChainMap(MODELS, FLOWS))
 __all__ = [
     "FLOWS",
     "consistency",
+    "d3pm",
     "edm",
     "ffjord",
     "flow_matching",
@@ -57,6 +59,7 @@ __all__ = [
     "jet",
     "ladder",
     "maf",
+    "masked_diffusion",
     "mean_flow",
     "mintnet",
     "naf",

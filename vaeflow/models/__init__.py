@@ -15,6 +15,8 @@ from vaeflow.config import OF_FROZEN, is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Frozen, Model, exactly
 from vaeflow.models import (
+    autoregressive,
+    categorical,
     classifier,
     contrastive,
     dae,
@@ -40,9 +42,9 @@ class ModelEntry(NamedTuple):
 
     make      keyword-only arguments -> Model
     examples  arguments at which the laws try it, on random data of the model's event and levels, with labels where it has classes and a
-              context for the families with `context`; the parts "net", "conv", "deconv", "causal" (networks), "layer" and "norm" (a layer
-              that keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base of every
-              kind, called as its kind, exist there
+              context for the families with `context`; the parts "net", "conv", "deconv", "causal", "token_net" (networks), "layer" and
+              "norm" (a layer that keeps statistics; both act on vectors), models for Frozen arguments (tests/model_cases.py), and a base
+              of every kind, called as its kind, exist there
     context   whether the family models p(x|c)
     """
 
@@ -67,6 +69,8 @@ MODELS: dict[str, ModelEntry] = {
     "distill": ModelEntry(distill.distill, distill.EXAMPLES),
     "contrastive": ModelEntry(contrastive.contrastive, contrastive.EXAMPLES),
     "discrete_vae": ModelEntry(discrete.discrete_vae, discrete.EXAMPLES),
+    "categorical": ModelEntry(categorical.categorical, categorical.EXAMPLES),
+    "autoregressive": ModelEntry(autoregressive.autoregressive, autoregressive.EXAMPLES),
     "classifier": ModelEntry(classifier.classifier, classifier.EXAMPLES, context=False),
 }
 

@@ -79,7 +79,8 @@ def latent(*, frozen: Frozen, model: Model, condition: Edit | None = None, size:
 
     def partial_x(x):
         """What is known of x [B, *event], 0 in its other coordinates."""
-        assert (kept := known) is not None
+        kept = known
+        assert kept is not None
         return jax.vmap(lambda x: replaced(kept, jnp.zeros_like(x), x))(jnp.asarray(x, jnp.result_type(float)))
 
     def context_of(params, key, x, context):

@@ -80,8 +80,8 @@ def collected(p: Plan, todo: Sequence[Cell], finished: Sequence[Cell]) -> list[d
 
 # Of every cell in the json file.
 _KEPT = ("nll", "nll_se", "neg_elbo", "recon", "kl", "bits_per_dim", "active_units", "active_per_level", "seconds_trained", "params_step")
-_KEPT = (*_KEPT, "ess", "pareto_k_bad_share")
-_NLL = ("nll", "bits_per_dim")
+_KEPT = (*_KEPT, "ess", "pareto_k_bad_share", "bits_per_character")
+_NLL = ("nll", "bits_per_dim", "bits_per_character")
 
 
 def _reliability(found: Sequence[Mapping[str, Any]]) -> dict[str, bool]:

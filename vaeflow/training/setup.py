@@ -71,6 +71,7 @@ _UNREAD = {
     "maf": ("label", "train", "val", "test", "size", "levels"),
     "omniglot": ("name", "label", "train", "val", "test", "size", "levels"),
     "image_folder": ("name", "label", "train", "val", "test", "size", "levels"),
+    "text": ("name", "label", "train", "val", "test", "levels"),
     "arrays": ("name", "path", "label", "train", "val", "test", "size", "levels"),
 }
 

@@ -32,6 +32,7 @@ WHAT = {
     "pareto_k_median": f"shape of the weights' tail, median over examples; above {PARETO_LIMIT:g} unreliable",
     "pareto_k_bad_share": f"share of the examples with a shape above {PARETO_LIMIT:g}",
     "bits_per_dim": "NLL / (dimensions log 2)",
+    "bits_per_character": "NLL / (characters log 2)",
     "true_nll": "negative log-likelihood of the true density, nats per example",
     "kl_to_truth": "KL(true density || model), nats",
 }
@@ -56,8 +57,9 @@ def prepare(run: Evaluation, settings: LikelihoodSettings) -> MeasureFn:
     def measure(params: Params, key: Array) -> dict[str, Finding]:
         found = estimate(params, key)
         out = likelihood_terms(model, found, k)
-        if source.levels and split.x.ndim == 4 and not model.note:
-            out |= {"bits_per_dim": out["nll"] / scale, "bits_per_dim_se": out["nll_se"] / scale}
+        unit = "bits_per_character" if source.alphabet else "bits_per_dim" if source.levels and split.x.ndim == 4 else ""
+        if unit and not model.note:
+            out |= {unit: out["nll"] / scale, f"{unit}_se": out["nll_se"] / scale}
         if truth is not None:
             out["true_nll"] = -float(truth.mean())
             out["kl_to_truth"], out["kl_to_truth_se"] = mean_se(truth - found["log_prob"])
