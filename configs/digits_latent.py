@@ -70,8 +70,7 @@ def autoencoder(c: ConfigDict, shape: tuple[int, ...], channels: tuple[int, ...]
         c.model.update(kind="vq", codes=codes, width=width, commitment=0.0625)
         c.parts.prior = dict(kind="causal_transformer", width=32, depth=1)
     else:
-        c.model.update(kind="vae", latent=width)
-        c.parts.objective = dict(kind="elbo", beta=1e-6)
+        c.model.update(kind="autoencoder", latent=width)
     c.optim.update(learning_rate=2e-3, clip=1.0, schedule="cosine")
     c.train.update(steps=2000, eval_every=200, checkpoint_every=500)
     c.eval.update(measures=("likelihood", "sample_quality"), settings=dict(sample_quality=dict(reconstructions=True)))
@@ -86,7 +85,7 @@ def second_stage(c: ConfigDict, name: str, shape: tuple[int, ...], frozen: str, 
         frozen: the config row of stage 1.
         net: a U-Net.
     """
-    c.model = dict(kind="latent", frozen=frozen)
+    c.model = dict(kind="two_stage", frozen=frozen)
     diffusion = dict(kind="diffusion", event=shape, net="net", layer="scale", embedding="sinusoidal", label_drop=0.1)
     c.parts = dict(model=diffusion, net=net, scale=dict(kind="actnorm"))
     c.data.context = "label"

@@ -88,7 +88,7 @@ FROZEN = {
     "frozen_classifier": ("classifier", MODELS["classifier"].examples[2]),
     "frozen_vae": ("vae", VAE),
     "frozen_flow_prior": ("vae", VAE | dict(levels=0, likelihood="gaussian", likelihood_std=0.3, prior="layer")),
-    "frozen_grid": ("vae", GREY | dict(latent=2)),
+    "frozen_grid": ("autoencoder", GREY | dict(latent=2)),
     "frozen_codes": ("vq", GREY | dict(codes=5, width=2, prior="causal", decay=0.9, restart=0.0)),
     "frozen_flow": ("flow", FLOW),
     "frozen_diffusion": ("diffusion", MODELS["diffusion"].examples[0]),

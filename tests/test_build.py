@@ -120,7 +120,7 @@ def test_a_wrong_value_is_one_line(changes, expected):
         ({"step": {"kind": "repeat", "of": "affine", "n": 0, "memory": "store"}}, "parts.step.n=0 is invalid; it must be >= 1"),
         (
             {"affine": {**PARTS["affine"], "net": "flip"}},
-            "parts.flip.kind='permutation' is a layer, where a net is needed; known: concat_squash, ",
+            "parts.flip.kind='permutation' is a layer, where a net is needed; known: beside, concat_squash, ",
         ),
         ({"net": {**MLP, "activation": "rely"}}, "parts.net.activation='rely' is unknown (did you mean 'relu'?); known: elu, "),
         ({"net": {**MLP, "hidden": [8, -1]}}, "parts.net.hidden[1]=-1 is invalid"),

@@ -28,7 +28,7 @@ VAE = [
     (["parts.encoder.kind=affine_coupling"], ["parts.encoder.kind='affine_coupling'", "is a layer, where a net is needed", "mlp"]),
     (["model.prior=encoder"], ["parts.encoder.kind='mlp'", "is a net, where a layer is needed", "spline_coupling"]),
     (["model.encoder=nope"], ["model.encoder='nope'", "decoder", "encoder"]),
-    (["model.kind=vea"], ["model.kind='vea'", "flow, flow_map, flow_mixture, flows.", "ladder, layered, standardized, vae"]),
+    (["model.kind=vea"], ["model.kind='vea'", "flow, flow_map, flow_mixture, flows.", "ladder, layered, standardized, two_stage, vae"]),
     (["model.kind=maf"], ["model.kind='maf'", "did you mean 'flows.maf'"]),
     (["model.kind=flow"], ["config.model", "'latent'", "flatten"]),  # the command has config.model.latent=2
     (["model.kind=classifier"], ["config.model", "'latent'", "smoothing"]),

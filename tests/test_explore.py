@@ -173,7 +173,8 @@ def test_everything_of_a_run(run, tmp_path):
     first, *left = [line for line in text.splitlines() if not line.endswith(".png")]
     assert first.startswith(f"exploring {run}: configs/digits_vae.py")
     assert [line.split(": ")[:2] for line in left] == [
-        ["not drawn", n] for n in ("marginals", "density", "pairs", "trajectories, round_trips", "edits", "prior_hole", "interpolation")
+        ["not drawn", n]
+        for n in ("text", "marginals", "density", "pairs", "trajectories, round_trips", "edits", "prior_hole", "interpolation")
     ]
     assert left[-1] == "not drawn: interpolation: needs an even number of --examples (each two are a pair), not 1"
     assert all(min(size(path)) > 200 and 500 < max(size(path)) < 2000 for path in shown)

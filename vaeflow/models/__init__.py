@@ -15,6 +15,7 @@ from vaeflow.config import OF_FROZEN, is_frozen
 from vaeflow.errors import UserError, unknown, unknown_kind
 from vaeflow.model import Frozen, Model, exactly
 from vaeflow.models import (
+    autoencoder,
     autoregressive,
     categorical,
     classifier,
@@ -28,9 +29,9 @@ from vaeflow.models import (
     flow_mixture,
     gan,
     ladder,
-    latent,
     layered,
     standardized,
+    two_stage,
     vae,
     vq,
 )
@@ -64,7 +65,8 @@ MODELS: dict[str, ModelEntry] = {
     "diffusion": ModelEntry(diffusion.diffusion, diffusion.EXAMPLES),
     "flow_map": ModelEntry(flow_map.flow_map, flow_map.EXAMPLES),
     "dae": ModelEntry(dae.dae, dae.EXAMPLES, context=False),
-    "latent": ModelEntry(latent.latent, latent.EXAMPLES),
+    "two_stage": ModelEntry(two_stage.two_stage, two_stage.EXAMPLES),
+    "autoencoder": ModelEntry(autoencoder.autoencoder, autoencoder.EXAMPLES),
     "gan": ModelEntry(gan.gan, gan.EXAMPLES),
     "distill": ModelEntry(distill.distill, distill.EXAMPLES),
     "contrastive": ModelEntry(contrastive.contrastive, contrastive.EXAMPLES),

@@ -1,6 +1,6 @@
 """Variational autoencoder: a Gaussian posterior, any Layer over it, any prior.
 
-    x in the data, z in R^D, c the context (optional); D = latent, or h w latent: an image of `latent` channels on a `grid` (h, w)
+    x in the data, z in R^D, D = latent, c the context (optional)
     h(x, c) = encoder;  q(z|x) = N(m(h), diag s(h)^2), or its image under a Layer (`posterior`)
     p(z|c): N(0, I), a base, a mixture of posteriors, a Layer over them (vae_prior.py);  p(x|z, c) from the decoder's output
 
@@ -29,17 +29,16 @@ from vaeflow.bijectors import Layer
 from vaeflow.bijectors.core.layer import at_rank
 from vaeflow.build import SAMPLING, Bare, Count, Natural, NonNegative, Positive
 from vaeflow.distributions import Distribution, Likelihood, Std, normal, std_of
-from vaeflow.errors import UserError
-from vaeflow.model import NO_PARAMS, Frozen, Latent, Model, overlay
+from vaeflow.model import NO_PARAMS, Latent, Model, overlay
 from vaeflow.models.parts import vae_loss
 from vaeflow.models.parts.bases import Base
 from vaeflow.models.parts.embed import of_vector
 from vaeflow.models.parts.observation import observation_model
 from vaeflow.models.parts.pixels import pixels
-from vaeflow.models.parts.reconstruction import reconstruction
+from vaeflow.models.parts.reconstruction import Reconstruction
 from vaeflow.models.parts.vae_prior import make_prior
 from vaeflow.nets import Made, Net
-from vaeflow.objectives import Adversarial, Draws, Objective
+from vaeflow.objectives import Draws, Objective
 from vaeflow.record import recorded
 
 
@@ -49,7 +48,6 @@ def vae(
     event: tuple[Count, ...],
     levels: Natural = 0,
     latent: Count,
-    grid: tuple[Count, ...] = (),
     encoder: Net,
     decoder: Net,
     std: Std = "softplus",
@@ -63,41 +61,75 @@ def vae(
     likelihood_std: Positive = 0.1,
     autoregressive: Made | None = None,
     objective: Annotated[Objective | None, Bare("elbo")] = None,
-    perceptual: Frozen | None = None,
-    perceptual_weight: NonNegative = 1.0,
-    critic: Net | None = None,
-    patches: tuple[Count, ...] = (),
-    adversarial: Adversarial | None = None,
-    critic_weight: NonNegative = 0.1,
     temperature: Annotated[NonNegative, SAMPLING] = 1.0,
 ) -> Model:
     """See the module's docstring.
 
     event              the shape of one example; levels: its number of grey values as the model gets them (2 after binarisation,
                        also a dynamic one), 0 for data as is
-    grid               (h, w): the encoder gives an image [h, w, 2 latent], and the decoder reads one [h, w, latent]; (): vectors
     posterior_context  width of the encoder's output that the posterior's Layer gets as context; 0: it gets the batch's context
     prior_base         "": N(0, I); pseudo_inputs: of the VampPrior in its place, 0: none
     autoregressive     masked network over x's entries beside the decoder (pixels.py): p(x|z) = prod_i p(x_i | x_<i, z)
     objective          the loss, with the number of draws and the weight of the KL; "": the ELBO. The KL has a formula, by dimensions,
                        when q and p are Gaussians
-    perceptual, critic, patches, adversarial, and their weights: terms that sharpen reconstructions, see models/parts/reconstruction.py
     temperature        of `sample`: factor on the standard deviation of the prior's noise
 
     `best` is chosen by the objective's own bound where that is one of k draws (`terms`), else by the ELBO.
     `sample` gives means of p(x|z) for images (levels > 0 and Bernoulli), which are what a picture should show, and draws
     of p(x|z) for continuous data, whose noise is a part of the density.
     """
+    return vae_of(
+        event=event,
+        levels=levels,
+        latent=latent,
+        encoder=encoder,
+        decoder=decoder,
+        std=std,
+        std_bound=std_bound,
+        posterior=posterior,
+        posterior_context=posterior_context,
+        prior=prior,
+        prior_base=prior_base,
+        pseudo_inputs=pseudo_inputs,
+        likelihood=likelihood,
+        likelihood_std=likelihood_std,
+        autoregressive=autoregressive,
+        objective=objective,
+        temperature=temperature,
+    )
+
+
+def vae_of(
+    *,
+    event: tuple[int, ...],
+    levels: int,
+    latent: int,
+    encoder: Net,
+    decoder: Net,
+    std: Std,
+    std_bound: float,
+    likelihood: Likelihood,
+    likelihood_std: float,
+    temperature: float,
+    posterior: Layer | None = None,
+    posterior_context: int = 0,
+    prior: Layer | None = None,
+    prior_base: Base | None = None,
+    pseudo_inputs: int = 0,
+    autoregressive: Made | None = None,
+    objective: Objective | None = None,
+    grid: tuple[int, ...] = (),
+    sharp: Reconstruction | None = None,
+) -> Model:
+    """The Model of `vae`, and of an autoencoder: `grid` (h, w), the encoder gives an image [h, w, 2 latent], and the decoder reads one
+    [h, w, latent]; `sharp`, terms of the loss beside the objective."""
     objective = objective or objectives.OBJECTIVES["elbo"]()
     vae_loss.check_posterior(posterior, posterior_context, pseudo_inputs)
     plain = prior is None and prior_base is None and not pseudo_inputs
     vae_loss.check_objective(objective, "a vae", gaussian=posterior is None and plain)
     vae_loss.check_path(objective, posterior)
     data = observation_model(event, levels, likelihood, likelihood_std)
-    if grid and posterior_context:
-        raise UserError(f"model.posterior_context={posterior_context} needs a latent vector; model.grid={grid} must be ()")
     width, size = latent, math.prod(grid) * latent  # per position of the grid, and in all
-    sharp = reconstruction(data, event, levels, perceptual, perceptual_weight, critic, patches, adversarial, critic_weight)
     encode = encoder.module((*grid, 2 * width + posterior_context), len(event), False)
     decode = decoder.module(data.out, len(grid) + 1, False)
     init_pixels, given_pixels = (None, None) if autoregressive is None else pixels(autoregressive, data, event)
@@ -234,17 +266,6 @@ EXAMPLES = (
     _EXAMPLE | dict(pseudo_inputs=3, prior="layer", objective="mmd"),
     _EXAMPLE | dict(prior_base="context_normal", objective="adversarial"),
     _VALUES | dict(prior_base="gaussian_mixture", objective="dreg"),
-    _GREY
-    | dict(
-        event=(8, 8, 1),
-        latent=2,
-        grid=(4, 4),
-        encoder="downsample",
-        decoder="upsample",
-        critic="downsample",
-        patches=(4, 4),
-        adversarial="hinge",
-    ),
     _EXAMPLE | dict(objective="renyi", posterior="layer"),
     _EXAMPLE | dict(objective="tc"),
     _GREY | dict(event=(2, 2, 1), autoregressive="made"),

@@ -1,4 +1,4 @@
-"""A latent as real numbers, for the model of a second stage (vaeflow/models/latent.py)."""
+"""A latent as real numbers, for the model of a second stage (vaeflow/models/two_stage.py)."""
 
 from __future__ import annotations
 

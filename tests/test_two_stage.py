@@ -17,13 +17,13 @@ from vaeflow.models import build_model
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).integers(0, 17, (16, 4, 4, 1)).astype(np.uint8)
-GRID = ("vae", GREY | dict(latent=2))
+GRID = ("autoencoder", GREY | dict(latent=2))
 BINARY = ("vae", dict(event=(3,), levels=2, latent=2, encoder="net", decoder="net"))
 
 
 def made(frozen, model, parts=None, **values):
     """A latent model; parts: further ones, `frozen` a (kind, arguments) pair."""
-    whole = config("latent", dict(model=model, **values) | dict(frozen=group(*frozen))).to_dict()
+    whole = config("two_stage", dict(model=model, **values) | dict(frozen=group(*frozen))).to_dict()
     whole["parts"] |= parts or {}
     return build_model(whole)
 
@@ -78,7 +78,7 @@ def test_a_condition_is_what_is_known_of_references():
 
 
 def test_another_size_of_samples():
-    whole = config("latent", dict(model="latent_diffusion", frozen=group(*GRID))).to_dict()
+    whole = config("two_stage", dict(model="latent_diffusion", frozen=group(*GRID))).to_dict()
     trained = build_model(whole)
     whole["sample"]["size"] = (4, 6)
     larger = build_model(whole)
@@ -134,7 +134,7 @@ STAGE = GREY | dict(latent=2)
 
 
 def loss_and_gradients(**values):
-    model = build_model(config("vae", STAGE | values))
+    model = build_model(config("autoencoder", STAGE | values))
     params = quick(model.init)(KEY, {"x": IMAGES})
     trained, stats, fixed = split_params(params)
 
@@ -166,9 +166,8 @@ def test_sharp_reconstructions_add_their_terms():
         (dict(patches=(2, 2)), "set model.critic"),
         (dict(critic="downsample", patches=(2, 2), adversarial="wgan_gp"), "not a game of scores of single patches"),
         (dict(perceptual=group("classifier", dict(event=(8, 8, 1), levels=17, classes=3, net="net"))), "model.perceptual is of event"),
-        (dict(posterior_context=4, posterior="layer"), "needs a latent vector"),
     ],
 )
 def test_sharp_reconstructions_that_do_not_fit(values, line):
     with pytest.raises(UserError, match=line):
-        build_model(config("vae", STAGE | values))
+        build_model(config("autoencoder", STAGE | values))

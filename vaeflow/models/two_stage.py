@@ -32,7 +32,7 @@ from vaeflow.record import recorded
 
 
 @recorded
-def latent(*, frozen: Frozen, model: Model, condition: Edit | None = None, size: Annotated[tuple[Count, ...], SAMPLING] = ()) -> Model:
+def two_stage(*, frozen: Frozen, model: Model, condition: Edit | None = None, size: Annotated[tuple[Count, ...], SAMPLING] = ()) -> Model:
     """See the module's docstring. Parameters: model; those of stage 1, a trained run, as fixed["frozen"].
 
     Args:
