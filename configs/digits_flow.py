@@ -23,6 +23,7 @@ ROWS = {
     "maf": "MAF: 5 affine autoregressive layers, LU linear layers",
     "mintnet": "MintNet on the images themselves: 4 masked convolutional layers at 8x8, 4 at 4x4, both raster orders",
     "jet": "Jet on the images themselves: 2x2 patches, 8 channel couplings by transformers, LU linear layers",
+    "ffjord": "FFJORD: a continuous flow, 8 steps of rk4, trained by one Hutchinson probe",
     "conditional": "RealNVP conditioned on the label: p(x|label)",
 }
 
@@ -54,6 +55,11 @@ def get_config(row: str = "") -> ConfigDict:
         c.parts.step.of = ("coupling_a", "coupling_b")
         for name in ("coupling_a", "coupling_b"):
             c.parts[name] = dict(kind="additive_coupling", net="net", mask="alternating", flip=name == "coupling_b")
+    elif row == "ffjord":
+        c.parts.flow.of = ("grey", "logit", "norm", "cnf")
+        c.parts.cnf = dict(kind="cnf", net="net", steps=8, trace="hutchinson", kinetic=0.01, jacobian=0.01)
+        c.parts.net = dict(kind="concat_squash", hidden=(256, 256), activation="tanh")
+        c.eval.k = 10  # draws of the noise; the trace is exact, 64 products an evaluation
     elif row == "spline":
         c.parts.steps.n = 2
         c.parts.step.of = ("norm", "linear", "coupling_a", "coupling_b")
