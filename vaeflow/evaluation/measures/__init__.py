@@ -16,6 +16,7 @@ from vaeflow.errors import UserError, unknown_kind
 from vaeflow.evaluation.measures import (
     ais,
     anomaly,
+    class_agreement,
     density_grid,
     elbo,
     hmc,
@@ -84,6 +85,14 @@ MEASURES: dict[str, Measure] = {
         "the modes of a mixture that samples reach",
         mode_coverage.ModeCoverageSettings(),
         mode_coverage.BETTER,
+        noisy=True,
+    ),
+    "class_agreement": Measure(
+        class_agreement.prepare,
+        class_agreement.needs,
+        "samples of a class: how often they are of it",
+        class_agreement.ClassAgreementSettings(),
+        class_agreement.BETTER,
         noisy=True,
     ),
     "sampling": Measure(sampling.prepare, sampling.needs, "what draws cost: evaluations and seconds", sampling.SamplingSettings()),
