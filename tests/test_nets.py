@@ -69,7 +69,24 @@ def filled(module: nn.Module, *args):
 
 
 def test_every_kind_is_tried():
-    assert {KINDS[name].get("kind", name) for name in KINDS} == set(NETS)
+    tried = {KINDS[name].get("kind", name) for name in KINDS}
+    assert tried | {"beside"} == set(NETS)  # that one reads an image from its context, see the next test
+
+
+def test_beside_reads_an_image_from_the_end_of_its_context():
+    parts = {"it": {"kind": "beside", "of": "conv", "channels": 2}, "conv": {"kind": "convnet", "channels": [4], "kernel": 3}}
+    module = build(parts, "it", Net).module((4, 4, 1), 3, False)
+    inner = build(parts, "conv", Net).module((4, 4, 1), 3, False)
+    draws = np.random.default_rng(0)
+    x, y, c = (jnp.asarray(draws.normal(size=shape), jnp.float32) for shape in ((3, 4, 4, 1), (3, 4, 4, 2), (3, 5)))
+    context = jnp.concatenate([c, y.reshape(3, -1)], -1)
+    params = filled(module, x, context)
+    want = inner.apply({"params": params["params"]["net"]}, jnp.concatenate([x, y], -1), c)
+    np.testing.assert_array_equal(module.apply(params, x, context), want)
+    alone = module.apply(filled(module, x, context[:, 5:]), x, context[:, 5:])  # nothing is left for the network
+    assert np.shape(alone) == (3, 4, 4, 1)
+    with pytest.raises(UserError, match="requires a context of at least 32 entries, not 5"):
+        module.init(KEY, x, c)
 
 
 @pytest.mark.parametrize(("name", "out"), CASES)
