@@ -111,6 +111,7 @@ def second_stage(c: ConfigDict, name: str, shape: tuple[int, ...], frozen: str, 
             net=mlp(128, 128),
         )
     elif name in ("inpaint", "super_resolve"):
+        c.parts.model.label_drop = 0.0  # would hide the known half too
         c.parts.net = dict(kind="beside", of="unet", channels=shape[-1])
         c.parts.unet = net
         c.parts.condition = dict(kind="left") if name == "inpaint" else dict(kind="super_resolve", size=2)

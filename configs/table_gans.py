@@ -28,7 +28,7 @@ TABLE = dict(
     digits=2,
 )
 BUDGETS = {
-    "cpu": "6,000 training steps of 64 points (turns of the critic included): at most 60 seconds of two CPU cores for the three seeds",
+    "cpu": "6,000 training steps of 64 points (turns of the critic included), the three seeds in one program",
     "paper": "ten times as many",
 }
 PUBLISHED = {f"{data}_gan_{name}": None for data in DATA for name in densities.GANS}

@@ -23,6 +23,8 @@ from vaeflow.model import merge_params, split_params
 from vaeflow.models.gan import gan
 from vaeflow.nets import Net, mlp
 from vaeflow.objectives import ADVERSARIAL, OBJECTIVES, Draws
+from vaeflow.training import setup
+from vaeflow.training.configure import load
 
 KEY = jax.random.key(0)
 NET = mlp(hidden=(8,), activation="tanh")
@@ -169,3 +171,9 @@ def test_other_games_regularise_the_aggregate_posterior(name):
 def test_games_that_do_not_regularise(name, said):
     with pytest.raises(UserError, match=f"game='{name}' {said}"):
         OBJECTIVES["adversarial"](critic=NET, weight=1.0, game=ADVERSARIAL[name]())
+
+
+def test_a_config_of_a_game_that_needs_clipping_must_have_it():
+    config = load("configs/digits_gan.py", [("model.objective", "wgan")])
+    with pytest.raises(UserError, match=r"optim.groups.critic.clip_weights is missing"):
+        setup.make_experiment(config)

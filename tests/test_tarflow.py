@@ -75,6 +75,8 @@ def test_training_adds_noise_and_drops_the_context():
         model.init(KEY, {"x": batch["x"][:8]})
     with pytest.raises(UserError, match=r"sample.guidance=2 needs a model that was trained without its context"):
         build_model(config("flow", dict(event=(2, 2, 1), layer="patches", flatten=False, guidance=2.0)))
+    with pytest.raises(UserError, match=r"sample.guidance=2 needs a layer that reads it"):
+        build_model(config("flow", dict(event=(4,), layer="layer", label_drop=0.1, guidance=2.0)))
 
 
 def test_what_does_not_fit_is_one_line():

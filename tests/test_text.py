@@ -1,4 +1,4 @@
-"""Text: the source, samples as lines, bits per character, and a run of masked diffusion from a config to text.txt."""
+"""Text: the source, and samples as lines."""
 
 from __future__ import annotations
 

@@ -164,10 +164,31 @@ def test_sharp_reconstructions_add_their_terms():
     "values, line",
     [
         (dict(patches=(2, 2)), "set model.critic"),
-        (dict(critic="downsample", patches=(2, 2), adversarial="wgan_gp"), "not a game of scores of single patches"),
+        (dict(critic="downsample", patches=(2, 2), adversarial="wgan"), "not a game of scores of single patches"),
         (dict(perceptual=group("classifier", dict(event=(8, 8, 1), levels=17, classes=3, net="net"))), "model.perceptual is of event"),
     ],
 )
 def test_sharp_reconstructions_that_do_not_fit(values, line):
     with pytest.raises(UserError, match=line):
         build_model(config("autoencoder", STAGE | values))
+
+
+def test_stage_1_has_no_context_and_a_conditional_one_is_refused():
+    """Its frozen parameters are those of a model without a context, whatever the second stage is given."""
+    model = made(GRID, "latent_diffusion")
+    context = np.eye(4, dtype=np.float32)[np.arange(16) % 4]
+    given, none = (model.init(KEY, batch)["fixed"]["frozen"] for batch in ({"x": IMAGES, "context": context}, {"x": IMAGES}))
+    assert jax.tree.structure(given) == jax.tree.structure(none)
+    stage = build_model(config(*GRID))
+    conditional = stage.init(KEY, {"x": IMAGES, "context": context})
+    with pytest.raises(UserError, match="this model has no such parameters"):
+        model.init(KEY, {"x": IMAGES, "context": context}, {"fixed": {"frozen": conditional}})
+
+
+def test_a_stage_1_with_a_perceptual_loss_is_resized_too():
+    parts = dict(perceptual=group(*CLASSIFIER), critic="downsample", patches=(2, 2))
+    whole = config("two_stage", dict(model="latent_diffusion", frozen=group("autoencoder", STAGE | parts))).to_dict()
+    params = quick(build_model(whole).init)(KEY, {"x": IMAGES})
+    whole["sample"]["size"] = (4, 4)
+    larger = build_model(whole)
+    assert jax.eval_shape(lambda: larger.sample(params, KEY, 2))["x"].shape == (2, 8, 8, 1)

@@ -112,4 +112,4 @@ def patch_autoregressive(
 
         return Bijection(forward, inverse, 3)
 
-    return Layer(init, bijector)
+    return Layer(init, bijector, guided=True)

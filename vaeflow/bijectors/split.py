@@ -90,4 +90,4 @@ def split(*, event: tuple[Count, ...], inner: Layer, net: Net | None = None, cap
     def update(params, x, context=None):
         return {**params, "inner": inner.update(params["inner"], halves(x)[0], context)}  # type: ignore[misc]
 
-    return Layer(init, bijector, update if inner.update else None)
+    return Layer(init, bijector, update if inner.update else None, inner.guided)

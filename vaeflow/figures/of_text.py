@@ -1,4 +1,4 @@
-"""Samples of text (data.kind=text), a line each: line breaks in them are printed as \\n."""
+"""Samples of text (data.kind=text), a line each: line breaks and other characters that do not print are escaped, as \\n."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def text(subject: Subject) -> list[Path]:
 
 
 def lines_of(x: np.ndarray, alphabet: Sequence[str]) -> list[str]:
-    """Sequences of integers [N, L] as lines."""
-    return [line.replace("\n", "\\n") for line in decode(x, tuple(alphabet))]
+    """Sequences of integers [N, L] as lines. Characters that do not print are escaped: a stranger's alphabet writes to a terminal."""
+    shown = tuple(a if a.isprintable() else a.encode("unicode_escape").decode() for a in alphabet)
+    return decode(x, shown)
 
 
 def write_text(path: Path, lines: Sequence[str]) -> Path:

@@ -37,7 +37,8 @@ def tarflow(
         layers: number of autoregressive layers.
         patch: height and width of a patch.
         width, depth, heads: of the transformers: size of a token, blocks, heads of attention.
-        noise: standard deviation of the Gaussian noise that training adds, in the units of the data; 0: none.
+        noise: standard deviation of the Gaussian noise that training adds, in the units of the data (of data that `vaeflow.fit`
+            standardises, in their standard deviations); 0: none.
         label_drop: probability with which training hides the context, for guidance.
         memory: what training keeps of the pairs: store, remat or invert (see `repeat` in bijectors/core/layer.py).
         denoise: whether samples of a flow with `noise` are denoised by its score.

@@ -62,6 +62,8 @@ def flow(
     grey = make_dequantizer(dequantize, levels, event, shape, dequantizer)
     if guidance != 1 and not label_drop:
         raise UserError(f"sample.guidance={guidance:g} needs a model that was trained without its context too: model.label_drop > 0")
+    if guidance != 1 and not layer.guided:
+        raise UserError(f"sample.guidance={guidance:g} needs a layer that reads it; known: patch_autoregressive")
     density = noised(pushforward(layer, base or normal(), shape, guidance), noise, label_drop, denoise)
     model = model_of(density, grey, event, levels, temperature, shape)
     return model._replace(remark=f"of data with Gaussian noise of standard deviation {noise:g}, at data without it") if noise else model

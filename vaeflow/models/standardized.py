@@ -67,7 +67,7 @@ def standardized(*, model: Model) -> Model:
         assert model.sample is not None
         given = {name: to_model(params, value) for name, value in given.items()}  # the reference of an edit
         found = model.sample(params["model"], key, n, context, **given)
-        return {name: to_data(params, a) if name in ("x", "known") else a for name, a in found.items()}
+        return {name: to_data(params, a) if name in ("x", "known", "noised") else a for name, a in found.items()}
 
     def plus(fn, sign):
         """fn(params, key, batch) of the model, plus sign sum_d log s_d."""

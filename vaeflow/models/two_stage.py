@@ -36,9 +36,9 @@ def two_stage(*, frozen: Frozen, model: Model, condition: Edit | None = None, si
     """See the module's docstring. Parameters: model; those of stage 1, a trained run, as fixed["frozen"].
 
     Args:
-        frozen: stage 1. It sees no context.
+        frozen: stage 1, trained without a context.
         model: stage 2, of continuous data; its event is the shape of y.
-        condition: what is known of x; samples are given references then, and those of an unconditional second stage are not.
+        condition: what is known of x; samples are given references then. A second stage with label_drop hides it with the class.
         size: height and width of y in sampling, where they differ from those of training; (): these. All networks must be convolutional.
 
     Returns: `sample` gives {x, z, and what the second stage gives (nfe), known: with a condition}. The density is a bound, a log-weight
@@ -59,8 +59,8 @@ def two_stage(*, frozen: Frozen, model: Model, condition: Edit | None = None, si
     if model.event != embed.shape or model.levels:
         has = f"event={model.event}, levels={model.levels or 0}"
         raise UserError(f"model.model has {has}, but the latents of model.frozen are real numbers of the shape {embed.shape}")
-    if model.paired or model.edits or model.masked or model.sample is None:
-        raise UserError("model.model must be a model that samples without pairs, edits and masks")
+    if model.paired or model.edits or model.masked or model.optim or model.sample is None:
+        raise UserError("model.model must be a model of one player that samples without pairs, edits and masks")
     try:
         known = None if condition is None else condition.on(event)
     except UserError as error:
@@ -99,7 +99,7 @@ def two_stage(*, frozen: Frozen, model: Model, condition: Edit | None = None, si
 
     def init(key, batch, given=NO_PARAMS):
         key_f, key_y, key_m = jax.random.split(key, 3)
-        held = frozen.init(key_f, batch, given)
+        held = frozen.init(key_f, {name: a for name, a in batch.items() if name != "context"}, given)
         own = model.init(key_m, inner(held, key_y, batch)[0], given.get("model", NO_PARAMS))
         return overlay({"model": own, **held}, given)
 
@@ -174,7 +174,9 @@ def _resized(stage: Model, model: Model, embed: Embed, size: tuple[int, ...]) ->
         raise UserError(f"sample.size={size}: images would have {pixels[0]:g} x {pixels[1]:g} pixels, not whole numbers")
     event = (int(pixels[0]), int(pixels[1]), stage.event[2])
     try:
-        return _again(model, event=(*size, channels)), _again(stage, event=event, grid=size)
+        unused = {name: None for name in ("perceptual", "critic", "adversarial") if name in stage.spec.arguments}  # terms of the loss
+        unused |= {"patches": ()} if unused else {}
+        return _again(model, event=(*size, channels)), _again(stage, event=event, grid=size, **unused)
     except UserError as error:
         raise UserError(f"sample.size={size}: {error}") from error
 

@@ -207,7 +207,7 @@ def vae_of(
         total, metrics = objective.loss(params.get("objective", {}), key_p, draws, step)
         if sharp is None:
             return total, metrics
-        more, found = sharp.loss(params, key_p, batch["x"], likelihood_of(params, draws.z[0], batch.get("context")))
+        more, found = sharp.loss(params, jax.random.fold_in(key, 3), batch["x"], likelihood_of(params, draws.z[0], batch.get("context")))
         return total + more, {**metrics, **found, "loss": total + more}
 
     def log_prob(params, key, batch):

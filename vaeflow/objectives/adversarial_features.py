@@ -11,28 +11,29 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from vaeflow.build import Count, Fraction, NonNegative, Positive
+from vaeflow.build import Count, Fraction, Natural, NonNegative, Positive
+from vaeflow.errors import UserError
 from vaeflow.model import Array
 from vaeflow.objectives.adversarial import FIVE, TINY, Adversarial, Critic, gradient_penalty
 from vaeflow.record import recorded
 
 
 @recorded
-def mcgan(*, features: Count = 16, covariance: NonNegative = 1.0, rank: Count = 16) -> Adversarial:
+def mcgan(*, features: Count = 16, covariance: NonNegative = 1.0, rank: Natural = 0) -> Adversarial:
     """McGan (Mroueh et al. 2017, arXiv 1702.08398): |E h(x) - E h(y)|_2 + covariance * the sum of the largest singular values of
     E h(x) h(x)^T - E h(y) h(y)^T. These are the paper's maxima over a unit vector v and orthonormal U, V, taken exactly. Clipped as `wgan`.
 
     Args:
         features: m.
         covariance: weight of the second moments, which are not centred; 0: mean matching alone.
-        rank: number of singular values, at most m.
+        rank: number of singular values, the largest ones; 0: all m.
     """
 
     def distance(f, x, y):
         a, b = f.out(x), f.out(y)
         found = jnp.sqrt(jnp.sum(jnp.square(jnp.mean(a, 0) - jnp.mean(b, 0))) + TINY)
         if covariance:
-            found += covariance * jnp.sum(jnp.linalg.svd(a.T @ a / len(a) - b.T @ b / len(b), compute_uv=False)[:rank])
+            found += covariance * jnp.sum(jnp.linalg.svd(a.T @ a / len(a) - b.T @ b / len(b), compute_uv=False)[: rank or features])
         return found
 
     def critic(f, key, x, y, stats):
@@ -77,6 +78,12 @@ def energy(a: Array, b: Array) -> Array:
     return 2 * jnp.mean(distance(a, b)) - _others(distance(a, a)) - _others(distance(b, b))
 
 
+def _some(bandwidths: tuple[float, ...], kind: str) -> None:
+    """UserError: there is no kernel."""
+    if not bandwidths:
+        raise UserError(f"{kind}: bandwidths=() is invalid; it must have at least one standard deviation")
+
+
 @recorded
 def gmmn(*, bandwidths: tuple[Positive, ...] = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0)) -> Adversarial:
     """Generative moment matching (Li et al. 2015, arXiv 1502.02761): a mixture of Gaussian kernels of x itself, and no critic. The paper
@@ -85,6 +92,8 @@ def gmmn(*, bandwidths: tuple[Positive, ...] = (2.0, 5.0, 10.0, 20.0, 40.0, 80.0
     Args:
         bandwidths: standard deviations of the kernels.
     """
+
+    _some(bandwidths, "gmmn")
 
     def generator(f, x, y, stats):
         del f, stats
@@ -113,6 +122,8 @@ def mmd(
         reconstruction: weight of the decoder's squared errors of x and of y; 0: no decoder.
         penalty: weight of the gradient penalty; 0: none, and the critic is clipped.
     """
+
+    _some(bandwidths, "mmd")
 
     def witness(f, at, a, b):
         h = f.out(at)

@@ -57,6 +57,14 @@ class Experiment(NamedTuple):
         return self.source.val is not None and (known or self.eval.select != "loss")
 
 
+def _players(model: Model, config: ConfigDict) -> None:
+    """UserError: the model needs a group of the optimiser that clips its parameters, and the config has none."""
+    for key, value in model.optim:
+        _, group, name = key.split(".") if key.startswith("groups.") else ("", "", key)
+        if name == "clip_weights" and not plain(config.optim.groups).get(group, {}).get(name):
+            raise UserError(f"optim.{key} is missing: this objective is not bounded without it; set it, as to {tuple(value)}")
+
+
 # Options that a data kind ignores, though they change the data of others. Setting one is an error. (A folder may be set for all.)
 _UNREAD = {
     "digits": ("name", "path", "label", "train", "val", "test", "size", "levels"),
@@ -101,6 +109,7 @@ def make_experiment(
     training = call(TrainConfig, plain(config.train), "train")
     evaluation = after_training(config)
     optimiser = call(OptimConfig, plain(config.optim), "optim")
+    given = tx is not None
     tx = tx or _optimizer(json.dumps(plain(config.optim)), training.steps)
     if model is None:
         models.check_model(config)
@@ -116,6 +125,8 @@ def make_experiment(
     if devices.count > 1 and model.one_device:
         raise UserError(f"devices.count={devices.count} is invalid with this model, which trains on one device: {model.one_device}")
     _fits(model, source, config.data)
+    if not given:
+        _players(model, config)
     if source.val is None and (training.patience or evaluation.params == "best"):
         key = f"train.patience={training.patience}" if training.patience else "eval.params='best'"
         raise UserError(f"{key} needs a validation split, and there is none: set data.val or data.val_fraction")

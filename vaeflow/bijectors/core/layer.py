@@ -54,6 +54,7 @@ class Layer(NamedTuple):
     init: LayerInitFn
     bijector: BijectorFn
     update: LayerUpdateFn | None = None
+    guided: bool = False  # whether `bijector` reads guidance
     spec: Any = None  # how it was made, see record.py
 
 
@@ -122,7 +123,8 @@ def chain_of(*, of: tuple[Layer, ...]) -> Layer:
             h: Any = layer.bijector(before, context=context, train=True).inverse(h)
         return params
 
-    return Layer(init, bijector, update if any(layer.update for layer in layers) else None)
+    guided = any(layer.guided for layer in layers)
+    return Layer(init, bijector, update if any(layer.update for layer in layers) else None, guided)
 
 
 def _compose(bijectors: list[distrax.Bijector]) -> distrax.Bijector:
@@ -216,7 +218,7 @@ def repeat_of(*, of: Layer, n: Count, memory: Memory = "store") -> Layer:
 
         return jax.lax.scan(step, x, params, length=n)[1]
 
-    return Layer(init, bijector, update if layer.update else None)
+    return Layer(init, bijector, update if layer.update else None, layer.guided)
 
 
 def inverse(layer: Layer) -> Layer:
@@ -241,4 +243,4 @@ def inverse_of(*, of: Layer) -> Layer:
         z = layer.bijector(params, context=context, train=True).forward(x)
         return layer.update(params, z, context)  # type: ignore[misc]
 
-    return Layer(init, bijector, update if layer.update else None)
+    return Layer(init, bijector, update if layer.update else None, layer.guided)

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from vaeflow.build import Count, Natural, Seed
+from vaeflow.data import Split
 from vaeflow.errors import UserError, unknown
 from vaeflow.evaluation.features import FEATURES, Extractor, efficientnet, installed
 from vaeflow.evaluation.information import evenly
@@ -97,6 +98,8 @@ def needs(run: Evaluation, settings: SampleQualitySettings) -> None:
         raise UserError("samples are compared with data that were not trained on; --split: val or test")
     if settings.reconstructions and run.model.latent is None:
         raise UserError("sample_quality.reconstructions=True needs a model with a latent, such as a vae")
+    if settings.reconstructions and run.config.data.binarize == "dynamic":
+        raise UserError("sample_quality.reconstructions=True needs data that are not binarized anew in each batch: data.binarize='dynamic'")
     for name in settings.names:
         if name not in NAMES:
             raise unknown("sample_quality.names", name, NAMES)
@@ -152,7 +155,8 @@ def prepare(run: Evaluation, settings: SampleQualitySettings) -> MeasureFn:
     n = min(s.samples or len(split.x), s.examples)
     grey = max(run.source.levels - 1, 1)
     drawn_grey = 1 if run.config.data.binarize == "dynamic" else grey
-    held, seen = (np.asarray(x, np.float32) / grey for x in (split.x, evenly(run.source.train, max(n, len(split.x))).x))
+    training = evenly(run.source.train, max(n, len(split.x)))
+    held, seen = (np.asarray(x, np.float32) / grey for x in (split.x, training.x))
     draw = prepare_draw(run.model, n, given_of(split), ("x",))
     names = tuple(name for name in s.names if name != "frechet" or _kind(run, s) == "none")
     salt = zlib.crc32(b"sample_quality")
@@ -160,7 +164,7 @@ def prepare(run: Evaluation, settings: SampleQualitySettings) -> MeasureFn:
     of_features = _frechet(run, s, held, seen[rows]) if _kind(run, s) != "none" else None
     two_sample = TwoSampleSettings(s.examples, s.projections, s.neighbours, names=names, floor=False)
     floors: dict[str, Finding] = {}
-    reconstruct = _reconstructions(run, rows) if s.reconstructions else None
+    reconstruct = _reconstructions(run, training, rows) if s.reconstructions else None
 
     def findings(key: Array, x: np.ndarray, floor: bool) -> dict[str, Finding]:
         found = compare(key, x, seen, held, two_sample._replace(floor=floor))
@@ -183,12 +187,11 @@ def prepare(run: Evaluation, settings: SampleQualitySettings) -> MeasureFn:
     return measure
 
 
-def _reconstructions(run: Evaluation, rows: np.ndarray) -> Callable[[Params, Array], np.ndarray]:
-    """(params, key) -> reconstructions [M, *event] of M training examples: of the batch size of the evaluation at a time."""
+def _reconstructions(run: Evaluation, split: Split, rows: np.ndarray) -> Callable[[Params, Array], np.ndarray]:
+    """(params, key) -> reconstructions [M, *event] of these rows of a split: of the batch size of the evaluation at a time."""
     latent = run.model.latent
     assert latent is not None
-    source = evenly(run.source.train, max(len(rows), len(run.split.x)))
-    x, context = source.x[rows], None if source.context is None else source.context[rows]
+    x, context = split.x[rows], None if split.context is None else split.context[rows]
     size = min(run.config.eval.batch, len(rows))
 
     @jax.jit

@@ -39,7 +39,7 @@ def noised(density: Density, noise: float, label_drop: float, denoise: bool) -> 
         return y + noise * jax.random.normal(key, y.shape, y.dtype) if noise else y
 
     def init(key, y, context):
-        return density.init(key, disturbed(jax.random.fold_in(key, 2), y), seen(context))
+        return density.init(key, disturbed(jax.random.fold_in(key, 3), y), seen(context))
 
     def log_prob(params, y, context, key=None, train=False):
         if not train or key is None:

@@ -70,8 +70,8 @@ def reconstruction(
         own = f"event {perceptual.model.event} and {perceptual.model.levels} levels"
         raise UserError(f"model.perceptual is of {own}, and the data are of event {event} and {levels} levels")
     game = adversarial or hinge()
-    if critic is not None and (game.critic is None or game.decodes or game.penalised or game.pairs or game.stats):
-        known = "hinge, lsgan, minimax, non_saturating, wgan"
+    if critic is not None and (game.critic is None or game.decodes or game.penalised or game.pairs or game.stats or game.clip):
+        known = "hinge, lsgan, minimax, non_saturating"
         raise UserError(f"model.adversarial={game.kind!r} is not a game of scores of single patches; known: {known}")
     judge = critic and critic.module((*patches, 1), len(event), False)
     top = float(levels - 1) if levels else 1.0
