@@ -28,13 +28,14 @@ def shrunk(name: str):
         config.data.update(batch=8, size=min(config.data.size, 80))
         config.train.update(steps=2, log_every=1, eval_every=2, checkpoint_every=2)
         config.optim.warmup = 0
+        config.optim.turns = tuple(f"{turn.partition(':')[0]}:1" for turn in config.optim.turns)
         config.eval.update(k=2, chunk=1, batch=8)
         if config.model.kind == "ladder":
             config.model.width = 4
         for part in config.parts.values():
             if "hidden" in part:
                 part["hidden"] = (8,) * len(part["hidden"])
-            if "channels" in part:
+            if "channels" in part and part["kind"] != "beside":  # whose channels are those of an image that it is given
                 part["channels"] = 4 if isinstance(part["channels"], int) else (4,) * len(part["channels"])
             if part["kind"] == "resnet":
                 part.update(width=4, blocks=1)

@@ -66,7 +66,7 @@ def test_a_run_without_its_arrays_is_drawn_as_far_as_it_can_be(run, tmp_path, ca
     assert "larger than" in capsys.readouterr().err and not (tmp_path / "run" / kept.NAME).exists()
     assert [path.name for path in again.plot().paths] == ["curves.png", "samples.png"]
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not drawn")]
-    assert line.startswith("not drawn: marginals, density, ") and "which are not stored with it" in line
+    assert line.startswith("not drawn: text, marginals, density, ") and "which are not stored with it" in line
     with pytest.raises(UserError, match="which are not stored with it"):
         again.evaluate()
 

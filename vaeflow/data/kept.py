@@ -48,7 +48,7 @@ def place(directory: Path) -> str:
 def load(config: DataConfig, seed: int) -> Source:
     """The arrays that are stored with a run. UserError: there are none, or the file has others."""
     del seed
-    if not config.path:
+    if not config.path or Path(config.path).name != NAME:
         raise UserError(
             "data.kind='arrays': this run was trained on arrays of a notebook, which are not stored with it; "
             "give them there: run = vaeflow.load(DIRECTORY), run.evaluate(x)"

@@ -68,7 +68,7 @@ def check_data(directory: Path, source: data.Source) -> None:
 def load_data(directory: Path, config: Any) -> data.Source:
     """The data of a run. UserError: they are not those that it was trained on, see `check_data`."""
     section = plain(config.data)
-    if section["kind"] == "arrays" and not section["path"]:
+    if section.get("kind") == "arrays" and not section.get("path"):
         section["path"] = kept.place(directory)
     with workdir.import_hint(directory):
         source = data.load(section, config.seed)

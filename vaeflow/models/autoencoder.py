@@ -85,4 +85,4 @@ def autoencoder(
 
 
 _EXAMPLE = dict(event=(4, 4, 1), levels=17, latent=2, grid=(2, 2), encoder="downsample", decoder="upsample")
-EXAMPLES = (_EXAMPLE | dict(likelihood="discretized_logistic", critic="downsample", patches=(2, 2)),)
+EXAMPLES = (_EXAMPLE | dict(likelihood="discretized_logistic", critic="downsample", patches=(2, 2), adversarial="lsgan"),)
