@@ -154,4 +154,6 @@ def test_one_row_of_each_structure_takes_a_step(name, monkeypatch):
         assert all(np.isfinite(value) for value in metrics.values())
     assert bool(all_finite(state))
     for path, leaf in jax.tree_util.tree_leaves_with_path(jax.tree.map(lambda a, b: np.asarray(a) != b, state.trained, before)):
-        assert leaf.any(), f"{jax.tree_util.keystr(path)} was not trained"
+        where = jax.tree_util.keystr(path)
+        # A Wasserstein game compares differences of scores, in which the bias of the critic's head cancels.
+        assert leaf.any() or (where == "['critic']['net']['head']['bias']" and "wgan" in name), f"{where} was not trained"
