@@ -23,7 +23,7 @@ minutes of two CPU cores, but `ladder` and `flowpp` three on busy ones; `ffjord`
 
 Energy distance of one-step samples of moons, 5,000 of each (floor 0.0001, s.e. 0.0008): mean_flow 0.0015, consistency 0.0013 (densities.py:
 the same), shortcut 0.0016. ffjord after 300 of its 2,000 steps (--config.train.steps=300, moving average): KL 0.508 ± 0.007 nats. The rows
-flow_matching, realnvp_multiscale, mintnet and jet were built, not trained to the end.
+flow_matching, realnvp_multiscale, mintnet, jet, tarflow, d3pm, masked_diffusion, gan and wgan_gp were built, not trained to the end.
 """
 
 from ml_collections import ConfigDict
